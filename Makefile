@@ -1,0 +1,29 @@
+# make gifs | make test: each sets up everything it needs first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: setup gifs test lint clean
+
+setup: .venv/stamp
+
+# The lock is installed before the package: its torch decides which torch everything else gets.
+.venv/stamp: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tinyddpm needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+gifs: setup
+	$(BIN)/tinyddpm gif --out gifs
+
+test: setup
+	$(BIN)/python -m pytest tests
+	@if ls chapters/*.ipynb >/dev/null 2>&1; then $(BIN)/python -m pytest --nbval chapters; fi
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+clean:
+	rm -rf .venv gifs

@@ -1,0 +1,147 @@
+"""tinyddpm train | sample | gif: the library from the command line."""
+
+import argparse
+import sys
+import tempfile
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .data import crop_to, to_uint8
+from .pipeline import DDPM, SAMPLERS, load_pretrained
+from .samplers import Step
+from .viz import even_in_log_snr, image_grid, save_gif, save_picture
+
+BATCH = 200  # images sampled at once
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Runs one command. Returns 0, or 2 after a message on stderr where something was not as it must be."""
+    parser = build_parser()
+    args = parser.parse_args(argv)
+    if args.command is None:
+        parser.print_help(sys.stderr)
+        return 2
+    try:
+        args.command(args)
+    except (ValueError, OSError) as error:
+        print(f"tinyddpm: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("tinyddpm", description="Denoising diffusion from scratch, on MNIST.")
+    parser.set_defaults(command=None)
+    commands = parser.add_subparsers(title="commands", metavar="train | sample | gif")
+
+    draw = argparse.ArgumentParser(add_help=False)
+    draw.add_argument("--weights", metavar="FILE", help="a checkpoint; the shipped weights if not given")
+    draw.add_argument("--steps", type=int, help="calls of the network an image")
+    draw.add_argument("--scale", type=float, help="guidance: 1 none, above 1 the label counts for more")
+    draw.add_argument("--sampler", default="ddim", help=f"{' or '.join(SAMPLERS)} (ddim)")
+    draw.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (0)")
+    draw.add_argument("--device", help="cpu, cuda or mps; cpu if not given")
+
+    sample = commands.add_parser("sample", parents=[draw], help="draw digits into a file")
+    sample.add_argument("--digits", default="0123456789", help="which (0123456789)")
+    sample.add_argument("--per-digit", type=int, default=10, help="how many of each (10)")
+    sample.add_argument("--out", default="samples.png", help="x.npz: images (N, 28, 28) uint8 and labels; x.png: a grid")
+    sample.set_defaults(command=run_sample, steps=50, scale=1.0)
+
+    gif = commands.add_parser("gif", parents=[draw], help="a GIF of each digit on its way from noise")
+    gif.add_argument("--out", default="gifs", help="the folder to write to (gifs)")
+    gif.add_argument("--digits", default="0123456789", help="which (0123456789)")
+    gif.add_argument("--frames", type=int, default=40, help="at most (40)")
+    gif.set_defaults(command=run_gif, steps=100, scale=1.5)
+
+    train = commands.add_parser("train", help="train a network by a recipe")
+    train.add_argument("--recipe", default="tiny", help="by name (tiny)")
+    train.add_argument("--out", help="the folder to write to (runs/RECIPE)")
+    train.add_argument("--epochs", type=int, help="the recipe's number if not given")
+    train.add_argument("--minutes", type=float, help="stop by the clock instead")
+    train.add_argument("--seed", type=int, default=0, help="(0)")
+    train.add_argument("--device", help="cpu, cuda or mps; the fastest there is if not given")
+    train.add_argument("--precision", default="no", help="no (float32) or bf16 (no)")
+    train.add_argument("--compile", action="store_true", help="through torch.compile: slow to start, then faster")
+    train.set_defaults(command=run_train)
+    return parser
+
+
+def run_sample(args: argparse.Namespace) -> None:
+    out = writable(Path(args.out))
+    if out.suffix not in (".npz", ".png"):
+        raise ValueError(f"samples go to a .npz or a .png file, got {out.name!r}")
+    y = digits_of(args.digits).repeat_interleave(at_least_one(args.per_digit, "--per-digit"))
+    x = crop_to(draw(load(args), y, args))
+    if out.suffix == ".png":
+        save_picture(image_grid(x, columns=args.per_digit if args.per_digit > 1 else 10), out)
+    else:
+        import numpy as np
+
+        np.savez_compressed(out, images=to_uint8(x[:, 0]).numpy(), labels=y.numpy())
+    print(f"{len(x)} digits in {out}")
+
+
+def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
+    """One image for each label, in batches, under a progress bar that counts calls of the network."""
+    seeds = torch.arange(args.seed, args.seed + len(y))
+    done = []
+    with tqdm(total=len(y) * args.steps, desc="sampling", disable=None) as bar:
+        for part, part_seeds in zip(y.split(BATCH), seeds.split(BATCH)):
+            walk = ddpm.sample_steps(part, None, args.steps, args.sampler, args.scale, part_seeds.tolist())
+            for step in walk:
+                bar.update(len(part) if step.t > 0 else 0)
+            done.append(step.x_t.cpu())
+    return torch.cat(done)
+
+
+def run_gif(args: argparse.Namespace) -> None:
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    writable(out / "digits.gif")
+    ddpm, y = load(args), digits_of(args.digits)
+    walk = ddpm.sample_steps(y, None, args.steps, args.sampler, args.scale, range(args.seed, args.seed + len(y)))
+    steps: list[Step] = list(tqdm(walk, "denoising", total=args.steps + 1, disable=None))
+    times = torch.tensor([step.t for step in steps])
+    shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], at_least_one(args.frames, "--frames"))]
+    for i, digit in enumerate(y.tolist()):
+        save_gif([image_grid(x[i : i + 1], columns=1, enlarge=4) for x in shown], out / f"digit_{digit}.gif")
+    save_gif([image_grid(x, columns=5, enlarge=2) for x in shown], out / "digits.gif")
+    print(f"{len(y)} digits, {len(shown)} frames each, in {out}")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    from .train import train
+
+    out = Path(args.out or f"runs/{args.recipe}")
+    train(args.recipe, out, None, args.epochs, args.minutes, args.seed, args.device, args.precision, args.compile)
+    print(f"the trained network is {out / 'model.safetensors'}")
+
+
+def load(args: argparse.Namespace) -> DDPM:
+    device = args.device or "cpu"
+    return DDPM.load(args.weights, device) if args.weights else load_pretrained(device=device)
+
+
+def digits_of(text: str) -> Tensor:
+    """The labels that a string of digits names. Raises ValueError for anything else in it."""
+    if not text.isascii() or not text.isdigit():
+        raise ValueError(f"--digits takes digits such as 0123456789, got {text!r}")
+    return torch.tensor([int(digit) for digit in text])
+
+
+def at_least_one(n: int, name: str) -> int:
+    if n < 1:
+        raise ValueError(f"{name} must be at least 1, got {n}")
+    return n
+
+
+def writable(path: Path) -> Path:
+    """The path itself, if its folder takes files: found before the work, not after. Raises OSError if not."""
+    with tempfile.TemporaryFile(dir=path.parent):
+        return path
+
+

@@ -1,0 +1,164 @@
+"""The algebra at one t: how an image becomes noisy, what follows about the way back, and the loss.
+
+    x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps                  (Ho et al. 2020, eq. 4)
+
+Images are (b, c, h, w) in [-1, 1]; t is one integer, or one for each image as (b,).
+"""
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from .schedules import Schedule
+
+Images = Float[Tensor, "b c h w"]
+Times = Int[Tensor, " b"] | int
+Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0_hat
+
+PREDICTS = ("eps", "x_0", "v")
+LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
+WEIGHTS = ("none", "min-snr")
+
+
+def q_step(x: Images, t: Times, eps: Images, schedule: Schedule) -> Images:
+    """x_t from x_{t-1}: sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps (Ho et al. 2020, eq. 2)."""
+    beta = schedule.beta
+    return schedule.at((1 - beta).sqrt(), t, x) * x + schedule.at(beta.sqrt(), t, x) * eps
+
+
+def q_sample(x_0: Images, t: Times, eps: Images, schedule: Schedule) -> Images:
+    """x_t from x_0 in one jump: sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (Ho et al. 2020, eq. 4)."""
+    signal = schedule.at(schedule.sqrt_alpha_bar, t, x_0)
+    noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_0)
+    return signal * x_0 + noise * eps
+
+
+def q_posterior(
+    x_0: Images, x_t: Images, t: int, s: int, schedule: Schedule
+) -> tuple[Images, float]:
+    """Mean and variance of q(x_s | x_t, x_0) for any s < t (Ho et al. 2020, eq. 6 and 7, where s = t - 1).
+
+    With a = alpha_bar_t / alpha_bar_s, the signal kept from s to t:
+    mean = sqrt(alpha_bar_s) (1 - a) / (1 - alpha_bar_t) x_0 + sqrt(a) (1 - alpha_bar_s) / (1 - alpha_bar_t) x_t
+    variance = (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - a)
+
+    At s = 0 that is x_0 itself, with variance 0. Raises ValueError unless 0 <= s < t <= T.
+    """
+    check_pair(t, s, schedule)
+    abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
+    a = abar_t / abar_s
+    mean = (abar_s**0.5 * (1 - a) * x_0 + a**0.5 * (1 - abar_s) * x_t) / (1 - abar_t)
+    return mean, (1 - abar_s) / (1 - abar_t) * (1 - a)
+
+
+def check_pair(t: int, s: int, schedule: Schedule) -> None:
+    if not 0 <= s < t <= schedule.T:
+        raise ValueError(f"a step goes from t to s with 0 <= s < t <= T = {schedule.T}, got t={t}, s={s}")
+
+
+def eps_from_x_0(x_0: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
+    """eps = (x_t - sqrt(alpha_bar_t) x_0) / sqrt(1 - alpha_bar_t): eq. 4 of Ho et al. solved for eps; t > 0."""
+    signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t)
+    return (x_t - signal * x_0) / schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
+
+
+def x_0_from_eps(eps: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
+    """x_0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t): eq. 4 of Ho et al. solved for x_0."""
+    noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
+    return (x_t - noise * eps) / schedule.at(schedule.sqrt_alpha_bar, t, x_t)
+
+
+def v_from(x_0: Images, eps: Images, t: Times, schedule: Schedule) -> Images:
+    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0 (Salimans & Ho 2022, section 4)."""
+    signal = schedule.at(schedule.sqrt_alpha_bar, t, x_0)
+    return signal * eps - schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_0) * x_0
+
+
+def x_0_from_v(v: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
+    """x_0 = sqrt(alpha_bar_t) x_t - sqrt(1 - alpha_bar_t) v (Salimans & Ho 2022, appendix D)."""
+    signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t)
+    return signal * x_t - schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t) * v
+
+
+def make_denoiser(
+    model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None
+) -> Denoiser:
+    """A network that predicts eps, x_0 or v as what every sampler takes: (x_t, t) -> x_0_hat.
+
+    model is called as model(x_t, t), or as model(x_t, t, y) when labels are given.
+    Raises ValueError for another prediction.
+    """
+    check_predicts(predicts)
+
+    def denoiser(x_t: Images, t: Int[Tensor, " b"]) -> Images:
+        out = model(x_t, t) if y is None else model(x_t, t, y)
+        if predicts == "eps":
+            return x_0_from_eps(out, x_t, t, schedule)
+        return x_0_from_v(out, x_t, t, schedule) if predicts == "v" else out
+
+    return denoiser
+
+
+def diffusion_loss(
+    model: Callable,
+    x_0: Images,
+    t: Int[Tensor, " b"],
+    eps: Images,
+    schedule: Schedule,
+    y: Int[Tensor, " b"] | None = None,
+    predicts: str = "eps",
+    loss: str = "mse",
+    weights: str = "none",
+) -> Float[Tensor, ""]:
+    """The mean over images of w(t) |target - model(x_t, t)|: the simple loss (Ho et al. 2020, eq. 14),
+    with eps, x_0 or v as the target.
+
+    "l1" learns the median where "mse" learns the mean, and samplers want the mean. "min-snr" weighs
+    the error in x_0 by min(SNR, 5) whatever is predicted (Hang et al. 2023, section 3.4).
+
+    Raises ValueError for images outside [-1, 1] and for names that do not exist.
+    """
+    check_predicts(predicts)
+    check_images(x_0)
+    if loss not in LOSSES:
+        raise ValueError(f"there is no loss {loss!r}: choose one of {', '.join(LOSSES)}")
+    x_t = q_sample(x_0, t, eps, schedule)
+    out = model(x_t, t) if y is None else model(x_t, t, y)
+    target = {"eps": eps, "x_0": x_0}.get(predicts)
+    if target is None:
+        target = v_from(x_0, eps, t, schedule)
+    per_image = LOSSES[loss](out, target, reduction="none").flatten(1).mean(1)  # (b,)
+    return (loss_weight(t, x_0, schedule, predicts, weights) * per_image).mean()
+
+
+def loss_weight(
+    t: Int[Tensor, " b"], x_0: Images, schedule: Schedule, predicts: str, weights: str, gamma: float = 5.0
+) -> Float[Tensor, " b"]:
+    """w(t), one an image: 1, or min(SNR, gamma) / r(t) with r the weight that the prediction has in
+    x_0 already: 1 for x_0, SNR for eps, SNR + 1 for v (Hang et al. 2023, section 3.4)."""
+    if weights not in WEIGHTS:
+        raise ValueError(f"there are no weights {weights!r}: choose one of {', '.join(WEIGHTS)}")
+    if weights == "none":
+        return torch.ones(len(x_0), device=x_0.device)
+    alpha_bar = schedule.alpha_bar
+    snr_over_one_plus_snr, one_over_one_plus_snr = alpha_bar, 1 - alpha_bar
+    min_snr = torch.minimum(snr_over_one_plus_snr, gamma * one_over_one_plus_snr)  # / (1 + SNR)
+    own = {"eps": snr_over_one_plus_snr, "x_0": one_over_one_plus_snr, "v": torch.ones_like(alpha_bar)}
+    return schedule.at(min_snr / own[predicts], t, x_0).flatten()
+
+
+def check_predicts(predicts: str) -> None:
+    if predicts not in PREDICTS:
+        raise ValueError(f"a network predicts one of {', '.join(PREDICTS)}, got {predicts!r}")
+
+
+def check_images(x_0: Tensor) -> None:
+    """Raises ValueError for images outside [-1, 1]. Looks only on the CPU: a look would stall a GPU."""
+    if x_0.device.type == "cpu" and (x_0.min() < -1 or x_0.max() > 1):
+        raise ValueError(
+            f"images must lie in [-1, 1], got values in [{x_0.min():.3g}, {x_0.max():.3g}]: "
+            "tinyddpm.data.from_uint8 maps [0, 255] there"
+        )

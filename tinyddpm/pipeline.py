@@ -1,0 +1,199 @@
+"""DDPM: a network, a schedule and what the network predicts, as one thing to sample from, save and load."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from .data import asset, write_whole
+from .diffusion import Denoiser, check_predicts, make_denoiser
+from .guidance import classifier_free_guidance, clip_x_0
+from .nn import UNet
+from .samplers import Step, ddim, last, noise_like, p_sample_loop
+from .schedules import Schedule
+
+SAMPLERS = {"ddim": ddim, "ddpm": p_sample_loop}
+FORMAT, FORMAT_VERSION = "tinyddpm", 1
+BETA = "schedule.beta"  # the one tensor in a file that is no weight
+
+
+class DDPM:
+    """A trained network and all that it takes to use it.
+
+    model        a UNet
+    schedule     the one it was trained with
+    predicts     "eps", "x_0" or "v"
+    image_shape  (c, h, w) of what it draws
+    """
+
+    def __init__(
+        self,
+        model: UNet,
+        schedule: Schedule,
+        predicts: str,
+        image_shape: tuple[int, int, int] = (1, 32, 32),
+    ):
+        check_predicts(predicts)
+        self.model, self.schedule, self.predicts = model, schedule, predicts
+        self.image_shape = tuple(image_shape)
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def to(self, device: torch.device | str) -> "DDPM":
+        self.model.to(device)
+        return self
+
+    def denoiser(self, y: Tensor | None = None, scale: float = 1.0) -> Denoiser:
+        """(x_t, t) -> x_0_hat for the labels y (b,), under classifier-free guidance, held in [-1, 1].
+
+        y None is the unconditional model, whatever the scale.
+        """
+        unconditional = make_denoiser(self.model, self.schedule, self.predicts)
+        if y is None:
+            return clip_x_0(unconditional)
+        conditional = make_denoiser(self.model, self.schedule, self.predicts, y.to(self.device))
+        return clip_x_0(classifier_free_guidance(conditional, unconditional, scale))
+
+    def sample(
+        self,
+        y: Sequence[int] | Tensor | int | None = None,
+        n: int | None = None,
+        steps: int = 50,
+        sampler: str = "ddim",
+        scale: float = 1.0,
+        seeds: Sequence[int] | None = None,
+        callback: Callable[[Step], None] | None = None,
+    ) -> Tensor:
+        """New images, (b, c, h, w) float32 in [-1, 1]: one for each label in y, or n without labels.
+
+        steps    calls of the network for each image, 1..T
+        sampler  "ddim" (no fresh noise) or "ddpm" (ancestral)
+        scale    of classifier-free guidance: 1 is the plain conditional model, 0 the unconditional
+        seeds    one an image; an image depends on its own seed alone, not on the batch it is in
+        callback is shown every Step on the way
+
+        Raises ValueError for labels, steps, seeds or a sampler that this model does not have.
+        """
+        walk = self.sample_steps(y, n, steps, sampler, scale, seeds)
+        if callback is None:
+            return last(walk).x_t
+        for step in walk:
+            callback(step)
+        return step.x_t
+
+    def sample_steps(
+        self,
+        y: Sequence[int] | Tensor | int | None = None,
+        n: int | None = None,
+        steps: int = 50,
+        sampler: str = "ddim",
+        scale: float = 1.0,
+        seeds: Sequence[int] | None = None,
+        spacing: str = "uniform",
+    ) -> Iterator[Step]:
+        """The same as a generator of every Step on the way; the last one holds the images."""
+        if sampler not in SAMPLERS:
+            raise ValueError(f"there is no sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
+        grid = self.schedule.grid(steps, spacing)
+        y = self.check_labels(y)
+        if (y is None) == (n is None):
+            raise ValueError("say what to draw: labels y, or for images without labels their number n")
+        n = len(y) if n is None else n
+        if n < 1:
+            raise ValueError(f"the number of images must be at least 1, got {n}")
+        if seeds is None:
+            seeds = torch.randint(2**63 - 1, (n,)).tolist()
+        if len(seeds) != n:
+            raise ValueError(f"one seed an image: got {len(seeds)} seeds for {n} images")
+        generators = [Generator().manual_seed(int(seed)) for seed in seeds]
+        x_T = noise_like(torch.empty(n, *self.image_shape, device=self.device), generators)
+        self.model.eval()
+        denoiser = self.denoiser(y, scale)
+        return SAMPLERS[sampler](denoiser, x_T, self.schedule, grid, generator=generators)
+
+    def check_labels(self, y: Sequence[int] | Tensor | int | None) -> Tensor | None:
+        """Labels as (b,) int64. Raises ValueError for labels that the network was not trained on."""
+        if y is None:
+            return None
+        classes = self.model.num_classes
+        if classes is None:
+            raise ValueError("this model was trained without labels: ask for n images instead of labels y")
+        y = torch.as_tensor(y)
+        if y.is_floating_point() or y.dtype == torch.bool or y.ndim > 1:
+            raise ValueError(f"labels are one integer an image, got {y.dtype} of shape {tuple(y.shape)}")
+        if len(y := y.reshape(-1).long()) and (y.min() < 0 or y.max() >= classes):
+            raise ValueError(f"labels must be in 0..{classes - 1}, got {sorted(set(y.tolist()) - set(range(classes)))}")
+        return y
+
+    def save(self, path: str | Path, notes: dict | None = None) -> None:
+        """Writes one .safetensors file: the weights, and as metadata all that is needed to rebuild the rest.
+
+        notes is for people: how the weights were made. A file of that name is replaced as a whole.
+        """
+        from safetensors.torch import save
+
+        metadata = {
+            "format": FORMAT,
+            "format_version": FORMAT_VERSION,
+            "unet": self.model.arguments,
+            "predicts": self.predicts,
+            "image_shape": self.image_shape,
+            "data_range": (-1, 1),
+            "notes": notes or {},
+        }
+        tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
+        tensors[BETA] = self.schedule.beta
+        content = save(tensors, {key: json.dumps(value) for key, value in metadata.items()})
+        write_whole(Path(path), content)
+
+    @classmethod
+    def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "DDPM":
+        """Reads what save wrote. Nothing is unpickled.
+
+        Raises FileNotFoundError where there is no file, and ValueError for one that is cut off, of
+        another format or of another version.
+        """
+        metadata, tensors = read_safetensors(Path(path))
+        schedule = Schedule(tensors.pop(BETA))
+        unet = {key: tuple(value) if isinstance(value, list) else value for key, value in metadata["unet"].items()}
+        model = UNet(**unet)
+        model.load_state_dict(tensors)
+        return cls(model.eval(), schedule, metadata["predicts"], metadata["image_shape"]).to(device)
+
+
+def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
+    from safetensors import SafetensorError, safe_open
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}: `tinyddpm train` writes one")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except SafetensorError as error:
+        raise ValueError(
+            f"{path} is not a whole .safetensors file ({error}): it was cut off, or is of another format; "
+            "get or make it again"
+        ) from error
+    if metadata.get("format") != json.dumps(FORMAT):
+        raise ValueError(f"{path} is a .safetensors file, but not one that tinyddpm's DDPM.save wrote")
+    metadata = {key: json.loads(value) for key, value in metadata.items()}
+    if metadata["format_version"] != FORMAT_VERSION:
+        raise ValueError(
+            f"{path} has format version {metadata['format_version']} and this tinyddpm reads version "
+            f"{FORMAT_VERSION}: use the tinyddpm that wrote it, or save it again with this one"
+        )
+    return metadata, tensors
+
+
+def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:
+    """The weights that ship with the package. Raises ValueError for a name that is not there, with those that are."""
+    folder = asset("weights")
+    names = sorted(path.stem for path in folder.glob("*.safetensors"))
+    if name not in names:
+        raise ValueError(f"there are no weights {name!r}: choose one of {', '.join(names)}")
+    return DDPM.load(folder / f"{name}.safetensors", device)

@@ -1,0 +1,82 @@
+"""Something to look at: image grids, film strips and GIFs. All show the fixed range [-1, 1], so that
+noise which is left in an image is seen and not stretched away.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+Picture = UInt8[Tensor, "c h w"]
+
+
+def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1) -> Picture:
+    """Images (b, c, h, w) in [-1, 1], `columns` in a row: one uint8 picture (c, rows h, columns w), each
+    pixel shown as enlarge x enlarge. Values outside the range are held at its ends.
+
+    Raises ValueError for images of another shape, for none, and for values that are not finite.
+    """
+    if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3):
+        raise ValueError(f"image_grid takes images (b, 1 or 3, h, w), got shape {tuple(x.shape)}")
+    if not x.isfinite().all():
+        raise ValueError("the images hold NaN or infinite values: what made them has diverged")
+    x = x.detach().float().cpu()
+    x = torch.cat([x, x.new_full((-len(x) % columns, *x.shape[1:]), -1.0)])
+    x = rearrange(x, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
+    picture = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    return picture.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
+
+
+def film_strip(steps: Iterable, frames: int = 10, image: int = 0, enlarge: int = 1) -> Picture:
+    """One image on its way from noise, left to right: x_t above x_0_hat, what the denoiser saw in it.
+
+    steps: what a sampler yields, taken at `frames` places from the first to the last.
+    """
+    steps = list(steps)
+    if not steps:
+        raise ValueError("there are no steps to show: was the sampler already drained?")
+    chosen = [steps[round(i)] for i in torch.linspace(0, len(steps) - 1, min(frames, len(steps))).tolist()]
+    rows = [step.x_t[image] for step in chosen] + [step.x_0_hat[image] for step in chosen]
+    return image_grid(torch.stack(rows), len(chosen), enlarge)
+
+
+def save_picture(picture: Picture, path: str | Path) -> None:
+    """Writes an image file of the kind that the name ends in."""
+    import imageio.v3 as iio
+
+    iio.imwrite(path, as_array(picture))
+
+
+def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hold: float = 1.5) -> None:
+    """Writes frames as a GIF that repeats: fps of them a second, the last one held for `hold` seconds.
+
+    GIF counts time in hundredths of a second, and a frame equal to the one before is merged with it,
+    their times added. Raises ValueError for no frames, frames of several shapes and times not above 0.
+    """
+    import imageio.v3 as iio
+
+    shapes = {tuple(frame.shape) for frame in frames}
+    if len(shapes) != 1:
+        raise ValueError(f"a GIF needs at least one frame and all of one shape, got {sorted(shapes)}")
+    if not (fps > 0 and hold > 0):
+        raise ValueError(f"fps and hold must be above 0, got fps={fps} and hold={hold}")
+    duration = [1000 / fps] * (len(frames) - 1) + [1000 * hold]
+    iio.imwrite(path, [as_array(frame) for frame in frames], extension=".gif", duration=duration, loop=0)
+
+
+def as_array(picture: Picture):
+    """(c, h, w) as the numpy array that image files are written from: (h, w) grey or (h, w, 3)."""
+    return (picture[0] if len(picture) == 1 else picture.permute(1, 2, 0)).numpy()
+
+
+def even_in_log_snr(log_snr: Float[Tensor, " n"], frames: int, low: float = -6.0, high: float = 6.0) -> list[int]:
+    """Which n of a run's steps to show, given each step's log-SNR: at most `frames` indices, evenly from
+    low to high, and the last step. Below low there is only noise to see, above high only the image:
+    frames even in t would show little else.
+    """
+    wanted = torch.linspace(low, high, max(frames - 1, 1), dtype=torch.float64)
+    nearest = (log_snr.double()[None] - wanted[:, None]).abs().argmin(1)
+    return sorted({*nearest.tolist(), len(log_snr) - 1})
