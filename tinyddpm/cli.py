@@ -2,14 +2,13 @@
 
 import argparse
 import sys
-import tempfile
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import crop_to, to_uint8
+from .data import crop_to, to_uint8, writable_folder
 from .pipeline import DDPM, SAMPLERS, load_pretrained
 from .samplers import Step
 from .viz import even_in_log_snr, image_grid, save_gif, save_picture
@@ -48,7 +47,9 @@ def build_parser() -> argparse.ArgumentParser:
     sample = commands.add_parser("sample", parents=[draw], help="draw digits into a file")
     sample.add_argument("--digits", default="0123456789", help="which (0123456789)")
     sample.add_argument("--per-digit", type=int, default=10, help="how many of each (10)")
-    sample.add_argument("--out", default="samples.png", help="x.npz: images (N, 28, 28) uint8 and labels; x.png: a grid")
+    sample.add_argument(
+        "--out", default="samples.png", help="x.npz: images (N, 28, 28) uint8 and labels; x.png: a grid"
+    )
     sample.set_defaults(command=run_sample, steps=50, scale=1.0)
 
     gif = commands.add_parser("gif", parents=[draw], help="a GIF of each digit on its way from noise")
@@ -65,13 +66,16 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="(0)")
     train.add_argument("--device", help="cpu, cuda or mps; the fastest there is if not given")
     train.add_argument("--precision", default="no", help="no (float32) or bf16 (no)")
-    train.add_argument("--compile", action="store_true", help="through torch.compile: slow to start, then faster")
+    train.add_argument(
+        "--compile", action="store_true", help="through torch.compile: slow to start, then faster"
+    )
     train.set_defaults(command=run_train)
     return parser
 
 
 def run_sample(args: argparse.Namespace) -> None:
-    out = writable(Path(args.out))
+    out = Path(args.out)
+    writable_folder(out.parent)
     if out.suffix not in (".npz", ".png"):
         raise ValueError(f"samples go to a .npz or a .png file, got {out.name!r}")
     y = digits_of(args.digits).repeat_interleave(at_least_one(args.per_digit, "--per-digit"))
@@ -99,14 +103,14 @@ def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
 
 
 def run_gif(args: argparse.Namespace) -> None:
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
-    writable(out / "digits.gif")
+    out = writable_folder(args.out)
+    frames = at_least_one(args.frames, "--frames")
     ddpm, y = load(args), digits_of(args.digits)
-    walk = ddpm.sample_steps(y, None, args.steps, args.sampler, args.scale, range(args.seed, args.seed + len(y)))
+    seeds = range(args.seed, args.seed + len(y))
+    walk = ddpm.sample_steps(y, None, args.steps, args.sampler, args.scale, seeds)
     steps: list[Step] = list(tqdm(walk, "denoising", total=args.steps + 1, disable=None))
     times = torch.tensor([step.t for step in steps])
-    shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], at_least_one(args.frames, "--frames"))]
+    shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], frames)]
     for i, digit in enumerate(y.tolist()):
         save_gif([image_grid(x[i : i + 1], columns=1, enlarge=4) for x in shown], out / f"digit_{digit}.gif")
     save_gif([image_grid(x, columns=5, enlarge=2) for x in shown], out / "digits.gif")
@@ -117,7 +121,17 @@ def run_train(args: argparse.Namespace) -> None:
     from .train import train
 
     out = Path(args.out or f"runs/{args.recipe}")
-    train(args.recipe, out, None, args.epochs, args.minutes, args.seed, args.device, args.precision, args.compile)
+    train(
+        args.recipe,
+        out,
+        None,
+        args.epochs,
+        args.minutes,
+        args.seed,
+        args.device,
+        args.precision,
+        args.compile,
+    )
     print(f"the trained network is {out / 'model.safetensors'}")
 
 
@@ -137,11 +151,3 @@ def at_least_one(n: int, name: str) -> int:
     if n < 1:
         raise ValueError(f"{name} must be at least 1, got {n}")
     return n
-
-
-def writable(path: Path) -> Path:
-    """The path itself, if its folder takes files: found before the work, not after. Raises OSError if not."""
-    with tempfile.TemporaryFile(dir=path.parent):
-        return path
-
-

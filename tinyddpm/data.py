@@ -92,7 +92,9 @@ def unpack_mnist(root: str | Path | None = None) -> Path:
         packed = asset(f"mnist/{name}.xz")
         content = lzma.decompress(packed.read_bytes())
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise ValueError(f"{packed} is damaged (another sha256 than MNIST's {name}): install tinyddpm again")
+            raise ValueError(
+                f"{packed} is damaged (another sha256 than MNIST's {name}): install tinyddpm again"
+            )
         raw.mkdir(parents=True, exist_ok=True)
         write_whole(path, content)
     return root
@@ -113,6 +115,17 @@ def write_whole(path: Path, content: bytes) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Makes the folder where it is missing and writes to it once, so that a folder which takes no files
+    is found before the work and not after. Raises ValueError for one."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return Path(path)
+    except OSError as error:
+        raise ValueError(f"cannot write to the folder {path} ({error}): choose another") from error
 
 
 def cache_dir() -> Path:

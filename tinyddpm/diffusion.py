@@ -36,13 +36,11 @@ def q_sample(x_0: Images, t: Times, eps: Images, schedule: Schedule) -> Images:
     return signal * x_0 + noise * eps
 
 
-def q_posterior(
-    x_0: Images, x_t: Images, t: int, s: int, schedule: Schedule
-) -> tuple[Images, float]:
+def q_posterior(x_0: Images, x_t: Images, t: int, s: int, schedule: Schedule) -> tuple[Images, float]:
     """Mean and variance of q(x_s | x_t, x_0) for any s < t (Ho et al. 2020, eq. 6 and 7, where s = t - 1).
 
     With a = alpha_bar_t / alpha_bar_s, the signal kept from s to t:
-    mean = sqrt(alpha_bar_s) (1 - a) / (1 - alpha_bar_t) x_0 + sqrt(a) (1 - alpha_bar_s) / (1 - alpha_bar_t) x_t
+    mean = (sqrt(alpha_bar_s) (1 - a) x_0 + sqrt(a) (1 - alpha_bar_s) x_t) / (1 - alpha_bar_t)
     variance = (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - a)
 
     At s = 0 that is x_0 itself, with variance 0. Raises ValueError unless 0 <= s < t <= T.
@@ -60,13 +58,13 @@ def check_pair(t: int, s: int, schedule: Schedule) -> None:
 
 
 def eps_from_x_0(x_0: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
-    """eps = (x_t - sqrt(alpha_bar_t) x_0) / sqrt(1 - alpha_bar_t): eq. 4 of Ho et al. solved for eps; t > 0."""
+    """eps = (x_t - sqrt(alpha_bar_t) x_0) / sqrt(1 - alpha_bar_t): Ho et al. 2020, eq. 4, for eps; t > 0."""
     signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t)
     return (x_t - signal * x_0) / schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
 
 
 def x_0_from_eps(eps: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
-    """x_0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t): eq. 4 of Ho et al. solved for x_0."""
+    """x_0 = (x_t - sqrt(1 - alpha_bar_t) eps) / sqrt(alpha_bar_t): Ho et al. 2020, eq. 4, for x_0."""
     noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
     return (x_t - noise * eps) / schedule.at(schedule.sqrt_alpha_bar, t, x_t)
 
@@ -157,7 +155,7 @@ def check_predicts(predicts: str) -> None:
 
 def check_images(x_0: Tensor) -> None:
     """Raises ValueError for images outside [-1, 1]. Looks only on the CPU: a look would stall a GPU."""
-    if x_0.device.type == "cpu" and (x_0.min() < -1 or x_0.max() > 1):
+    if x_0.device.type == "cpu" and not (x_0.min() >= -1 and x_0.max() <= 1):  # NaN is neither
         raise ValueError(
             f"images must lie in [-1, 1], got values in [{x_0.min():.3g}, {x_0.max():.3g}]: "
             "tinyddpm.data.from_uint8 maps [0, 255] there"

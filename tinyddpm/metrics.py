@@ -42,7 +42,9 @@ def train_classifier(data: Dataset, epochs: int = 5, batch_size: int = 128, seed
 
 
 @torch.no_grad()
-def classify(classifier: nn.Module, x: Float[Tensor, "b c h w"], batch_size: int = 500) -> Float[Tensor, "b k"]:
+def classify(
+    classifier: nn.Module, x: Float[Tensor, "b c h w"], batch_size: int = 500
+) -> Float[Tensor, "b k"]:
     """The classifier's probabilities: (b, 10)."""
     return torch.cat([classifier(part).softmax(1) for part in x.split(batch_size)])
 

@@ -3,7 +3,6 @@
 They stand wherever a network's denoiser could, so that a sampler is proved before anything is trained.
 """
 
-
 from jaxtyping import Float, Int
 from torch import Tensor
 

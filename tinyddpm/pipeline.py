@@ -26,6 +26,7 @@ class DDPM:
     schedule     the one it was trained with
     predicts     "eps", "x_0" or "v"
     image_shape  (c, h, w) of what it draws
+    notes        how the weights were made, for people: saved and loaded along
     """
 
     def __init__(
@@ -34,17 +35,19 @@ class DDPM:
         schedule: Schedule,
         predicts: str,
         image_shape: tuple[int, int, int] = (1, 32, 32),
+        notes: dict | None = None,
     ):
         check_predicts(predicts)
         self.model, self.schedule, self.predicts = model, schedule, predicts
-        self.image_shape = tuple(image_shape)
+        self.image_shape, self.notes = tuple(image_shape), notes or {}
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
     def to(self, device: torch.device | str) -> "DDPM":
-        self.model.to(device)
+        """Moves the network, and with it the sampling. Raises ValueError for a device that is not there."""
+        self.model.to(find_device(device))
         return self
 
     def denoiser(self, y: Tensor | None = None, scale: float = 1.0) -> Denoiser:
@@ -126,14 +129,14 @@ class DDPM:
         if y.is_floating_point() or y.dtype == torch.bool or y.ndim > 1:
             raise ValueError(f"labels are one integer an image, got {y.dtype} of shape {tuple(y.shape)}")
         if len(y := y.reshape(-1).long()) and (y.min() < 0 or y.max() >= classes):
-            raise ValueError(f"labels must be in 0..{classes - 1}, got {sorted(set(y.tolist()) - set(range(classes)))}")
+            raise ValueError(
+                f"labels must be in 0..{classes - 1}, got {sorted(set(y.tolist()) - set(range(classes)))}"
+            )
         return y
 
-    def save(self, path: str | Path, notes: dict | None = None) -> None:
-        """Writes one .safetensors file: the weights, and as metadata all that is needed to rebuild the rest.
-
-        notes is for people: how the weights were made. A file of that name is replaced as a whole.
-        """
+    def save(self, path: str | Path) -> None:
+        """Writes one .safetensors file: the weights, and as metadata all that it takes to rebuild the
+        rest. A file of that name is replaced as a whole."""
         from safetensors.torch import save
 
         metadata = {
@@ -143,7 +146,7 @@ class DDPM:
             "predicts": self.predicts,
             "image_shape": self.image_shape,
             "data_range": (-1, 1),
-            "notes": notes or {},
+            "notes": self.notes,
         }
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         tensors[BETA] = self.schedule.beta
@@ -154,22 +157,38 @@ class DDPM:
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "DDPM":
         """Reads what save wrote. Nothing is unpickled.
 
-        Raises FileNotFoundError where there is no file, and ValueError for one that is cut off, of
-        another format or of another version.
+        Raises ValueError for a file that is missing, cut off, of another format or version, or whose
+        weights do not fit the network that it describes; and for a device that this machine lacks.
         """
+        find_device(device)
         metadata, tensors = read_safetensors(Path(path))
-        schedule = Schedule(tensors.pop(BETA))
-        unet = {key: tuple(value) if isinstance(value, list) else value for key, value in metadata["unet"].items()}
-        model = UNet(**unet)
-        model.load_state_dict(tensors)
-        return cls(model.eval(), schedule, metadata["predicts"], metadata["image_shape"]).to(device)
+        try:
+            unet = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["unet"].items()}
+            model = UNet(**unet)
+            schedule = Schedule(tensors.pop(BETA))
+            model.load_state_dict(tensors)
+            described = [metadata[key] for key in ("predicts", "image_shape", "notes")]
+            ddpm = cls(model.eval(), schedule, *described)
+        except (KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"{path} describes another network than the one it holds: {error}") from error
+        return ddpm.to(device)
+
+
+def find_device(name: torch.device | str = "cpu") -> torch.device:
+    """The device of that name. Raises ValueError for one that this machine lacks, with those it has."""
+    there = ["cpu"]
+    there += ["cuda"] if torch.cuda.is_available() else []
+    there += ["mps"] if torch.backends.mps.is_available() else []
+    if str(name).split(":")[0] not in there:
+        raise ValueError(f"there is no device {str(name)!r} here: choose one of {', '.join(there)}")
+    return torch.device(name)
 
 
 def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
     from safetensors import SafetensorError, safe_open
 
     if not path.is_file():
-        raise FileNotFoundError(f"there is no checkpoint {path}: `tinyddpm train` writes one")
+        raise ValueError(f"there is no checkpoint {path}: `tinyddpm train` writes one")
     try:
         with safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
@@ -191,7 +210,7 @@ def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:
-    """The weights that ship with the package. Raises ValueError for a name that is not there, with those that are."""
+    """Weights that ship with the package. Raises ValueError for other names, with those there are."""
     folder = asset("weights")
     names = sorted(path.stem for path in folder.glob("*.safetensors"))
     if name not in names:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Generator, Tensor
 
 from .diffusion import Denoiser, Images, check_pair, eps_from_x_0, q_posterior
@@ -50,7 +49,9 @@ def noise_like(x: Tensor, generator: Generators = None) -> Tensor:
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
     if len(generator) != len(x):
         raise ValueError(f"one generator an image: got {len(generator)} for {len(x)} images")
-    return torch.stack([torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generator]).to(x.device)
+    return torch.stack(
+        [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generator]
+    ).to(x.device)
 
 
 def p_sample(
@@ -141,5 +142,7 @@ def check_grid(grid: Grid | None, schedule: Schedule) -> Grid:
         check_pair(t, s, schedule)
     for (_, s), (t, _) in zip(grid, grid[1:]):
         if s != t:
-            raise ValueError(f"the time grid must go on where it stopped, but ...-> {s} is followed by {t} -> ...")
+            raise ValueError(
+                f"the time grid must go on where it stopped, but ...-> {s} is followed by {t} -> ..."
+            )
     return grid

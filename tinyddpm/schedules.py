@@ -14,13 +14,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def linear_betas(T: int = 1000, start: float = 1e-4, end: float = 0.02, scaled: bool = True) -> Float[Tensor, " T+1"]:
+def linear_betas(
+    T: int = 1000, start: float = 1e-4, end: float = 0.02, scaled: bool = True
+) -> Float[Tensor, " T+1"]:
     """beta_t on a line from start to end (Ho et al. 2020, section 4), float64, beta[0] = 0.
 
     The published values belong to T = 1000. Scaled by 1000 / T, every T ends in as much noise; with
     scaled=False a shorter chain keeps part of the image to its end (T = 300: 22 % of the amplitude).
 
-    Raises ValueError when a beta leaves (0, 1): scaled, that is T of 20 or less.
+    Raises ValueError when a beta leaves (0, 1): scaled, that is T of 2 to 20 (T = 1 is start alone).
     """
     check_T(T)
     scale = 1000 / T if scaled else 1.0
@@ -125,7 +127,9 @@ class Schedule:
         """log(alpha_bar / (1 - alpha_bar)): infinite at t = 0."""
         return torch.log(self.alpha_bar / (1 - self.alpha_bar))
 
-    def at(self, table: Float[Tensor, " T+1"], t: Int[Tensor, " b"] | int, x: Tensor) -> Float[Tensor, "b 1 1 1"]:
+    def at(
+        self, table: Float[Tensor, " T+1"], t: Int[Tensor, " b"] | int, x: Tensor
+    ) -> Float[Tensor, "b 1 1 1"]:
         """table[t], one value an image, in the dtype and on the device of x, shaped to multiply it.
 
         Raises ValueError for a t outside 0..T (checked on the CPU only: a look would stall a GPU).

@@ -1,9 +1,10 @@
-"""The training loop, and the recipes that say what to train."""
+"""The training loop, with its running average of the weights. What to train, the recipes say."""
 
 import copy
+import itertools
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -11,44 +12,14 @@ from torch import Generator, Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from .data import mnist
+from .data import mnist, writable_folder
 from .diffusion import diffusion_loss
-from .nn import UNet
-from .pipeline import DDPM
+from .pipeline import DDPM, find_device
+from .recipes import Recipe, get_recipe
 from .schedules import Schedule
 from .viz import image_grid, save_picture
 
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that decides what the weights become, save the data, the seed and the length of the run."""
-
-    dims: tuple[int, ...] = (32, 64, 128)
-    patch: int = 2
-    blocks: int = 1
-    attention: tuple[int, ...] = (8, 4)
-    num_classes: int | None = 10
-    schedule: str = "cosine-shifted"
-    T: int = 1000
-    predicts: str = "v"
-    loss: str = "mse"
-    weights: str = "none"
-    label_drop: float = 0.1  # share of images trained without their label, for guidance
-    batch_size: int = 64
-    learning_rate: float = 2e-3
-    warmup: int = 500  # steps over which the learning rate rises
-    grad_norm: float = 1.0
-    ema_decay: float = 0.999
-    epochs: int = 60
-
-    def network(self) -> UNet:
-        return UNet(self.dims, num_classes=self.num_classes, patch=self.patch, blocks=self.blocks, attention=self.attention)
-
-
-RECIPES = {
-    "tiny": Recipe(),  # the shipped weights
-    "nano": Recipe(dims=(16, 32, 64), batch_size=32, learning_rate=4e-3, warmup=50, ema_decay=0.99, epochs=1),
-}
+PRECISIONS = ("no", "bf16")
 
 
 class EMA:
@@ -72,14 +43,35 @@ class EMA:
 
 
 def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | None = None) -> Tensor:
-    """Each label by itself becomes the null class with probability p (Ho & Salimans 2022, algorithm 1)."""
+    """Each label by itself becomes the null class with probability p (Ho & Salimans 2022, algorithm 1).
+
+    Raises ValueError for labels outside 0..num_classes-1 (looked at on the CPU only).
+    """
+    if y.device.type == "cpu" and (y.min() < 0 or y.max() >= num_classes):
+        raise ValueError(
+            f"the recipe has labels 0..{num_classes - 1}, but the data has {y.min()}..{y.max()}: "
+            "set the recipe's num_classes to that of the data"
+        )
     dropped = torch.rand(y.shape, generator=generator, device=y.device) < p
     return torch.where(dropped, num_classes, y)
 
 
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
     """Rises over the warm-up's steps, then falls to 0 on half a cosine; progress from 0 to 1."""
-    return recipe.learning_rate * min(1, step / max(1, recipe.warmup)) * (1 + math.cos(math.pi * progress)) / 2
+    rise = min(1, step / max(1, recipe.warmup))
+    return recipe.learning_rate * rise * (1 + math.cos(math.pi * min(progress, 1))) / 2
+
+
+def batch_loss(
+    net: nn.Module, x_0: Tensor, y: Tensor, recipe: Recipe, schedule: Schedule, generator: Generator
+) -> Tensor:
+    """The loss of one batch at random times, under random noise (Ho et al. 2020, algorithm 1)."""
+    t = torch.randint(1, schedule.T + 1, y.shape, generator=generator, device=x_0.device)
+    eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
+    labels = None
+    if recipe.num_classes is not None:
+        labels = drop_labels(y, recipe.num_classes, recipe.label_drop, generator)
+    return diffusion_loss(net, x_0, t, eps, schedule, labels, recipe.predicts, recipe.loss, recipe.weights)
 
 
 def train(
@@ -104,61 +96,93 @@ def train(
     precision  "no" (float32) or "bf16" where the device has it
     compile    through torch.compile: slow to start, then faster
 
-    Raises ValueError for a recipe or device that does not exist, OSError for an output folder that
-    cannot be written: both before any work.
+    Raises ValueError before any work for a recipe, device or precision that does not exist, for data of
+    less than a batch and for an output folder that cannot be written.
     """
-    from accelerate import Accelerator
-
     recipe = get_recipe(recipe)
-    samples = Path(out) / "samples"
-    samples.mkdir(parents=True, exist_ok=True)
-    accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu", dynamo_backend="inductor" if compile else "no")
+    out = writable_folder(out)
+    writable_folder(out / "samples")
+    accelerator = make_accelerator(device, precision, compile)
+    data = mnist() if data is None else data
+    if len(data) < recipe.batch_size:
+        raise ValueError(f"the recipe's batch is {recipe.batch_size} images, but the data has {len(data)}")
     torch.manual_seed(seed)
-    model, schedule = recipe.network(), Schedule.named(recipe.schedule, recipe.T)
-    loader = DataLoader(mnist() if data is None else data, recipe.batch_size, shuffle=True, drop_last=True, generator=Generator().manual_seed(seed))
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
+    image_shape = tuple(data[0][0].shape)
+    model, schedule = recipe.network(image_shape), Schedule.named(recipe.schedule, recipe.T)
+    shuffle = Generator().manual_seed(seed)
+    loader = DataLoader(data, recipe.batch_size, shuffle=True, drop_last=True, generator=shuffle)
+    optimizer = torch.optim.Adam(model.parameters(), fused=accelerator.device.type != "mps")
     net, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    ema = EMA(accelerator.unwrap_model(net, keep_torch_compile=False), recipe.ema_decay)
-    ddpm = DDPM(ema.model, schedule, recipe.predicts)
+    ema = EMA(model, recipe.ema_decay)
+    ddpm = DDPM(ema.model, schedule, recipe.predicts, image_shape)
     noise = Generator(accelerator.device).manual_seed(seed + accelerator.process_index)
-    epochs = recipe.epochs if epochs is None else epochs
-    started, step, progress, epoch = time.monotonic(), 0, 0.0, 0
-    while progress < 1:
-        epoch += 1
-        total = 0.0
-        bar = tqdm(loader, f"epoch {epoch}", unit="images", unit_scale=recipe.batch_size, disable=None)
+    clock = Clock(len(loader) * (recipe.epochs if epochs is None else epochs), minutes)
+    for epoch in itertools.count(1):
+        total = torch.zeros((), device=accelerator.device)
+        quiet = None if accelerator.is_main_process else True
+        bar = tqdm(loader, f"epoch {epoch}", unit="images", unit_scale=recipe.batch_size, disable=quiet)
         for batch, (x_0, y) in enumerate(bar, 1):
-            t = torch.randint(1, schedule.T + 1, y.shape, generator=noise, device=y.device)
-            eps = torch.randn(x_0.shape, generator=noise, device=x_0.device)
-            y = drop_labels(y, recipe.num_classes, recipe.label_drop, noise)
-            loss = diffusion_loss(net, x_0, t, eps, schedule, y, recipe.predicts, recipe.loss, recipe.weights)
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, clock.steps + 1, clock.progress)
+            loss = batch_loss(net, x_0, y, recipe, schedule, noise)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(net.parameters(), recipe.grad_norm)
             optimizer.step()
             optimizer.zero_grad()
-            step += 1
             ema.update(model)
             total += loss.detach()
-            elapsed = (time.monotonic() - started) / 60
-            progress = elapsed / minutes if minutes else step / (epochs * len(loader))
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, step, min(progress, 1))
-            if step % 50 == 0:
+            if batch % 50 == 0:
                 bar.set_postfix(loss=f"{float(total) / batch:.4f}")
-            if progress >= 1:
+            if clock.tick() >= 1:
                 break
-        print(f"epoch {epoch} step {step} loss {float(total) / batch:.4f} images/s {step * recipe.batch_size / elapsed / 60:.0f} minutes {elapsed:.1f}", flush=True)
         if accelerator.is_main_process:
-            ddpm.save(Path(out) / "model.safetensors", {"steps": step, "minutes": round(elapsed, 1), "seed": seed})
-            y = torch.arange(10).repeat_interleave(4)
-            picture = image_grid(ddpm.sample(y, steps=20, seeds=range(len(y))), columns=20)
-            save_picture(picture, samples / f"epoch_{epoch:03d}.png")
-    return ddpm
+            print(f"epoch {epoch}: loss {float(total) / batch:.4f}, {clock}", flush=True)
+            ddpm.notes = {**asdict(recipe), "seed": seed, "trained": str(clock)}
+            ddpm.save(out / "model.safetensors")
+            save_picture(epoch_picture(ddpm), out / "samples" / f"epoch_{epoch:03d}.png")
+        if clock.progress >= 1:
+            return ddpm
 
 
-def get_recipe(recipe: Recipe | str) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe not in RECIPES:
-        raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
-    return RECIPES[recipe]
+class Clock:
+    """How far a run has come, from 0 to 1: by its steps, or by the clock where minutes are given."""
+
+    def __init__(self, total_steps: int, minutes: float | None):
+        if minutes is None and total_steps < 1 or minutes is not None and not minutes > 0:
+            raise ValueError(f"a run needs at least one step: got {total_steps} steps, {minutes} minutes")
+        self.total_steps, self.minutes = total_steps, minutes
+        self.steps, self.started, self.progress = 0, time.monotonic(), 0.0
+
+    def tick(self) -> float:
+        self.steps += 1
+        by_steps = self.minutes is None
+        self.progress = self.steps / self.total_steps if by_steps else self.elapsed() / self.minutes
+        return self.progress
+
+    def elapsed(self) -> float:
+        return (time.monotonic() - self.started) / 60
+
+    def __str__(self) -> str:
+        return f"step {self.steps}, {self.elapsed():.1f} minutes, {min(self.progress, 1):.0%} done"
+
+
+def epoch_picture(ddpm: DDPM) -> Tensor:
+    """Four images a class, or 40 without classes, from the same noise each time."""
+    classes = ddpm.model.num_classes
+    if classes is None:
+        return image_grid(ddpm.sample(n=40, steps=20, seeds=range(40)), columns=20)
+    y = torch.arange(classes).repeat_interleave(4)
+    return image_grid(ddpm.sample(y, steps=20, seeds=range(len(y))), columns=20)
+
+
+def make_accelerator(device: str | None, precision: str, compile: bool):
+    """accelerate's Accelerator: where to train, how precisely, and with how many processes."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    if precision not in PRECISIONS:
+        raise ValueError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    find_device(device or "cpu")
+    AcceleratorState._reset_state()  # one process may train twice, differently: accelerate remembers
+    backend = "inductor" if compile else "no"
+    return Accelerator(mixed_precision=precision, cpu=device == "cpu", dynamo_backend=backend)

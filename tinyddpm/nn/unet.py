@@ -116,9 +116,7 @@ class UNet(nn.Module):
             h = attend(h)
         return self.out(self.last(torch.cat([h, stem], dim=1), cond))
 
-    def condition(
-        self, t: Int[Tensor, " b"], y: Int[Tensor, " b"] | None
-    ) -> Float[Tensor, "b cond_dim"]:
+    def condition(self, t: Int[Tensor, " b"], y: Int[Tensor, " b"] | None) -> Float[Tensor, "b cond_dim"]:
         """Time and label as one vector: (b, cond_dim)."""
         cond = self.time(t)
         if self.label is None:
@@ -149,7 +147,9 @@ def level_sides(levels: int, patch: int, image_size: int, attention: tuple[int, 
         raise ValueError(f"patch is 1 (pixels as they are) or 2 (2x2 pixels folded), got {patch}")
     divisor = patch * 2 ** (levels - 1)
     if image_size % divisor:
-        raise ValueError(f"{levels} levels with patch {patch} need an image_size that {divisor} divides, got {image_size}")
+        raise ValueError(
+            f"{levels} levels with patch {patch} need an image_size that {divisor} divides, got {image_size}"
+        )
     sides = [image_size // patch // 2**level for level in range(levels)]
     if unknown := set(attention) - set(sides):
         raise ValueError(f"attention was asked for at {sorted(unknown)}, but the maps are {sides} on a side")

@@ -1,0 +1,55 @@
+"""What to train, by name: all that decides what the weights become, in one frozen class."""
+
+from dataclasses import dataclass
+
+from .nn import UNet
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides what the weights become, save the data, the seed and the length of the run."""
+
+    dims: tuple[int, ...] = (32, 64, 128)
+    patch: int = 2
+    blocks: int = 1
+    attention: tuple[int, ...] = (8, 4)
+    num_classes: int | None = 10
+    schedule: str = "cosine-shifted"
+    T: int = 1000
+    predicts: str = "v"
+    loss: str = "mse"
+    weights: str = "none"
+    label_drop: float = 0.1  # share of images trained without their label, for guidance
+    batch_size: int = 64
+    learning_rate: float = 2e-3
+    warmup: int = 500  # steps over which the learning rate rises
+    grad_norm: float = 1.0
+    ema_decay: float = 0.999
+    epochs: int = 60
+
+    def network(self, image_shape: tuple[int, int, int] = (1, 32, 32)) -> UNet:
+        """The untrained network for images (c, h, w)."""
+        channels, size, _ = image_shape
+        return UNet(
+            self.dims,
+            channels,
+            self.num_classes,
+            self.patch,
+            self.blocks,
+            self.attention,
+            image_size=size,
+        )
+
+
+RECIPES = {
+    "tiny": Recipe(),  # the shipped weights
+    "nano": Recipe(dims=(16, 32, 64), batch_size=32, learning_rate=4e-3, warmup=50, ema_decay=0.99, epochs=1),
+}
+
+
+def get_recipe(recipe: Recipe | str) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    if recipe not in RECIPES:
+        raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
+    return RECIPES[recipe]
