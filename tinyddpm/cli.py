@@ -61,7 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train a network by a recipe")
     train.add_argument("--recipe", default="tiny", help="by name (tiny)")
     train.add_argument("--out", help="the folder to write to (runs/RECIPE)")
-    train.add_argument("--epochs", type=int, help="the recipe's number if not given")
+    train.add_argument("--epochs", type=float, help="the recipe's number if not given")
     train.add_argument("--minutes", type=float, help="stop by the clock instead")
     train.add_argument("--seed", type=int, default=0, help="(0)")
     train.add_argument("--device", help="cpu, cuda or mps; the fastest there is if not given")

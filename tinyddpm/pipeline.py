@@ -126,7 +126,7 @@ class DDPM:
         if classes is None:
             raise ValueError("this model was trained without labels: ask for n images instead of labels y")
         y = torch.as_tensor(y)
-        if y.is_floating_point() or y.dtype == torch.bool or y.ndim > 1:
+        if y.numel() and y.is_floating_point() or y.dtype == torch.bool or y.ndim > 1:
             raise ValueError(f"labels are one integer an image, got {y.dtype} of shape {tuple(y.shape)}")
         if len(y := y.reshape(-1).long()) and (y.min() < 0 or y.max() >= classes):
             raise ValueError(
@@ -169,7 +169,7 @@ class DDPM:
             model.load_state_dict(tensors)
             described = [metadata[key] for key in ("predicts", "image_shape", "notes")]
             ddpm = cls(model.eval(), schedule, *described)
-        except (KeyError, TypeError, RuntimeError) as error:
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} describes another network than the one it holds: {error}") from error
         return ddpm.to(device)
 

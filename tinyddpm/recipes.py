@@ -25,7 +25,7 @@ class Recipe:
     warmup: int = 500  # steps over which the learning rate rises
     grad_norm: float = 1.0
     ema_decay: float = 0.999
-    epochs: int = 60
+    epochs: float = 31  # how often all of the data is seen
 
     def network(self, image_shape: tuple[int, int, int] = (1, 32, 32)) -> UNet:
         """The untrained network for images (c, h, w)."""
@@ -43,7 +43,15 @@ class Recipe:
 
 RECIPES = {
     "tiny": Recipe(),  # the shipped weights
-    "nano": Recipe(dims=(16, 32, 64), batch_size=32, learning_rate=4e-3, warmup=50, ema_decay=0.99, epochs=1),
+    "nano": Recipe(
+        dims=(16, 32, 64),
+        attention=(4,),
+        batch_size=48,
+        learning_rate=5e-3,
+        warmup=50,
+        ema_decay=0.99,
+        epochs=0.6,
+    ),  # under a minute on two cores
 }
 
 

@@ -122,7 +122,7 @@ def ddim(
         eps_hat = eps_from_x_0(x_0_hat, x_t, t, schedule)
         abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
         var = eta**2 * (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
-        x_t = abar_s**0.5 * x_0_hat + (1 - abar_s - var) ** 0.5 * eps_hat
+        x_t = abar_s**0.5 * x_0_hat + max(1 - abar_s - var, 0.0) ** 0.5 * eps_hat
         if var > 0:
             x_t = x_t + var**0.5 * noise_like(x_t, generator)
     yield Step(s, x_t, x_t)

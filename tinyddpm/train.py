@@ -78,7 +78,7 @@ def train(
     recipe: Recipe | str = "tiny",
     out: str | Path = "runs/tiny",
     data: Dataset | None = None,
-    epochs: int | None = None,
+    epochs: float | None = None,
     minutes: float | None = None,
     seed: int = 0,
     device: str | None = None,
@@ -116,7 +116,7 @@ def train(
     ema = EMA(model, recipe.ema_decay)
     ddpm = DDPM(ema.model, schedule, recipe.predicts, image_shape)
     noise = Generator(accelerator.device).manual_seed(seed + accelerator.process_index)
-    clock = Clock(len(loader) * (recipe.epochs if epochs is None else epochs), minutes)
+    clock = Clock(round(len(loader) * (recipe.epochs if epochs is None else epochs)), minutes)
     for epoch in itertools.count(1):
         total = torch.zeros((), device=accelerator.device)
         quiet = None if accelerator.is_main_process else True
@@ -137,7 +137,8 @@ def train(
                 break
         if accelerator.is_main_process:
             print(f"epoch {epoch}: loss {float(total) / batch:.4f}, {clock}", flush=True)
-            ddpm.notes = {**asdict(recipe), "seed": seed, "trained": str(clock)}
+            made = {"seed": seed, "steps": clock.steps, "minutes": round(clock.elapsed(), 1)}
+            ddpm.notes = {**asdict(recipe), **made}
             ddpm.save(out / "model.safetensors")
             save_picture(epoch_picture(ddpm), out / "samples" / f"epoch_{epoch:03d}.png")
         if clock.progress >= 1:

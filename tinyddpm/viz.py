@@ -73,7 +73,7 @@ def as_array(picture: Picture):
 
 
 def even_in_log_snr(
-    log_snr: Float[Tensor, " n"], frames: int, low: float = -6.0, high: float = 6.0
+    log_snr: Float[Tensor, " n"], frames: int, low: float = -4.0, high: float = 6.0
 ) -> list[int]:
     """Which n of a run's steps to show, given each step's log-SNR: at most `frames` indices, evenly from
     low to high, and the last step. Below low there is only noise to see, above high only the image:

@@ -1,0 +1,94 @@
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from tinyddpm.cli import main
+
+
+@pytest.fixture
+def weights(small, tmp_path):
+    small.save(tmp_path / "small.safetensors")
+    return str(tmp_path / "small.safetensors")
+
+
+def test_gif_writes_each_digit_and_all_of_them(tmp_path, capsys):
+    out = tmp_path / "new" / "gifs"
+    assert main(["gif", "--out", str(out), "--steps", "40"]) == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == [*(f"digit_{digit}.gif" for digit in range(10)), "digits.gif"]
+    for name in names:
+        assert (out / name).stat().st_size <= (300_000 if name != "digits.gif" else 1_000_000)
+        frames = [np.array(f.convert("L")) for f in ImageSequence.Iterator(Image.open(out / name))]
+        assert len(frames) >= 20
+        changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, frames[1:])]
+        assert min(changes) > 0  # something happens in each frame
+        assert (
+            (frames[-1] < 10).mean() > 0.5 > (frames[0] < 10).mean()
+        )  # black around the digit, noise at first
+    assert "10 digits" in capsys.readouterr().out
+
+
+def test_sample_writes_digits_without_their_padding(weights, tmp_path):
+    out = tmp_path / "samples.npz"
+    ask = ["sample", "--weights", weights, "--steps", "2", "--out", str(out)]
+    assert main([*ask, "--digits", "305", "--per-digit", "4", "--seed", "11"]) == 0
+    file = np.load(out)
+    assert file["images"].shape == (12, 28, 28) and file["images"].dtype == np.uint8
+    assert file["labels"].tolist() == [3] * 4 + [0] * 4 + [5] * 4
+
+
+def test_an_image_of_sample_is_the_image_of_its_seed(weights, tmp_path, small):
+    from tinyddpm.data import crop_to, to_uint8
+
+    ask = ["sample", "--weights", weights, "--steps", "3", "--scale", "2", "--out", str(tmp_path / "x.npz")]
+    assert main([*ask, "--digits", "7", "--per-digit", "3", "--seed", "5"]) == 0
+    alone = small.sample(y=[7], steps=3, scale=2, seeds=[7])
+    third = np.load(tmp_path / "x.npz")["images"][2].astype(int)
+    assert np.abs(third - to_uint8(crop_to(alone))[0, 0].numpy()).max() <= 1
+
+
+def test_sample_writes_a_grid_of_one_row_a_digit(weights, tmp_path):
+    ask = ["sample", "--weights", weights, "--steps", "2", "--out", str(tmp_path / "x.png")]
+    assert main([*ask, "--digits", "12", "--per-digit", "3"]) == 0
+    assert Image.open(tmp_path / "x.png").size == (3 * 28, 2 * 28)
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert main([]) == 2
+    assert "train | sample | gif" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["sample", "--digits", "12a"], "--digits takes digits such as 0123456789, got '12a'"),
+        (["sample", "--digits", ""], "--digits takes digits"),
+        (["sample", "--per-digit", "0"], "--per-digit must be at least 1, got 0"),
+        (["sample", "--steps", "0"], "steps must be in 1..T = 1..1000, got 0"),
+        (["sample", "--steps", "1001"], "steps must be in 1..T = 1..1000, got 1001"),
+        (["sample", "--sampler", "euler"], "choose one of ddim, ddpm"),
+        (["sample", "--device", "tpu"], "there is no device 'tpu' here"),
+        (["sample", "--out", "samples.bmp"], "a .npz or a .png file, got 'samples.bmp'"),
+        (["sample", "--weights", "nothing.safetensors"], "there is no checkpoint nothing.safetensors"),
+        (["gif", "--frames", "0"], "--frames must be at least 1, got 0"),
+        (["train", "--recipe", "huge"], "there is no recipe 'huge': choose one of tiny, nano"),
+        (["train", "--precision", "fp8"], "there is no precision 'fp8': choose one of no, bf16"),
+        (["train", "--device", "tpu"], "there is no device 'tpu' here: choose one of cpu"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line(argv, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tinyddpm: ") and message in error and "Traceback" not in error
+
+
+@pytest.mark.parametrize("command", ["gif", "train", "sample"])
+def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
+    command, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("tinyddpm.cli.load", lambda _: pytest.fail("the work had begun"))
+    monkeypatch.setattr("tinyddpm.train.mnist", lambda: pytest.fail("the work had begun"))
+    (tmp_path / "file").write_bytes(b"")
+    assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2
+    assert "cannot write to the folder" in capsys.readouterr().err

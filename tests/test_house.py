@@ -1,0 +1,162 @@
+"""The house itself: who may import whom, what an import costs, and that what is written down is so."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import tomllib
+import torch
+
+ROOT = Path(__file__).parent.parent
+MATHS = {"schedules", "diffusion", "oracle", "samplers", "guidance"}
+MAY_IMPORT = {
+    "nn.embedding": set(),
+    "nn.conv": set(),
+    "nn.attention": set(),
+    "nn.resample": set(),
+    "nn.resnet": {"nn.conv"},
+    "nn.unet": {"nn.embedding", "nn.conv", "nn.attention", "nn.resample", "nn.resnet"},
+    "schedules": set(),
+    "diffusion": {"schedules"},
+    "oracle": {"schedules", "diffusion"},
+    "samplers": {"schedules", "diffusion", "oracle"},
+    "guidance": {"schedules", "diffusion", "oracle"},
+    "pipeline": {"nn", "data"} | MATHS,
+    "data": set(),
+    "viz": set(),
+    "metrics": {"data", "pipeline"} | MATHS,
+    "recipes": {"nn"},
+    "train": {"nn", "recipes", "pipeline", "data", "viz"} | MATHS,
+    "cli": {"recipes", "train", "pipeline", "data", "viz", "metrics"} | MATHS,
+    "__main__": {"cli"},
+}
+
+
+def rooms():
+    for path in sorted((ROOT / "tinyddpm").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT / "tinyddpm").with_suffix("").parts)
+        if not name.endswith("__init__"):
+            yield name, path
+
+
+def siblings(name, path):
+    package = ["tinyddpm", *name.split(".")[:-1]]
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            yield ".".join([*package[: len(package) + 1 - node.level], node.module]).removeprefix("tinyddpm.")
+        elif isinstance(node, (ast.Import, ast.ImportFrom)):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
+            assert not any(n.split(".")[0] == "tinyddpm" for n in names), f"{name} imports by the full name"
+
+
+@pytest.mark.parametrize(("name", "path"), list(rooms()), ids=lambda x: x if isinstance(x, str) else "")
+def test_rooms_import_only_what_they_may(name, path):
+    assert name in MAY_IMPORT, f"{name} is a new room: say here what it may import"
+    assert set(siblings(name, path)) <= MAY_IMPORT[name]
+
+
+def test_only_data_imports_torchvision():
+    assert [n for n, p in rooms() if re.search(r"^\s*(import|from) torchvision", p.read_text(), re.M)] == [
+        "data"
+    ]
+
+
+def test_import_needs_no_heavy_package():
+    code = "import sys, tinyddpm; print([m for m in sys.argv[1:] if m in sys.modules])"
+    heavy = ["accelerate", "torchvision", "matplotlib", "imageio", "safetensors", "tqdm", "PIL"]
+    out = subprocess.run(
+        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True
+    )
+    bare = subprocess.run(
+        [sys.executable, "-c", code.replace("tinyddpm", "torch", 1), *heavy],
+        capture_output=True, text=True, cwd=ROOT, check=True,
+    )  # fmt: skip
+    assert set(ast.literal_eval(out.stdout)) <= set(ast.literal_eval(bare.stdout))
+
+
+def test_conda_installs_the_same_package():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    lines = [line.strip("- ") for line in (ROOT / "environment.yml").read_text().splitlines()]
+    assert "python" + project["requires-python"] in lines
+    assert "e .[dev]" in lines
+    listed = {"torch", "torchvision", "numpy", "matplotlib", "imageio"}
+    assert listed <= {re.match(r"[\w-]+", d)[0] for d in project["dependencies"]}
+    assert "jupyter" in " ".join(project["optional-dependencies"]["notebooks"])
+    assert "nbval" in " ".join(project["optional-dependencies"]["dev"])
+
+
+def test_the_lock_pins_all_that_the_project_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    asked = project["dependencies"] + sum(project["optional-dependencies"].values(), [])
+    pinned = {}
+    for line in (ROOT / "requirements.lock").read_text().splitlines():
+        if line and not line.startswith("#"):
+            name, version = re.match(r"([\w.-]+)==([\w.]+)", line).groups()
+            pinned.setdefault(name.lower(), set()).add(version)
+    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in asked} - {"tinyddpm"}
+    assert names <= pinned.keys()
+    assert pinned["torch"] == {"2.13.0"} and pinned["torchvision"] == {"0.28.0"}
+    assert not [name for name in pinned if name.startswith(("nvidia", "cuda", "triton"))]
+
+
+def test_the_wheel_carries_data_and_weights_and_works_alone(tmp_path):
+    build = "import os, sys, hatchling.build as b; print(b.build_wheel(sys.argv[1]))"
+    subprocess.run([sys.executable, "-c", build, str(tmp_path)], cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(tmp_path / "site")
+    code = (
+        "import tinyddpm; print(tinyddpm.__file__);"
+        "from tinyddpm.data import mnist; print(len(mnist(False)));"
+        "print(tuple(tinyddpm.load_pretrained().sample(y=[3], steps=1).shape))"
+    )
+    environment = {
+        **os.environ,
+        "PYTHONPATH": str(tmp_path / "site"),
+        "TINYDDPM_CACHE": str(tmp_path / "cache"),
+    }
+    run = subprocess.run(
+        [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    where, n, shape = run.stdout.splitlines()
+    assert Path(where).is_relative_to(tmp_path) and n == "10000" and shape == "(1, 1, 32, 32)"
+
+
+def test_the_quickstart_of_the_readme_runs(tmp_path, monkeypatch):
+    readme = (ROOT / "README.md").read_text()
+    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    assert len(code.strip().splitlines()) <= 12
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    assert names["x"].shape == (3, 1, 32, 32)
+
+
+def test_the_tree_of_the_readme_is_the_tree():
+    readme = (ROOT / "README.md").read_text()
+    for _, path in rooms():
+        assert path.name in readme, f"{path.name} is missing from the README's tree"
+    for link in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", readme):
+        target = next(filter(None, link))
+        assert target.startswith("http") or (ROOT / target).exists(), f"{target} is linked but not there"
+
+
+def test_rooms_stay_small():
+    long = {path.name: n for _, path in rooms() if (n := len(path.read_text().splitlines())) > 220}
+    assert not long
+
+
+def test_the_tiny_network_is_as_cheap_as_it_says():
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from tinyddpm.recipes import RECIPES
+
+    with FlopCounterMode(display=False) as flops:
+        RECIPES["tiny"].network()(torch.zeros(1, 1, 32, 32), torch.ones(1, dtype=torch.long))
+    assert flops.get_total_flops() <= 200e6

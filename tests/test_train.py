@@ -1,0 +1,200 @@
+import math
+
+import imageio.v3 as iio
+import pytest
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+from tinyddpm import DDPM, Schedule
+from tinyddpm.data import torchvision_datasets
+from tinyddpm.recipes import RECIPES, Recipe, get_recipe
+from tinyddpm.train import EMA, Clock, batch_loss, drop_labels, learning_rate, train
+
+MINI = Recipe(dims=(8, 16), attention=(), T=50, batch_size=4, warmup=2, ema_decay=0.9, epochs=1)
+
+
+def images(n=8, channels=1, size=32, classes=10):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(n, channels, size, size, generator=generator) * 2 - 1
+    return TensorDataset(x, torch.arange(n) % classes)
+
+
+def test_a_run_writes_weights_and_a_picture_an_epoch(tmp_path):
+    ddpm = train(MINI, tmp_path, images(), epochs=2, device="cpu")
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
+        "epoch_001.png",
+        "epoch_002.png",
+    ]
+    assert iio.imread(tmp_path / "samples" / "epoch_002.png").shape == (2 * 32, 20 * 32)
+    loaded = DDPM.load(tmp_path / "model.safetensors")
+    assert loaded.notes["seed"] == 0 and loaded.notes["dims"] == [8, 16] and loaded.notes["steps"] == 4
+    for name, weight in loaded.model.state_dict().items():
+        assert torch.equal(weight, ddpm.model.state_dict()[name])
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path):
+    a, b, c = (train(MINI, tmp_path, images(), seed=seed, device="cpu") for seed in (1, 1, 2))
+    first = [next(iter(ddpm.model.parameters())) for ddpm in (a, b, c)]
+    assert torch.equal(first[0], first[1]) and not torch.equal(first[0], first[2])
+
+
+def test_a_few_steps_learn_one_image(tmp_path):
+    x = torch.full((64, 1, 32, 32), -1.0)
+    x[:, :, 8:24, 12:20] = 1.0
+    recipe = Recipe(
+        dims=(8, 16), attention=(), T=50, batch_size=8, warmup=5, ema_decay=0.9, learning_rate=1e-2
+    )
+    ddpm = train(
+        recipe, tmp_path, TensorDataset(x, torch.zeros(64, dtype=torch.long)), epochs=45, device="cpu"
+    )
+    drawn = ddpm.sample(y=[0], steps=10, seeds=[0])
+    assert (drawn - x[:1]).square().mean().sqrt() < 0.35  # black is off by 0.7, an untrained network by more
+
+
+@pytest.mark.parametrize(("channels", "size", "classes"), [(3, 16, 10), (1, 32, None), (1, 64, 3)])
+def test_other_images_and_no_labels_train_as_well(tmp_path, channels, size, classes):
+    recipe = Recipe(dims=(8, 16), attention=(), num_classes=classes, T=20, batch_size=4)
+    ddpm = train(recipe, tmp_path, images(4, channels, size, classes or 1), epochs=1, device="cpu")
+    assert ddpm.image_shape == (channels, size, size)
+    assert DDPM.load(tmp_path / "model.safetensors").image_shape == (channels, size, size)
+
+
+def test_bf16_and_float32_may_follow_each_other(tmp_path):
+    for precision in ("no", "bf16", "no"):
+        ddpm = train(MINI, tmp_path, images(4), device="cpu", precision=precision)
+        assert all(weight.dtype == torch.float32 for weight in ddpm.model.parameters())
+
+
+def test_gradients_are_clipped_at_the_norm_of_the_recipe(tmp_path, monkeypatch):  # trap 36
+    from accelerate import Accelerator
+
+    seen = []
+    clip = Accelerator.clip_grad_norm_
+
+    def spy(self, parameters, max_norm, *args, **kwargs):
+        parameters = list(parameters)
+        for p in parameters:
+            p.grad.mul_(1e4)
+        clip(self, parameters, max_norm, *args, **kwargs)
+        seen.append((max_norm, float(torch.stack([p.grad.norm() for p in parameters]).norm())))
+
+    monkeypatch.setattr(Accelerator, "clip_grad_norm_", spy)
+    train(MINI, tmp_path, images(4), device="cpu")
+    assert seen[0][0] == MINI.grad_norm == 1.0 and seen[0][1] == pytest.approx(1.0, rel=1e-3)
+
+
+def test_the_times_of_training_are_the_times_of_sampling():  # trap 4
+    class Spy(torch.nn.Module):
+        seen = set()
+
+        def forward(self, x, t, y):
+            self.seen |= set(t.tolist())
+            return x
+
+    generator, x = torch.Generator().manual_seed(0), torch.zeros(50, 1, 4, 4)
+    schedule = Schedule.named("cosine", 20)
+    for _ in range(20):
+        batch_loss(Spy(), x, torch.zeros(50, dtype=torch.long), Recipe(T=20), schedule, generator)
+    assert Spy.seen == {t for t, _ in schedule.grid()} == set(range(1, 21))
+
+
+def test_labels_are_dropped_one_by_one_and_as_often_as_asked():  # trap 18
+    y = torch.arange(10).repeat(2000)
+    dropped = drop_labels(y, 10, 0.1, torch.Generator().manual_seed(0)) == 10
+    assert abs(dropped.float().mean() - 0.1) < 4 * math.sqrt(0.09 / len(y))
+    by_batch = dropped.reshape(-1, 20).float().mean(1)
+    assert by_batch.var() == pytest.approx(0.09 / 20, rel=0.2)  # binomial: no coin for a whole batch
+    assert torch.equal(drop_labels(y, 10, 0.0), y) and (drop_labels(y, 10, 1.0) == 10).all()
+
+
+def test_the_average_forgets_the_untrained_weights():  # trap 21
+    torchvision_datasets()  # diffusers imports torchvision, which needs our door beside a torch for the CPU
+    from diffusers.training_utils import EMAModel
+
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(model.weight, 1.0)
+    ema, reference = EMA(model, 0.999), EMAModel(model.parameters(), decay=0.999)
+    torch.nn.init.constant_(model.weight, 0.0)
+    kept = 1.0
+    for step in range(1, 300):
+        ema.update(model)
+        kept *= reference.get_decay(step + 1)
+        assert float(ema.model.weight) == pytest.approx(kept, rel=1e-4, abs=1e-30)
+    assert float(ema.model.weight) < 1e-6
+
+
+def test_the_average_of_constant_weights_is_those_weights_and_buffers_are_copied():  # trap 22
+    model = torch.nn.BatchNorm1d(2)
+    ema = EMA(model, 0.9)
+    model(torch.randn(8, 2))
+    ema.update(model)
+    assert torch.equal(ema.model.weight, model.weight)
+    assert torch.equal(ema.model.running_mean, model.running_mean)
+    assert ema.model.num_batches_tracked == 1
+    assert not any(p.requires_grad for p in ema.model.parameters())
+
+
+def test_the_learning_rate_rises_and_falls_to_zero():
+    recipe = Recipe(learning_rate=2.0, warmup=10)
+    assert learning_rate(recipe, 5, 0) == pytest.approx(1.0)
+    assert learning_rate(recipe, 10, 0) == pytest.approx(2.0)
+    assert learning_rate(recipe, 99, 0.5) == pytest.approx(1.0)
+    assert learning_rate(recipe, 99, 1) == learning_rate(recipe, 99, 1.2) == pytest.approx(0.0)
+
+
+def test_the_first_step_has_the_rate_of_the_warm_up(tmp_path, monkeypatch):
+    seen = []
+    step = torch.optim.Adam.step
+    spy = lambda self, *a, **k: (seen.append(self.param_groups[0]["lr"]), step(self, *a, **k))[1]  # noqa: E731
+    monkeypatch.setattr(torch.optim.Adam, "step", spy)
+    train(MINI, tmp_path, images(8), device="cpu")
+    assert seen == pytest.approx([learning_rate(MINI, 1, 0), learning_rate(MINI, 2, 0.5)])
+
+
+def test_minutes_end_a_run_by_the_clock(tmp_path, monkeypatch):
+    now = iter(range(0, 1000, 6))  # six seconds pass at each look
+    monkeypatch.setattr("tinyddpm.train.time.monotonic", lambda: next(now))
+    ddpm = train(MINI, tmp_path, images(40), minutes=0.5, device="cpu")
+    assert ddpm.notes["steps"] == 5
+
+
+def test_drawing_steps_of_a_clock_end_at_one():
+    clock = Clock(4, None)
+    assert [clock.tick() for _ in range(4)] == [0.25, 0.5, 0.75, 1.0]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_builds_and_makes_a_step(name, tmp_path):
+    recipe = get_recipe(name)
+    net = recipe.network()
+    x, y = torch.zeros(2, 1, 32, 32), torch.zeros(2, dtype=torch.long)
+    loss = batch_loss(net, x, y, recipe, Schedule.named(recipe.schedule, recipe.T), torch.Generator())
+    loss.backward()
+    assert loss.isfinite()
+
+
+class Outside(Dataset):
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, i):
+        return torch.full((1, 32, 32), 3.0), 0
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (dict(recipe="huge"), "there is no recipe 'huge': choose one of tiny, nano"),
+        (dict(device="tpu"), "there is no device 'tpu' here: choose one of cpu"),
+        (dict(precision="fp8"), "there is no precision 'fp8': choose one of no, bf16"),
+        (dict(data=images(3)), "batch is 4 images, but the data has 3"),
+        (dict(data=images(12, classes=12)), "labels 0..9, but the data has"),
+        (dict(data=Outside()), r"images must lie in \[-1, 1\], got values in \[3, 3\]"),
+        (dict(data=images(8, size=30)), "image_size"),
+        (dict(epochs=0), "a run needs at least one step"),
+        (dict(minutes=0), "a run needs at least one step"),
+    ],
+)
+def test_bad_input_is_refused(call, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        train(**{"recipe": MINI, "out": tmp_path, "data": images(), "device": "cpu", **call})
