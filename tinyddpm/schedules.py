@@ -16,7 +16,7 @@ from torch import Tensor
 
 def linear_betas(
     T: int = 1000, start: float = 1e-4, end: float = 0.02, scaled: bool = True
-) -> Float[Tensor, " T+1"]:
+) -> Float[Tensor, " times"]:
     """beta_t on a line from start to end (Ho et al. 2020, section 4), float64, beta[0] = 0.
 
     The published values belong to T = 1000. Scaled by 1000 / T, every T ends in as much noise; with
@@ -31,7 +31,7 @@ def linear_betas(
 
 def cosine_betas(
     T: int = 1000, offset: float = 0.008, max_beta: float = 0.999, shift: float = 1.0
-) -> Float[Tensor, " T+1"]:
+) -> Float[Tensor, " times"]:
     """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + offset) / (1 + offset) pi/2) (Nichol & Dhariwal
     2021, equation 17), with beta_t = 1 - alpha_bar_t / alpha_bar_{t-1} held at max_beta. float64.
 
@@ -48,7 +48,7 @@ def cosine_betas(
 
 def sigmoid_betas(
     T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
-) -> Float[Tensor, " T+1"]:
+) -> Float[Tensor, " times"]:
     """alpha_bar_t = (s(end) - s(t)) / (s(end) - s(start)), s the sigmoid of a line from start / tau to
     end / tau (Jabri et al. 2023, "Scalable Adaptive Computation", appendix B). float64.
 
@@ -79,7 +79,7 @@ class Schedule:
     (alpha_bar_T > 1e-3): samples then start from noise that training never saw.
     """
 
-    beta: Float[Tensor, " T+1"]
+    beta: Float[Tensor, " times"]
 
     def __post_init__(self):
         beta = torch.as_tensor(self.beta, dtype=torch.float64).detach().cpu()
@@ -109,26 +109,26 @@ class Schedule:
         return len(self.beta) - 1
 
     @cached_property
-    def alpha_bar(self) -> Float[Tensor, " T+1"]:
+    def alpha_bar(self) -> Float[Tensor, " times"]:
         return (1 - self.beta).cumprod(0)
 
     @cached_property
-    def sqrt_alpha_bar(self) -> Float[Tensor, " T+1"]:
+    def sqrt_alpha_bar(self) -> Float[Tensor, " times"]:
         """What is left of the image's amplitude."""
         return self.alpha_bar.sqrt()
 
     @cached_property
-    def sqrt_one_minus_alpha_bar(self) -> Float[Tensor, " T+1"]:
+    def sqrt_one_minus_alpha_bar(self) -> Float[Tensor, " times"]:
         """The noise's standard deviation."""
         return (1 - self.alpha_bar).sqrt()
 
     @cached_property
-    def log_snr(self) -> Float[Tensor, " T+1"]:
+    def log_snr(self) -> Float[Tensor, " times"]:
         """log(alpha_bar / (1 - alpha_bar)): infinite at t = 0."""
         return torch.log(self.alpha_bar / (1 - self.alpha_bar))
 
     def at(
-        self, table: Float[Tensor, " T+1"], t: Int[Tensor, " b"] | int, x: Tensor
+        self, table: Float[Tensor, " times"], t: Int[Tensor, " b"] | int, x: Tensor
     ) -> Float[Tensor, "b 1 1 1"]:
         """table[t], one value an image, in the dtype and on the device of x, shaped to multiply it.
 
