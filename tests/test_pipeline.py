@@ -4,9 +4,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import tinyddpm
-from tinyddpm import DDPM, Schedule, UNet, load_pretrained, make_denoiser
-from tinyddpm.pipeline import find_device, read_safetensors
+from tinyddpm import DDPM, Schedule, UNet, data, load_pretrained, make_denoiser
+from tinyddpm.checkpoint import read_checkpoint
+from tinyddpm.pipeline import find_device
+from tinyddpm.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +74,8 @@ def test_one_label_may_come_bare(small):
         (dict(y=[0.5]), "labels are one integer an image, got torch.float32"),
         (dict(y=[[1, 2]]), r"labels are one integer an image, got torch.int64 of shape \(1, 2\)"),
         (dict(y=[1, 2], seeds=[0]), "one seed an image: got 1 seeds for 2 images"),
-        (dict(y=[1], n=2), "say what to draw"),
+        (dict(y=[1], n=2), r"y says already how many to draw: .* y=\[7\] \* 4"),
+        (dict(y=["a"]), r"labels are one integer an image, got \['a'\]"),
         (dict(), "say what to draw"),
         (dict(y=[]), "the number of images must be at least 1, got 0"),
         (dict(n=0), "the number of images must be at least 1, got 0"),
@@ -101,6 +103,19 @@ def test_what_is_saved_is_loaded(small, tmp_path):
     assert torch.equal(loaded.schedule.beta, small.schedule.beta)
     x = [ddpm.sample(y=[1, 2], steps=3, scale=2, seeds=[0, 1]) for ddpm in (small, loaded)]
     assert torch.equal(*x)
+
+
+def test_an_unwritable_folder_and_damaged_metadata_are_named(small, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ValueError, match="cannot write to the folder"):
+        small.save(tmp_path / "file" / "model.safetensors")
+    path = tmp_path / "model.safetensors"
+    save_file({"weight": torch.zeros(1)}, path, {"format": '"tinyddpm"', "predicts": "{"})
+    with pytest.raises(ValueError, match="metadata of .* is damaged.*make it again"):
+        DDPM.load(path)
+    save_file({"weight": torch.zeros(1)}, path, {"format": '"tinyddpm"'})
+    with pytest.raises(ValueError, match="format version None"):
+        DDPM.load(path)
 
 
 def test_a_model_stays_what_it_predicts(small, tmp_path):
@@ -139,6 +154,8 @@ def test_other_formats_are_refused_and_never_unpickled(small, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (dict(data_range=[0, 1]), r"its images lie in \[0, 1\], not in \[-1, 1\]"),
+        (dict(unet=[8]), "describes another network than the one it holds"),
         (dict(format_version=2), "format version 2 and this tinyddpm reads version 1: use the tinyddpm"),
         (dict(unet={"dims": [8]}), "describes another network than the one it holds"),
         (dict(unet={"depth": 8}), "describes another network than the one it holds"),
@@ -148,7 +165,7 @@ def test_other_formats_are_refused_and_never_unpickled(small, tmp_path):
 def test_a_file_that_contradicts_itself_is_refused(small, tmp_path, change, message):
     path = tmp_path / "model.safetensors"
     small.save(path)
-    metadata, _ = read_safetensors(path)
+    metadata, _ = read_checkpoint(path)
     metadata = {key: json.dumps(value) for key, value in {**metadata, **change}.items()}
     save_file(load_file(path), path, metadata)
     with pytest.raises(ValueError, match=message):
@@ -165,8 +182,8 @@ def test_unknown_names_are_answered_with_those_there_are():
 
 
 def test_the_shipped_weights_say_how_they_were_made(pretrained):
-    path = tinyddpm.data.asset("weights/mnist-tiny.safetensors")
+    path = data.asset("weights/mnist-tiny.safetensors")
     assert path.stat().st_size <= 10_000_000
-    assert pretrained.model.arguments == tinyddpm.recipes.RECIPES["tiny"].network().arguments
-    assert pretrained.predicts == tinyddpm.recipes.RECIPES["tiny"].predicts
+    assert pretrained.model.arguments == RECIPES["tiny"].network().arguments
+    assert pretrained.predicts == RECIPES["tiny"].predicts
     assert {"seed", "steps", "minutes"} <= pretrained.notes.keys()

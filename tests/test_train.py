@@ -65,6 +65,24 @@ def test_bf16_and_float32_may_follow_each_other(tmp_path):
         assert all(weight.dtype == torch.float32 for weight in ddpm.model.parameters())
 
 
+def test_what_is_returned_samples_as_what_was_saved(tmp_path):
+    ddpm = train(MINI, tmp_path, images(4), device="cpu", precision="bf16")
+    with torch.no_grad():
+        ddpm.model.out[0].weight.normal_()
+    ddpm.save(tmp_path / "moved.safetensors")
+    loaded = DDPM.load(tmp_path / "moved.safetensors")
+    assert torch.equal(*(d.sample(y=[3], steps=3, seeds=[0]) for d in (ddpm, loaded)))
+
+
+def test_a_run_that_diverges_leaves_the_last_good_file(tmp_path, monkeypatch):
+    train(MINI, tmp_path, images(4), device="cpu")
+    good = (tmp_path / "model.safetensors").read_bytes()
+    monkeypatch.setattr("tinyddpm.train.batch_loss", lambda net, *_: next(net.parameters()).sum() * torch.nan)
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        train(MINI, tmp_path, images(4), device="cpu")
+    assert (tmp_path / "model.safetensors").read_bytes() == good
+
+
 def test_gradients_are_clipped_at_the_norm_of_the_recipe(tmp_path, monkeypatch):  # trap 36
     from accelerate import Accelerator
 
@@ -187,7 +205,7 @@ class Outside(Dataset):
         (dict(recipe="huge"), "there is no recipe 'huge': choose one of tiny, nano"),
         (dict(device="tpu"), "there is no device 'tpu' here: choose one of cpu"),
         (dict(precision="fp8"), "there is no precision 'fp8': choose one of no, bf16"),
-        (dict(data=images(3)), "batch is 4 images, but the data has 3"),
+        (dict(data=images(3)), "batch is 4 images for each of 1 processes, but the data has 3"),
         (dict(data=images(12, classes=12)), "labels 0..9, but the data has"),
         (dict(data=Outside()), r"images must lie in \[-1, 1\], got values in \[3, 3\]"),
         (dict(data=images(8, size=30)), "image_size"),

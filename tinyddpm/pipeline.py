@@ -1,13 +1,13 @@
 """DDPM: a network, a schedule and what the network predicts, as one thing to sample from, save and load."""
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
-from .data import asset, write_whole
+from .checkpoint import read_checkpoint, write_checkpoint
+from .data import asset
 from .diffusion import Denoiser, check_predicts, make_denoiser
 from .guidance import classifier_free_guidance, clip_x_0
 from .nn import UNet
@@ -15,7 +15,7 @@ from .samplers import Step, ddim, last, noise_like, p_sample_loop
 from .schedules import Schedule
 
 SAMPLERS = {"ddim": ddim, "ddpm": p_sample_loop}
-FORMAT, FORMAT_VERSION = "tinyddpm", 1
+DATA_RANGE = [-1, 1]
 BETA = "schedule.beta"  # the one tensor in a file that is no weight
 
 
@@ -103,13 +103,16 @@ class DDPM:
             raise ValueError(f"there is no sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
         grid = self.schedule.grid(steps, spacing)
         y = self.check_labels(y)
-        if (y is None) == (n is None):
+        if y is not None and n is not None:
+            raise ValueError("y says already how many to draw: for four sevens give y=[7] * 4 and no n")
+        if y is None and n is None:
             raise ValueError("say what to draw: labels y, or for images without labels their number n")
         n = len(y) if n is None else n
         if n < 1:
             raise ValueError(f"the number of images must be at least 1, got {n}")
         if seeds is None:
             seeds = torch.randint(2**63 - 1, (n,)).tolist()
+        seeds = [seeds] if isinstance(seeds, int) else list(seeds)
         if len(seeds) != n:
             raise ValueError(f"one seed an image: got {len(seeds)} seeds for {n} images")
         generators = [Generator().manual_seed(int(seed)) for seed in seeds]
@@ -125,7 +128,10 @@ class DDPM:
         classes = self.model.num_classes
         if classes is None:
             raise ValueError("this model was trained without labels: ask for n images instead of labels y")
-        y = torch.as_tensor(y)
+        try:
+            y = torch.as_tensor(y)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(f"labels are one integer an image, got {y!r}") from error
         if y.numel() and y.is_floating_point() or y.dtype == torch.bool or y.ndim > 1:
             raise ValueError(f"labels are one integer an image, got {y.dtype} of shape {tuple(y.shape)}")
         if len(y := y.reshape(-1).long()) and (y.min() < 0 or y.max() >= classes):
@@ -136,22 +142,18 @@ class DDPM:
 
     def save(self, path: str | Path) -> None:
         """Writes one .safetensors file: the weights, and as metadata all that it takes to rebuild the
-        rest. A file of that name is replaced as a whole."""
-        from safetensors.torch import save
-
-        metadata = {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
+        rest. A file of that name is replaced as a whole. Raises ValueError for a folder that cannot be
+        written."""
+        description = {
             "unet": self.model.arguments,
             "predicts": self.predicts,
             "image_shape": self.image_shape,
-            "data_range": (-1, 1),
+            "data_range": DATA_RANGE,
             "notes": self.notes,
         }
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         tensors[BETA] = self.schedule.beta
-        content = save(tensors, {key: json.dumps(value) for key, value in metadata.items()})
-        write_whole(Path(path), content)
+        write_checkpoint(Path(path), description, tensors)
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "DDPM":
@@ -161,15 +163,17 @@ class DDPM:
         weights do not fit the network that it describes; and for a device that this machine lacks.
         """
         find_device(device)
-        metadata, tensors = read_safetensors(Path(path))
+        description, tensors = read_checkpoint(Path(path))
         try:
-            unet = {k: tuple(v) if isinstance(v, list) else v for k, v in metadata["unet"].items()}
+            if description["data_range"] != DATA_RANGE:
+                raise ValueError(f"its images lie in {description['data_range']}, not in {DATA_RANGE}")
+            unet = {k: tuple(v) if isinstance(v, list) else v for k, v in description["unet"].items()}
             model = UNet(**unet)
             schedule = Schedule(tensors.pop(BETA))
             model.load_state_dict(tensors)
-            described = [metadata[key] for key in ("predicts", "image_shape", "notes")]
+            described = [description[key] for key in ("predicts", "image_shape", "notes")]
             ddpm = cls(model.eval(), schedule, *described)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} describes another network than the one it holds: {error}") from error
         return ddpm.to(device)
 
@@ -182,31 +186,6 @@ def find_device(name: torch.device | str = "cpu") -> torch.device:
     if str(name).split(":")[0] not in there:
         raise ValueError(f"there is no device {str(name)!r} here: choose one of {', '.join(there)}")
     return torch.device(name)
-
-
-def read_safetensors(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise ValueError(f"there is no checkpoint {path}: `tinyddpm train` writes one")
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except SafetensorError as error:
-        raise ValueError(
-            f"{path} is not a whole .safetensors file ({error}): it was cut off, or is of another format; "
-            "get or make it again"
-        ) from error
-    if metadata.get("format") != json.dumps(FORMAT):
-        raise ValueError(f"{path} is a .safetensors file, but not one that tinyddpm's DDPM.save wrote")
-    metadata = {key: json.loads(value) for key, value in metadata.items()}
-    if metadata["format_version"] != FORMAT_VERSION:
-        raise ValueError(
-            f"{path} has format version {metadata['format_version']} and this tinyddpm reads version "
-            f"{FORMAT_VERSION}: use the tinyddpm that wrote it, or save it again with this one"
-        )
-    return metadata, tensors
 
 
 def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:

@@ -20,7 +20,8 @@ VARIANCES = ("posterior", "beta")
 class Step:
     """Where the sampler stands: x_t at time t, and the clean image that the denoiser sees in it.
 
-    The last step of a run has t = 0, and there both are the finished image.
+    The last step of a run has t = 0, and there both are the finished image. Where a grid stops earlier,
+    the last x_0_hat is that of the step before.
     """
 
     t: int
@@ -93,7 +94,7 @@ def p_sample_loop(
         x_0_hat = denoiser(x_t, times(t, x_t))
         yield Step(t, x_t, x_0_hat)
         x_t = p_sample(x_t, x_0_hat, t, s, schedule, variance, generator)
-    yield Step(s, x_t, x_t)
+    yield Step(s, x_t, x_t if s == 0 else x_0_hat)
 
 
 @torch.no_grad()
@@ -125,7 +126,7 @@ def ddim(
         x_t = abar_s**0.5 * x_0_hat + max(1 - abar_s - var, 0.0) ** 0.5 * eps_hat
         if var > 0:
             x_t = x_t + var**0.5 * noise_like(x_t, generator)
-    yield Step(s, x_t, x_t)
+    yield Step(s, x_t, x_t if s == 0 else x_0_hat)
 
 
 def times(t: int, x: Images) -> Tensor:

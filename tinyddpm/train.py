@@ -103,17 +103,23 @@ def train(
     out = writable_folder(out)
     writable_folder(out / "samples")
     accelerator = make_accelerator(device, precision, compile)
+    processes = accelerator.num_processes
+    if minutes is not None and processes > 1:
+        raise ValueError("minutes are for one process, since each has its own clock: give epochs instead")
     data = mnist() if data is None else data
-    if len(data) < recipe.batch_size:
-        raise ValueError(f"the recipe's batch is {recipe.batch_size} images, but the data has {len(data)}")
+    if len(data) < recipe.batch_size * processes:
+        raise ValueError(
+            f"the recipe's batch is {recipe.batch_size} images for each of {processes} processes, but the "
+            f"data has {len(data)}: take more data or a recipe of smaller batches"
+        )
     torch.manual_seed(seed)
     image_shape = tuple(data[0][0].shape)
     model, schedule = recipe.network(image_shape), Schedule.named(recipe.schedule, recipe.T)
+    ema = EMA(model.to(accelerator.device), recipe.ema_decay)  # before prepare puts autocast into forward
     shuffle = Generator().manual_seed(seed)
     loader = DataLoader(data, recipe.batch_size, shuffle=True, drop_last=True, generator=shuffle)
     optimizer = torch.optim.Adam(model.parameters(), fused=accelerator.device.type != "mps")
     net, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-    ema = EMA(model, recipe.ema_decay)
     ddpm = DDPM(ema.model, schedule, recipe.predicts, image_shape)
     noise = Generator(accelerator.device).manual_seed(seed + accelerator.process_index)
     clock = Clock(round(len(loader) * (recipe.epochs if epochs is None else epochs)), minutes)
@@ -139,8 +145,9 @@ def train(
             print(f"epoch {epoch}: loss {float(total) / batch:.4f}, {clock}", flush=True)
             made = {"seed": seed, "steps": clock.steps, "minutes": round(clock.elapsed(), 1)}
             ddpm.notes = {**asdict(recipe), **made}
+            picture = epoch_picture(ddpm)  # refuses NaN: what diverges must not replace a good file
             ddpm.save(out / "model.safetensors")
-            save_picture(epoch_picture(ddpm), out / "samples" / f"epoch_{epoch:03d}.png")
+            save_picture(picture, out / "samples" / f"epoch_{epoch:03d}.png")
         if clock.progress >= 1:
             return ddpm
 
@@ -184,6 +191,13 @@ def make_accelerator(device: str | None, precision: str, compile: bool):
     if precision not in PRECISIONS:
         raise ValueError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
     find_device(device or "cpu")
-    AcceleratorState._reset_state()  # one process may train twice, differently: accelerate remembers
+    # one process may train twice, differently, but accelerate remembers the first time
+    AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     backend = "inductor" if compile else "no"
-    return Accelerator(mixed_precision=precision, cpu=device == "cpu", dynamo_backend=backend)
+    accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu", dynamo_backend=backend)
+    if device not in (None, accelerator.device.type):
+        raise ValueError(
+            f"training can be asked for on {accelerator.device.type} or cpu here, got {device!r}: choose "
+            "among several GPUs with CUDA_VISIBLE_DEVICES"
+        )
+    return accelerator
