@@ -68,6 +68,10 @@ class Digits(Dataset):
     def __getitem__(self, i) -> tuple[Float[Tensor, "1 size size"], Int[Tensor, ""]]:
         return pad_to(from_uint8(self.images[i]), self.size)[..., None, :, :], self.labels[i]
 
+    def tensors(self) -> tuple[Float[Tensor, "n 1 size size"], Int[Tensor, " n"]]:
+        """All of it at once: images (n, 1, 32, 32) in [-1, 1] and labels (n,)."""
+        return self[:]
+
 
 def mnist(train: bool = True, root: str | Path | None = None) -> Digits:
     """MNIST as it ships with the package: 60,000 training or 10,000 test digits (LeCun et al. 1998)."""

@@ -1,62 +1,162 @@
-"""What samples are worth: an independent digit classifier, and the figures made with it."""
+"""What samples are worth: figures that compare them with real digits, each a function on tensors.
+
+No figure means anything alone: each depends on the number of samples n, and each has a floor, which is
+what as many real training digits score against the test set. Give both. The features are those of the
+classifier (n, d); `features` and `classify` in classifier.py make them from images.
+"""
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Generator, Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor, nn
+
+from .classifier import check_digits, classify, train_classifier
+
+Features = Float[Tensor, "n d"]
 
 
-class DigitClassifier(nn.Sequential):
-    """A small convolutional network for digits: (b, 1, 32, 32) in [-1, 1] to (b, 10) logits."""
-
-    def __init__(self, dims: tuple[int, int, int] = (24, 48, 96)):
-        a, b, c = dims
-        super().__init__(
-            *conv_norm(1, a), nn.MaxPool2d(2), *conv_norm(a, b), nn.MaxPool2d(2),
-            *conv_norm(b, c), nn.MaxPool2d(2), nn.Flatten(), nn.Dropout(0.3), nn.Linear(16 * c, 10),
-        )  # fmt: skip
-
-
-def conv_norm(c_in: int, c_out: int) -> tuple[nn.Module, ...]:
-    return nn.Conv2d(c_in, c_out, 3, padding=1, bias=False), nn.BatchNorm2d(c_out), nn.ReLU()
-
-
-def train_classifier(data: Dataset, epochs: int = 5, batch_size: int = 128, seed: int = 0) -> DigitClassifier:
-    """A DigitClassifier trained on (image, label) items, each digit moved by up to two pixels at random."""
-    torch.manual_seed(seed)
-    generator = Generator().manual_seed(seed)
-    model = DigitClassifier()
-    loader = DataLoader(data, batch_size, shuffle=True, drop_last=True, generator=generator)
-    optimizer = torch.optim.Adam(model.parameters(), fused=True)
-    pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, total_steps=epochs * len(loader))
-    for _ in range(epochs):
-        for x, y in loader:
-            dx, dy = torch.randint(-2, 3, (2,), generator=generator).tolist()
-            loss = F.cross_entropy(model(x.roll((dx, dy), (2, 3))), y, label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            pace.step()
-    return model.eval()
-
-
-@torch.no_grad()
-def classify(
-    classifier: nn.Module, x: Float[Tensor, "b c h w"], batch_size: int = 500
-) -> Float[Tensor, "b k"]:
-    """The classifier's probabilities: (b, 10)."""
-    return torch.cat([classifier(part).softmax(1) for part in x.split(batch_size)])
-
-
-def label_accuracy(classifier: nn.Module, x: Float[Tensor, "b c h w"], y: Int[Tensor, " b"]) -> float:
+def label_accuracy(classifier: nn.Module, x: Float[Tensor, "n 1 h w"], y: Int[Tensor, " n"]) -> float:
     """The share of images that the classifier reads as the digit in y.
 
-    Raises ValueError when images and labels differ in number, and for images that are not finite.
+    Raises ValueError when images and labels differ in number, and for what are no digits.
     """
+    check_labels(x, y)
+    return float((classify(classifier, x).argmax(1) == y).float().mean())
+
+
+def frechet_digit_distance(a: Features, b: Features) -> float:
+    """The Frechet distance between the Gaussians that have the features' means and covariances (Heusel
+    et al. 2017, equation 6, there with Inception's features: the figures do not compare with any FID).
+
+    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). Falls with n: compare at the same n only.
+    Raises ValueError for fewer samples than features, and for NaN.
+    """
+    check_features(a, b, more_than=a.shape[1])
+    a, b = a.double(), b.double()
+    root = matrix_root(a.T.cov())
+    cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp(min=0).sqrt().sum()
+    spread = a.var(0).sum() + b.var(0).sum() - 2 * cross
+    return float((a.mean(0) - b.mean(0)).square().sum() + spread)
+
+
+def matrix_root(c: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    values, vectors = torch.linalg.eigh(c)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
+
+
+def kernel_distance(a: Features, b: Features, blocks: int = 10) -> tuple[float, float]:
+    """The squared maximum mean discrepancy under the kernel (a . b / d + 1)^3, without bias (Binkowski
+    et al. 2018, section 3), and its standard error: mean over disjoint blocks, and their spread.
+
+    0 is expected of two samples of one distribution, whatever n; single values fall below it, too.
+    Raises ValueError for fewer than two samples a block, and for NaN.
+    """
+    check_features(a, b, more_than=2 * blocks - 1)
+    n = min(len(a), len(b)) // blocks
+    values = torch.stack(
+        [squared_mmd(a[i * n :][:n].double(), b[i * n :][:n].double()) for i in range(blocks)]
+    )
+    return float(values.mean()), float(values.std() / blocks**0.5)
+
+
+def squared_mmd(a: Features, b: Features) -> Float[Tensor, ""]:
+    n, d = a.shape
+    aa, bb, ab = ((p @ q.T / d + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
+    within = (aa.sum() - aa.trace() + bb.sum() - bb.trace()) / (n * (n - 1))
+    return within - 2 * ab.mean()
+
+
+def inception_score(probabilities: Float[Tensor, "n k"]) -> float:
+    """exp(mean KL(p(y | x) || p(y))) of the classifier's probabilities, from 1 to k (Salimans et al. 2016,
+    section 4): high where each image is read with certainty and all classes are as frequent.
+
+    Raises ValueError unless each row is a distribution.
+    """
+    p = probabilities.double()
+    if p.ndim != 2 or len(p) == 0 or not ((p >= 0).all() and ((p.sum(1) - 1).abs() < 1e-3).all()):
+        raise ValueError(f"one distribution over the classes an image, got shape {tuple(p.shape)}")
+    entropy = torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(1).mean()
+    return float(entropy.exp())
+
+
+def precision_recall(samples: Features, real: Features, k: int = 3) -> tuple[float, float]:
+    """How much of the samples lies where real data are, and how much of the real data where samples are
+    (Kynkaanniemi et al. 2019, equations 1 and 2: a region is the union of balls that reach from each
+    point to its k-th nearest neighbour). Both fall and rise with n: compare at the same n.
+
+    Raises ValueError for k or fewer samples, and for NaN.
+    """
+    check_features(samples, real, more_than=k)
+    return covered(samples, real, k), covered(real, samples, k)
+
+
+def covered(points: Features, centres: Features, k: int, chunk: int = 1000) -> float:
+    """The share of points within the k-th neighbour's distance of at least one centre."""
+    # the point itself is the nearest of all: the k-th neighbour is the (k + 1)-th smallest
+    radius = torch.cat([torch.cdist(c, centres).kthvalue(k + 1, dim=1).values for c in centres.split(chunk)])
+    inside = [(torch.cdist(p, centres) <= radius).any(1) for p in points.split(chunk)]
+    return float(torch.cat(inside).float().mean())
+
+
+def nearest(
+    x: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], chunk: int = 500
+) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+    """The distance in pixels (root of the summed squares) from each x to its nearest image in data, and
+    which one that is."""
+    flat = data.flatten(1)
+    square = flat.square().sum(1)
+    found = [(square - 2 * part.flatten(1) @ flat.T).min(1) for part in x.split(chunk)]
+    index = torch.cat([part.indices for part in found])
+    return (x - data[index]).flatten(1).norm(dim=1), index
+
+
+def memorisation(
+    x: Float[Tensor, "n 1 h w"], train: Float[Tensor, "m 1 h w"], test: Float[Tensor, "l 1 h w"]
+) -> dict[str, float]:
+    """How near the samples come to training digits, beside how near test digits do.
+
+    "copied" is the share of samples nearer to a training digit than 999 of 1000 test digits are, so that
+    a model which copies nothing scores about 0.001; "median" and "floor_median" are the distances.
+    Raises ValueError for what are no digits.
+    """
+    check_digits(x)
+    ours, floor = nearest(x, train)[0], nearest(test, train)[0]
+    return {
+        "median": float(ours.median()),
+        "floor_median": float(floor.median()),
+        "smallest": float(ours.min()),
+        "floor_smallest": float(floor.min()),
+        "copied": float((ours < floor.quantile(0.001)).float().mean()),
+    }
+
+
+def train_on_synthetic(
+    x: Float[Tensor, "n 1 h w"],
+    y: Int[Tensor, " n"],
+    x_test: Float[Tensor, "m 1 h w"],
+    y_test: Int[Tensor, " m"],
+    epochs: int = 20,
+    seed: int = 0,
+) -> float:
+    """The accuracy on real test digits of a classifier that has seen the given images only (Ravuri &
+    Vinyals 2019, "Classification Accuracy Score"). Its floor is the same with as many real ones.
+
+    Raises ValueError when images and labels differ in number, and for what are no digits.
+    """
+    check_labels(x, y)
+    check_digits(x)
+    return label_accuracy(train_classifier(x, y, epochs, seed=seed), x_test, y_test)
+
+
+def check_labels(x: Tensor, y: Tensor) -> None:
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"one label an image and at least one: got {len(x)} images and {len(y)} labels")
-    if not x.isfinite().all():
-        bad = int((~x.flatten(1).isfinite().all(1)).sum())
-        raise ValueError(f"{bad} of {len(x)} images hold NaN or infinite values")
-    return float((classify(classifier, x).argmax(1) == y).float().mean())
+
+
+def check_features(a: Tensor, b: Tensor, more_than: int) -> None:
+    for f in (a, b):
+        if f.ndim != 2 or f.shape[1] != a.shape[1]:
+            raise ValueError(f"features are (n, d) with one d, got {tuple(a.shape)} and {tuple(b.shape)}")
+        if len(f) <= more_than:
+            raise ValueError(f"this figure needs at least {more_than + 1} samples on each side, got {len(f)}")
+        if not f.isfinite().all():
+            raise ValueError(f"{int((~f.isfinite().all(1)).sum())} of {len(f)} features are NaN or infinite")

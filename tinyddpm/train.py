@@ -62,11 +62,16 @@ def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
     return recipe.learning_rate * rise * (1 + math.cos(math.pi * min(progress, 1))) / 2
 
 
+def draw_times(n: int, T: int, generator: Generator) -> Tensor:
+    """n times, each uniform in 1..T: (n,)."""
+    return torch.randint(1, T + 1, (n,), generator=generator, device=generator.device)
+
+
 def batch_loss(
     net: nn.Module, x_0: Tensor, y: Tensor, recipe: Recipe, schedule: Schedule, generator: Generator
 ) -> Tensor:
     """The loss of one batch at random times, under random noise (Ho et al. 2020, algorithm 1)."""
-    t = torch.randint(1, schedule.T + 1, y.shape, generator=generator, device=x_0.device)
+    t = draw_times(len(x_0), schedule.T, generator)
     eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
     labels = None
     if recipe.num_classes is not None:

@@ -1,0 +1,285 @@
+"""What was tried for the recipe `tiny`, one change at a time, each for as many minutes of one core.
+
+    python benchmarks/ablations.py run [NAME ...] [--minutes 3] [--seeds 0] [--workers 2] [--out runs/ablations]
+    python benchmarks/ablations.py table [--out runs/ablations]     # writes benchmarks/ablations.md
+
+Every run is a process of its own with one thread. Its time is that process's own CPU time from the third
+step on, so that neither a busy machine nor torch.compile's start decides anything. A run that is there
+already is not run again.
+"""
+
+import argparse
+import dataclasses
+import functools
+import json
+import math
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from torch.utils.data import Dataset
+
+import tinyddpm.train
+from tinyddpm import DDPM, q_sample, v_from
+from tinyddpm.classifier import features, load_classifier
+from tinyddpm.data import mnist
+from tinyddpm.diffusion import eps_from_x_0
+from tinyddpm.metrics import frechet_digit_distance, label_accuracy
+from tinyddpm.nn.conv import WeightStandardizedConv2d
+from tinyddpm.nn.resnet import ResnetBlock
+from tinyddpm.recipes import RECIPES, Recipe
+from tinyddpm.schedules import BETAS, cosine_betas
+
+HERE = Path(__file__).parent
+Adam = torch.optim.Adam  # as it is before a trial changes it
+
+
+@dataclasses.dataclass(frozen=True)
+class Trial(Recipe):
+    """A recipe, and the changes that are not worth a place in one."""
+
+    standardized: bool = True  # the convolutions' weights
+    additive: bool = False  # the condition shifts and does not scale
+    dropout: float = 0.0
+    moved: int = 0  # pixels that a digit is moved by, at most
+    times: str = "uniform"
+    decay: str = "cosine"
+    optimizer: str = "adam"
+    beta2: float = 0.999
+
+    def network(self, image_shape=(1, 32, 32)):
+        net = super().network(image_shape)
+        for block in [m for m in net.modules() if isinstance(m, ResnetBlock)]:
+            if not self.standardized:
+                for half in (block.block1, block.block2):
+                    half.conv = plain(half.conv)
+            if self.additive:
+                block.modulation.register_forward_hook(no_scale)
+            if self.dropout:
+                block.block2.register_forward_pre_hook(dropping(self.dropout))
+        return net
+
+
+def plain(conv: WeightStandardizedConv2d) -> torch.nn.Conv2d:
+    return torch.nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
+
+
+def no_scale(module, arguments, out):
+    scale, shift = out.chunk(2, dim=1)
+    return torch.cat([torch.zeros_like(scale), shift], dim=1)
+
+
+def dropping(p):
+    return lambda module, arguments: (F.dropout(arguments[0], p, module.training), *arguments[1:])
+
+
+class Moved(Dataset):
+    """Digits, each moved by up to `by` pixels each way, another way each time."""
+
+    def __init__(self, data: Dataset, by: int):
+        self.data, self.by = data, by
+
+    def __len__(self):
+        return len(self.data)
+
+    def __getitem__(self, i):
+        x, y = self.data[i]
+        dx, dy = torch.randint(-self.by, self.by + 1, (2,)).tolist()
+        return x.roll((dx, dy), (-2, -1)), y
+
+
+class Muon(torch.optim.Optimizer):
+    """Orthogonalised momentum (Jordan et al. 2024) for all that is a matrix, convolutions flattened to one,
+    and Adam for the rest."""
+
+    def __init__(self, parameters):
+        parameters = list(parameters)
+        matrices = [p for p in parameters if p.ndim > 1 and min(len(p), p[0].numel()) >= 16]
+        rest = [p for p in parameters if not any(p is m for m in matrices)]
+        super().__init__([{"params": matrices}, {"params": rest}], {"lr": 1e-3})
+        self.flat = [p.data.view(len(p), -1) for p in matrices]
+        self.muon = torch.optim.Muon(self.flat, weight_decay=0.0, adjust_lr_fn="match_rms_adamw")
+        self.adam = Adam(rest, fused=True)
+
+    def step(self, closure=None):
+        for flat, p in zip(self.flat, self.param_groups[0]["params"]):
+            flat.grad = p.grad.reshape(len(p), -1)
+        for optimizer in (self.muon, self.adam):
+            optimizer.param_groups[0]["lr"] = self.param_groups[0]["lr"]
+            optimizer.step()
+
+
+VARIANTS = {
+    "baseline": {},
+    "predicts eps": {"predicts": "eps"},
+    "predicts x_0": {"predicts": "x_0"},
+    "schedule cosine": {"schedule": "cosine"},
+    "schedule cosine, shift 0.25": {"schedule": "cosine-shift-0.25"},
+    "schedule linear": {"schedule": "linear"},
+    "schedule sigmoid": {"schedule": "sigmoid"},
+    "times stratified": {"times": "stratified"},
+    "times logit-normal": {"times": "logit-normal"},
+    "weights min-snr": {"weights": "min-snr"},
+    "loss huber": {"loss": "huber"},
+    "width 24/48/96": {"dims": (24, 48, 96)},
+    "width 48/96/144": {"dims": (48, 96, 144)},
+    "width 32/96/128": {"dims": (32, 96, 128)},
+    "two blocks a level": {"blocks": 2},
+    "four levels 32/64/96/128": {"dims": (32, 64, 96, 128)},
+    "patch 1, 16/32/64/128": {"patch": 1, "dims": (16, 32, 64, 128)},
+    "attention none": {"attention": ()},
+    "attention at 4": {"attention": (4,)},
+    "attention at 16, 8, 4": {"attention": (16, 8, 4)},
+    "plain convolutions": {"standardized": False},
+    "condition added, not scaled": {"additive": True},
+    "dropout 0.1": {"dropout": 0.1},
+    "moved by up to 1 pixel": {"moved": 1},
+    "EMA 0.99": {"ema_decay": 0.99},
+    "EMA 0.9999": {"ema_decay": 0.9999},
+    "learning rate 1e-3": {"learning_rate": 1e-3},
+    "learning rate 4e-3": {"learning_rate": 4e-3},
+    "warm-up 100": {"warmup": 100},
+    "decay linear": {"decay": "linear"},
+    "no decay": {"decay": "none"},
+    "batch 32": {"batch_size": 32},
+    "batch 128": {"batch_size": 128},
+    "label drop 0.05": {"label_drop": 0.05},
+    "Adam beta2 0.99": {"beta2": 0.99},
+    "Muon": {"optimizer": "muon"},
+    "Muon, learning rate 5e-3": {"optimizer": "muon", "learning_rate": 5e-3},
+}
+
+
+def run_trial(name: str, seed: int, minutes: float, out: Path) -> None:
+    """Trains and measures one variant; writes out/NAME-SEED.json."""
+    torch.set_num_threads(1)
+    BETAS["cosine-shift-0.25"] = functools.partial(cosine_betas, shift=0.25)
+    trial = Trial(**{**dataclasses.asdict(RECIPES["tiny"]), **VARIANTS[name]})
+    data = mnist()
+    data = Moved(data, trial.moved) if trial.moved else data
+    patch_training(trial)
+    folder = out / file_name(name, seed)
+    ddpm = tinyddpm.train.train(
+        trial, folder, data, minutes=minutes, seed=seed, device="cpu", precision="bf16", compile=True
+    )
+    record = {"name": name, "seed": seed, "minutes": minutes, "steps": ddpm.notes["steps"]}
+    record["images"] = ddpm.notes["steps"] * trial.batch_size
+    record |= measure(ddpm)
+    (out / f"{folder.name}.json").write_text(json.dumps(record))
+    print(record, flush=True)
+
+
+def patch_training(trial: Trial) -> None:
+    """What a Trial changes in the loop itself, and a clock of CPU time."""
+    if trial.times == "stratified":  # one in each n-th part of 1..T (Kingma et al. 2021, appendix I.1)
+
+        def draw_times(n, T, generator):
+            u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
+            return (u * T).long() + 1
+
+        tinyddpm.train.draw_times = draw_times
+    elif trial.times == "logit-normal":  # the middle more often (Esser et al. 2024, section 3.1)
+        tinyddpm.train.draw_times = lambda n, T, generator: (
+            (torch.randn(n, generator=generator).sigmoid() * T).long().clamp(0, T - 1) + 1
+        )
+
+    def learning_rate(recipe, step, progress):
+        left = {"linear": 1 - progress, "none": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2}
+        return recipe.learning_rate * min(1, step / recipe.warmup) * max(0.0, left[trial.decay])
+
+    tinyddpm.train.learning_rate = learning_rate
+    if trial.optimizer == "muon":
+        torch.optim.Adam = lambda parameters, fused: Muon(parameters)
+    else:
+        torch.optim.Adam = functools.partial(Adam, betas=(0.9, trial.beta2))
+
+    def elapsed(clock):
+        if clock.steps <= 3:
+            clock.started = time.process_time()
+        return (time.process_time() - clock.started) / 60
+
+    tinyddpm.train.Clock.elapsed = elapsed
+
+
+def measure(ddpm: DDPM, n: int = 1000, steps: int = 25) -> dict:
+    y = torch.arange(10).repeat(n // 10)
+    parts = zip(y.split(200), torch.arange(n).split(200))
+    x = torch.cat([ddpm.sample(part, steps=steps, seeds=seeds.tolist()) for part, seeds in parts])
+    classifier = load_classifier()
+    test = mnist(train=False)
+    real = torch.stack([test[i][0] for i in range(len(test))])
+    return {
+        "accuracy": label_accuracy(classifier, x, y),
+        "distance": frechet_digit_distance(features(classifier, x), features(classifier, real)),
+        "v error": v_error(ddpm, real[:1000], test.labels[:1000]),
+    }
+
+
+@torch.no_grad()
+def v_error(ddpm: DDPM, x_0: torch.Tensor, y: torch.Tensor) -> float:
+    """The mean squared error in v at log-SNRs even in [-8, 8], the same noise for every model: one yardstick
+    for every prediction, schedule and weight."""
+    generator = torch.Generator().manual_seed(0)
+    wanted = torch.linspace(-8, 8, len(x_0), dtype=torch.float64)
+    t = (ddpm.schedule.log_snr[1:][None] - wanted[:, None]).abs().argmin(1) + 1
+    eps = torch.randn(x_0.shape, generator=generator)
+    x_t = q_sample(x_0, t, eps, ddpm.schedule)
+    x_0_hat = torch.cat([ddpm.denoiser(part[2])(*part[:2]) for part in zip(x_t.split(200), t.split(200), y.split(200))])
+    v_hat = v_from(x_0_hat, eps_from_x_0(x_0_hat, x_t, t, ddpm.schedule), t, ddpm.schedule)
+    return float((v_hat - v_from(x_0, eps, t, ddpm.schedule)).square().mean())
+
+
+def run(args: argparse.Namespace) -> None:
+    out = Path(args.out)
+    out.mkdir(parents=True, exist_ok=True)
+    names = args.names or list(VARIANTS)
+    if unknown := set(names) - set(VARIANTS):
+        raise SystemExit(f"there is no variant {sorted(unknown)}: choose among {list(VARIANTS)}")
+    settings = ["--minutes", str(args.minutes), "--out", str(out)]
+    todo = [(name, seed) for seed in args.seeds for name in names]
+    todo = [(n, s) for n, s in todo if not (out / f"{file_name(n, s)}.json").exists()]
+
+    def one(trial: tuple[str, int]) -> None:
+        name, seed = trial
+        with open(out / f"{file_name(name, seed)}.log", "w") as log:
+            command = [sys.executable, __file__, "one", name, "--seeds", str(seed), *settings]
+            subprocess.run(command, stdout=log, stderr=log)
+        print(f"done: {name}, seed {seed}", flush=True)
+
+    with ThreadPoolExecutor(args.workers) as pool:
+        list(pool.map(one, todo))
+
+
+def file_name(name: str, seed: int) -> str:
+    return f"{name.replace('/', '-').replace(' ', '_')}-{seed}"
+
+
+def table(args: argparse.Namespace) -> None:
+    """benchmarks/ablations.md from what lies in out."""
+    records = [json.loads(path.read_text()) for path in sorted(Path(args.out).glob("*.json"))]
+    print(len(records))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("command", choices=["run", "one", "table"])
+    parser.add_argument("names", nargs="*")
+    parser.add_argument("--minutes", type=float, default=3.0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--out", default="runs/ablations")
+    args = parser.parse_args()
+    if args.command == "one":
+        run_trial(args.names[0], args.seeds[0], args.minutes, Path(args.out))
+    else:
+        {"run": run, "table": table}[args.command](args)
+
+
+if __name__ == "__main__":
+    main()

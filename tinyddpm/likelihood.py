@@ -1,0 +1,87 @@
+"""How well a denoiser explains images that it has not seen: the variational bound, in bits per dimension."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .diffusion import Denoiser, Images, q_sample
+from .samplers import Generators, Grid, check_grid, noise_like, times
+from .schedules import Schedule
+
+HALF_BIN = 1 / 255  # 256 grey values from -1 to 1
+
+
+@torch.no_grad()
+def bits_per_dim(
+    denoiser: Denoiser,
+    x_0: Images,
+    schedule: Schedule,
+    grid: Grid | None = None,
+    error_variance: Float[Tensor, " times"] | None = None,
+    generator: Generators = None,
+) -> Float[Tensor, " b"]:
+    """An upper bound on -log2 p(x_0) / (c h w) for each image (Ho et al. 2020, eq. 5; the last step
+    is a Gaussian over 256 bins as in Nichol & Dhariwal 2021, section 3): (b,) float64.
+
+    The sum over the grid's steps (all T where it is None) of KL(q(x_s | x_t, x_0) || p(x_s | x_t)), with
+    one x_t drawn for each t. p's variance is the posterior's plus what the denoiser's own error adds
+    (Bao et al. 2022, "Analytic-DPM", eq. 8): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel
+    at t, as `denoising_error` measures it; None means 0, the variance "posterior" of the sampler.
+
+    x_0 in [-1, 1]. Raises ValueError for a grid that does not end at 0 or an error_variance of another length.
+    """
+    grid = check_grid(grid, schedule)
+    if grid[0][0] != schedule.T or grid[-1][1] != 0:
+        raise ValueError(f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}")
+    if error_variance is not None and len(error_variance) != schedule.T + 1:
+        raise ValueError(f"one error_variance for each t in 0..{schedule.T}, got {len(error_variance)}")
+    nats = prior_nats(x_0, schedule)
+    for t, s in grid:
+        x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
+        x_0_hat = denoiser(x_t, times(t, x_0))
+        error = 0.0 if error_variance is None else float(error_variance[t])
+        nats = nats + step_nats(x_0.double(), x_0_hat.double(), t, s, schedule, error)
+    return nats / x_0[0].numel() / math.log(2)
+
+
+def prior_nats(x_0: Images, schedule: Schedule) -> Float[Tensor, " b"]:
+    """KL(q(x_T | x_0) || N(0, 1)): what x_T still tells of the image."""
+    abar = float(schedule.alpha_bar[-1])
+    return (abar * (x_0.double().square() - 1) - math.log(1 - abar)).flatten(1).sum(1) / 2
+
+
+def step_nats(x_0: Images, x_0_hat: Images, t: int, s: int, schedule: Schedule, error: float) -> Tensor:
+    """The bound's term of the step from t to s: a KL of two Gaussians, or for s = 0 the image itself."""
+    abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
+    a = abar_t / abar_s
+    weight = abar_s**0.5 * (1 - a) / (1 - abar_t)  # of x_0 in the posterior's mean
+    posterior = (1 - abar_s) / (1 - abar_t) * (1 - a)
+    variance = posterior + weight**2 * error
+    if s == 0:  # the posterior is a point: without an error_variance, take the noise that t has
+        return -log_bin(x_0, x_0_hat, (variance if error > 0 else 1 - abar_t) ** 0.5).flatten(1).sum(1)
+    gap = (weight * (x_0 - x_0_hat)).square().flatten(1).sum(1)
+    spread = posterior / variance - 1 - math.log(posterior / variance)
+    return (gap / variance + spread * x_0[0].numel()) / 2
+
+
+def log_bin(x_0: Images, mean: Images, std: float) -> Images:
+    """log of the probability that N(mean, std^2) falls into the pixel's bin; the outer two bins are open."""
+    upper = torch.special.ndtr((x_0 + HALF_BIN - mean) / std)
+    lower = torch.special.ndtr((x_0 - HALF_BIN - mean) / std)
+    upper = torch.where(x_0 > 1 - HALF_BIN, 1.0, upper)
+    lower = torch.where(x_0 < -1 + HALF_BIN, 0.0, lower)
+    return (upper - lower).clamp(min=1e-12).log()
+
+
+@torch.no_grad()
+def denoising_error(
+    denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
+) -> Float[Tensor, " times"]:
+    """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64."""
+    errors = torch.zeros(schedule.T + 1, dtype=torch.float64)
+    for t, _ in check_grid(grid, schedule):
+        x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
+        errors[t] = (x_0 - denoiser(x_t, times(t, x_0))).double().square().mean()
+    return errors
