@@ -1,10 +1,19 @@
+import math
+
 import pytest
 import torch
-from torch.utils.data import Subset
 
-from tinyddpm import load_pretrained
 from tinyddpm.data import mnist
-from tinyddpm.metrics import DigitClassifier, classify, label_accuracy, train_classifier
+from tinyddpm.metrics import (
+    frechet_digit_distance,
+    inception_score,
+    kernel_distance,
+    label_accuracy,
+    memorisation,
+    nearest,
+    precision_recall,
+    train_on_synthetic,
+)
 
 
 class Brightest(torch.nn.Module):
@@ -20,41 +29,174 @@ def rows(labels):
     return x
 
 
+def gaussian(n, d=6, mean=0.0, std=1.0, seed=0):
+    return mean + std * torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def with_moments(n, mean, cov, seed=0):
+    """Samples whose own mean and covariance are exactly these."""
+    x = gaussian(n, len(mean), seed=seed)
+    x = x - x.mean(0)
+    x = torch.linalg.solve_triangular(torch.linalg.cholesky(x.T.cov()), x.T, upper=False).T
+    return x @ torch.linalg.cholesky(cov).T + mean
+
+
 def test_label_accuracy_is_the_share_that_is_read_as_asked():
     y = torch.arange(10)
     assert label_accuracy(Brightest(), rows(y), y) == 1.0
-    assert label_accuracy(
-        Brightest(), rows(y), torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 0, 0])
-    ) == pytest.approx(0.7)
+    other = torch.tensor([0, 1, 2, 3, 4, 5, 6, 0, 0, 0])
+    assert label_accuracy(Brightest(), rows(y), other) == pytest.approx(0.7)
 
 
-def test_probabilities_do_not_depend_on_the_batch():
-    classifier = DigitClassifier().eval()
-    x = torch.randn(5, 1, 32, 32)
-    whole, parts = classify(classifier, x), classify(classifier, x, batch_size=2)
-    torch.testing.assert_close(whole, parts)
-    torch.testing.assert_close(whole.sum(1), torch.ones(5))
+def test_frechet_distance_of_two_gaussians_is_the_closed_form():
+    a = with_moments(500, torch.zeros(3).double(), torch.diag(torch.tensor([1.0, 4.0, 9.0]).double()))
+    b = with_moments(500, torch.tensor([1.0, 2.0, 2.0]).double(), torch.eye(3).double(), seed=1)
+    # |mu|^2 = 9 and, where the covariances commute, the sum of (std_a - std_b)^2 = 0 + 1 + 4
+    assert frechet_digit_distance(a, b) == pytest.approx(14, abs=1e-9)
+    assert frechet_digit_distance(a, a) == pytest.approx(0, abs=1e-9)
+
+
+def test_frechet_distance_equals_the_references_formula():
+    """tr((C_a C_b)^(1/2)) by the product's own eigenvalues, as pytorch-fid's matrix root has it."""
+    mix = gaussian(12, 12, seed=3)
+    a, b = gaussian(400, 12), gaussian(300, 12, mean=0.3, seed=1) @ mix
+    ca, cb = a.T.cov(), b.T.cov()
+    root = torch.linalg.eigvals(ca @ cb).real.clamp(min=0).sqrt().sum()
+    expected = (a.mean(0) - b.mean(0)).square().sum() + ca.trace() + cb.trace() - 2 * root
+    assert frechet_digit_distance(a, b) == pytest.approx(float(expected), rel=1e-9)
+    assert frechet_digit_distance(b, a) == pytest.approx(float(expected), rel=1e-9)
+
+
+def test_frechet_distance_equals_torchmetrics():
+    fid = pytest.importorskip("torchmetrics.image.fid")
+    a, b = gaussian(300, 8), gaussian(200, 8, mean=0.5, std=1.5, seed=1)
+    args = [a.mean(0), a.T.cov(), b.mean(0), b.T.cov()]
+    assert frechet_digit_distance(a, b) == pytest.approx(float(fid._compute_fid(*args)), rel=1e-6)
+
+
+def test_frechet_distance_of_features_that_never_vary_is_finite():
+    a = torch.cat([gaussian(50, 3), torch.zeros(50, 3).double()], 1)
+    assert math.isfinite(frechet_digit_distance(a, a)) and abs(frechet_digit_distance(a, a)) < 1e-6
+
+
+def test_kernel_distance_has_no_bias_and_knows_its_error():
+    values = [kernel_distance(gaussian(200, seed=2 * i), gaussian(200, seed=2 * i + 1)) for i in range(40)]
+    means, errors = torch.tensor(values).T
+    assert abs(means.mean()) < 3 * means.std() / 40**0.5
+    assert (means < 0).any() and (means > 0).any()
+    assert float(errors.mean()) == pytest.approx(float(means.std()), rel=0.4)
+
+
+def test_kernel_distance_is_the_closed_form_of_two_points():
+    """Samples that are all one point: k(a, a) + k(b, b) - 2 k(a, b)."""
+    a, b = torch.ones(20, 4), torch.zeros(20, 4)
+    value, error = kernel_distance(a, b, blocks=2)
+    assert value == pytest.approx((1 + 1) ** 3 + 1 - 2 * 1) and error == 0
+
+
+def test_kernel_distance_leaves_the_pairs_of_one_with_itself_out():
+    a = torch.tensor([[1.0], [3.0]]).double()
+    b = torch.tensor([[0.0], [2.0]]).double()
+
+    def k(p, q):
+        return (p * q + 1) ** 3
+
+    cross = sum(k(p, q) for p in (1, 3) for q in (0, 2)) / 4
+    value, _ = kernel_distance(a.repeat(2, 1), b.repeat(2, 1), blocks=2)
+    assert value == pytest.approx(k(1, 3) + k(0, 2) - 2 * cross)
+
+
+def test_inception_score_goes_from_one_to_the_number_of_classes():
+    assert inception_score(torch.eye(10).repeat(3, 1)) == pytest.approx(10)
+    assert inception_score(torch.full((7, 10), 0.1)) == pytest.approx(1)
+    assert inception_score(torch.eye(10)[:1].repeat(5, 1)) == pytest.approx(1)  # one class, whatever certainty
+    p = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
+    assert inception_score(p) == pytest.approx(math.exp(math.log(2) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
+
+
+def test_precision_and_recall_tell_what_is_made_up_from_what_is_missed():
+    real = torch.cat([gaussian(300), gaussian(300, mean=20, seed=1)])
+    half = gaussian(300, seed=2)
+    precision, recall = precision_recall(half, real)
+    assert precision > 0.9 and 0.4 < recall < 0.55
+    precision, recall = precision_recall(torch.cat([real + 0.01, gaussian(200, mean=-20)]), real)
+    assert precision == pytest.approx(0.75) and recall == 1.0
+
+
+def test_precision_counts_by_the_definition():
+    """Four real points on a line: with k = 1 each ball reaches to its nearest neighbour."""
+    real = torch.tensor([[0.0], [1.0], [10.0], [14.0]]).double()
+    samples = torch.tensor([[1.9], [2.1], [5.9], [6.1], [18.0], [18.1]]).double()
+    precision, _ = precision_recall(samples, real, k=1)
+    assert precision == pytest.approx(3 / 6)  # 1.9, 6.1 and 18.0 lie in a ball; 2.1, 5.9 and 18.1 do not
+
+
+def test_nearest_is_the_nearest_in_pixels():
+    data = rows(torch.arange(10))
+    x = data[[3, 7]].clone()
+    x[0, 0, 31, 31] = 0.0
+    distance, index = nearest(x, data, chunk=1)
+    assert index.tolist() == [3, 7]
+    torch.testing.assert_close(distance, torch.tensor([1.0, 0.0]))
+
+
+def test_memorisation_names_the_copies():
+    generator = torch.Generator().manual_seed(0)
+    train, test, fresh = (
+        torch.where(torch.rand(n, 1, 32, 32, generator=generator) < 0.2, 1.0, -1.0) for n in (500, 200, 100)
+    )
+    assert memorisation(fresh, train, test)["copied"] <= 0.02
+    found = memorisation(torch.cat([fresh[:75], train[:25]]), train, test)
+    assert found["copied"] == pytest.approx(0.25, abs=0.02) and found["smallest"] == 0
+    assert found["floor_median"] == pytest.approx(found["median"], rel=0.1)
+
+
+def test_a_classifier_trained_on_digits_reads_digits_and_on_shuffled_labels_does_not():
+    (x, y), (x_test, y_test) = (
+        (x[:2000], y[:2000]) for x, y in (mnist().tensors(), mnist(train=False).tensors())
+    )
+    assert train_on_synthetic(x, y, x_test, y_test, epochs=4) > 0.85
+    assert train_on_synthetic(x, (y + 1) % 10, x_test, y_test, epochs=4) < 0.1
+
+
+@pytest.mark.parametrize(("images", "labels"), [(3, 2), (0, 0)])
+def test_images_and_labels_must_be_as_many(images, labels):
+    x, y = rows(torch.arange(images)), torch.arange(labels)
+    with pytest.raises(ValueError, match=f"got {images} images and {labels} labels"):
+        label_accuracy(Brightest(), x, y)
+    with pytest.raises(ValueError, match=f"got {images} images and {labels} labels"):
+        train_on_synthetic(x, y, x, y)
 
 
 def test_images_that_are_not_finite_are_named_and_never_averaged():
     x = rows(torch.arange(3))
     x[1, 0, 5, 5] = torch.nan
-    with pytest.raises(ValueError, match="1 of 3 images hold NaN or infinite values"):
-        label_accuracy(Brightest(), x, torch.arange(3))
+    for figure in (
+        lambda: label_accuracy(Brightest(), x, torch.arange(3)),
+        lambda: memorisation(x, x, x),
+        lambda: train_on_synthetic(x, torch.arange(3), x, torch.arange(3)),
+    ):
+        with pytest.raises(ValueError, match="1 of 3 images hold NaN or infinite values"):
+            figure()
 
 
-@pytest.mark.parametrize(("images", "labels"), [(3, 2), (0, 0)])
-def test_images_and_labels_must_be_as_many(images, labels):
-    with pytest.raises(ValueError, match=f"got {images} images and {labels} labels"):
-        label_accuracy(Brightest(), rows(torch.arange(images)), torch.arange(labels))
+def test_features_that_are_not_finite_or_too_few_are_refused():
+    good, bad = gaussian(50), gaussian(50)
+    bad[7] = torch.nan
+    for figure in (frechet_digit_distance, kernel_distance, precision_recall):
+        with pytest.raises(ValueError, match="1 of 50 features are NaN or infinite"):
+            figure(good, bad)
+        with pytest.raises(ValueError, match=r"got \(50, 6\) and \(50, 5\)"):
+            figure(good, gaussian(50, 5))
+    with pytest.raises(ValueError, match="needs at least 7 samples on each side, got 6"):
+        frechet_digit_distance(good, good[:6])
+    with pytest.raises(ValueError, match="needs at least 20 samples on each side, got 19"):
+        kernel_distance(good, good[:19])
+    with pytest.raises(ValueError, match="needs at least 4 samples on each side, got 3"):
+        precision_recall(good[:3], good)
 
 
-def test_the_shipped_weights_draw_the_digit_asked_for():
-    """A classifier of a few seconds is no judge of the last per cent: benchmarks/accuracy.py is."""
-    classifier = train_classifier(Subset(mnist(), range(12_000)), epochs=1)
-    test = mnist(train=False)
-    real = torch.stack([test[i][0] for i in range(1000)])
-    assert label_accuracy(classifier, real, test.labels[:1000]) > 0.94
-    y = torch.arange(10).repeat_interleave(10)
-    x = load_pretrained().sample(y, steps=20, scale=2.0, seeds=range(100))
-    assert label_accuracy(classifier, x, y) > 0.94
+def test_probabilities_that_are_none_are_refused():
+    for p in (torch.ones(3, 10), torch.full((3, 10), torch.nan), torch.zeros(0, 10)):
+        with pytest.raises(ValueError, match="one distribution over the classes an image"):
+            inception_score(p)

@@ -91,8 +91,9 @@ def precision_recall(samples: Features, real: Features, k: int = 3) -> tuple[flo
 
 def covered(points: Features, centres: Features, k: int, chunk: int = 1000) -> float:
     """The share of points within the k-th neighbour's distance of at least one centre."""
-    # the point itself is the nearest of all: the k-th neighbour is the (k + 1)-th smallest
-    radius = torch.cat([torch.cdist(c, centres).kthvalue(k + 1, dim=1).values for c in centres.split(chunk)])
+    # the point itself is the nearest of all: so one more is looked for
+    radius = [torch.cdist(c, centres).topk(k + 1, largest=False).values[:, k] for c in centres.split(chunk)]
+    radius = torch.cat(radius)
     inside = [(torch.cdist(p, centres) <= radius).any(1) for p in points.split(chunk)]
     return float(torch.cat(inside).float().mean())
 

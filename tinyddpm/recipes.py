@@ -20,9 +20,10 @@ class Recipe:
     loss: str = "mse"
     weights: str = "none"
     label_drop: float = 0.1  # share of images trained without their label, for guidance
+    optimizer: str = "muon"  # or "adam"
     batch_size: int = 64
-    learning_rate: float = 2e-3
-    warmup: int = 500  # steps over which the learning rate rises
+    learning_rate: float = 5e-3
+    warmup: int = 100  # steps over which the learning rate rises
     grad_norm: float = 1.0
     ema_decay: float = 0.999
     epochs: float = 31  # how often all of the data is seen

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from .data import mnist, writable_folder
 from .diffusion import diffusion_loss
+from .muon import Muon, matrices_and_rest
 from .pipeline import DDPM, find_device
 from .recipes import Recipe, get_recipe
 from .schedules import Schedule
@@ -60,6 +61,13 @@ def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
     """Rises over the warm-up's steps, then falls to 0 on half a cosine; progress from 0 to 1."""
     rise = min(1, step / max(1, recipe.warmup))
     return recipe.learning_rate * rise * (1 + math.cos(math.pi * min(progress, 1))) / 2
+
+
+def make_optimizers(recipe: Recipe, model: nn.Module, half: bool) -> list[torch.optim.Optimizer]:
+    """Adam for all weights, or Muon for the matrices and Adam for the rest."""
+    matrices, rest = matrices_and_rest(model) if recipe.optimizer == "muon" else ([], model.parameters())
+    adam = torch.optim.Adam(rest, fused=next(model.parameters()).device.type != "mps")
+    return [Muon(matrices, half=half), adam] if matrices else [adam]
 
 
 def draw_times(n: int, T: int, generator: Generator) -> Tensor:
@@ -123,8 +131,8 @@ def train(
     ema = EMA(model.to(accelerator.device), recipe.ema_decay)  # before prepare puts autocast into forward
     shuffle = Generator().manual_seed(seed)
     loader = DataLoader(data, recipe.batch_size, shuffle=True, drop_last=True, generator=shuffle)
-    optimizer = torch.optim.Adam(model.parameters(), fused=accelerator.device.type != "mps")
-    net, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    optimizers = make_optimizers(recipe, model, half=precision == "bf16")
+    net, loader, *optimizers = accelerator.prepare(model, loader, *optimizers)
     ddpm = DDPM(ema.model, schedule, recipe.predicts, image_shape)
     noise = Generator(accelerator.device).manual_seed(seed + accelerator.process_index)
     clock = Clock(round(len(loader) * (recipe.epochs if epochs is None else epochs)), minutes)
@@ -133,13 +141,14 @@ def train(
         quiet = None if accelerator.is_main_process else True
         bar = tqdm(loader, f"epoch {epoch}", unit="images", unit_scale=recipe.batch_size, disable=quiet)
         for batch, (x_0, y) in enumerate(bar, 1):
-            for group in optimizer.param_groups:
+            for group in itertools.chain(*(optimizer.param_groups for optimizer in optimizers)):
                 group["lr"] = learning_rate(recipe, clock.steps + 1, clock.progress)
             loss = batch_loss(net, x_0, y, recipe, schedule, noise)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(net.parameters(), recipe.grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
+            for optimizer in optimizers:
+                optimizer.step()
+                optimizer.zero_grad()
             ema.update(model)
             total += loss.detach()
             if batch % 50 == 0:
