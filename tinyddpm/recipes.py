@@ -12,7 +12,7 @@ class Recipe:
     dims: tuple[int, ...] = (32, 64, 128)
     patch: int = 2
     blocks: int = 1
-    attention: tuple[int, ...] = (8, 4)
+    attention: tuple[int, ...] = (4,)
     num_classes: int | None = 10
     schedule: str = "cosine-shifted"
     T: int = 1000
@@ -46,9 +46,7 @@ RECIPES = {
     "tiny": Recipe(),  # the shipped weights
     "nano": Recipe(
         dims=(16, 32, 64),
-        attention=(4,),
         batch_size=48,
-        learning_rate=5e-3,
         warmup=50,
         ema_decay=0.99,
         epochs=0.8,
