@@ -1,7 +1,7 @@
 """What was tried for the recipe `tiny`, one change at a time, each for as many minutes of one core.
 
-    python benchmarks/ablations.py run [NAME ...] [--minutes 2] [--seeds 0] [--workers 2] [--out runs/ablations]
-    python benchmarks/ablations.py table [--out runs/ablations]     # writes benchmarks/ablations.md
+    python benchmarks/ablations.py run [NAME ...] [--minutes 2] [--seeds 0] [--workers 2]
+    python benchmarks/ablations.py table     # writes benchmarks/ablations.md
 
 Every run is a process of its own with one thread. Its time is that process's own CPU time from the third
 step on, so that neither a busy machine nor torch.compile's start decides anything. A run that is there
@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import json
 import math
-import statistics
 import subprocess
 import sys
 import time
@@ -22,7 +21,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-
 from torch.utils.data import Dataset
 
 import tinyddpm.train
@@ -204,7 +202,9 @@ def v_error(ddpm: DDPM, x_0: torch.Tensor, y: torch.Tensor) -> float:
     t = (ddpm.schedule.log_snr[1:][None] - wanted[:, None]).abs().argmin(1) + 1
     eps = torch.randn(x_0.shape, generator=generator)
     x_t = q_sample(x_0, t, eps, ddpm.schedule)
-    x_0_hat = torch.cat([ddpm.denoiser(part[2])(*part[:2]) for part in zip(x_t.split(200), t.split(200), y.split(200))])
+    x_0_hat = torch.cat(
+        [ddpm.denoiser(part[2])(*part[:2]) for part in zip(x_t.split(200), t.split(200), y.split(200))]
+    )
     v_hat = v_from(x_0_hat, eps_from_x_0(x_0_hat, x_t, t, ddpm.schedule), t, ddpm.schedule)
     return float((v_hat - v_from(x_0, eps, t, ddpm.schedule)).square().mean())
 

@@ -108,4 +108,6 @@ def test_less_than_a_batch_is_refused():
     x = torch.full((20, 1, 32, 32), -1.0)
     with pytest.raises(ValueError, match="at least 100: got 20 and 20 labels"):
         train_classifier(x, torch.zeros(20, dtype=torch.long))
-    assert isinstance(train_classifier(x, torch.zeros(20, dtype=torch.long), 1, batch_size=10), DigitClassifier)
+    assert isinstance(
+        train_classifier(x, torch.zeros(20, dtype=torch.long), 1, batch_size=10), DigitClassifier
+    )

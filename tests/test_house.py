@@ -30,10 +30,15 @@ MAY_IMPORT = {
     "pipeline": {"nn", "data", "checkpoint"} | MATHS,
     "data": set(),
     "viz": set(),
-    "metrics": {"data", "pipeline"} | MATHS,
+    "likelihood": MATHS - {"guidance"},
+    "classifier": {"data", "checkpoint"},
+    "metrics": {"classifier"},
+    "report": {"metrics", "viz"},
+    "evaluate": {"classifier", "metrics", "likelihood", "report", "pipeline", "data", "viz"},
+    "muon": set(),
     "recipes": {"nn"},
-    "train": {"nn", "recipes", "pipeline", "data", "viz"} | MATHS,
-    "cli": {"recipes", "train", "pipeline", "data", "viz", "metrics"} | MATHS,
+    "train": {"nn", "recipes", "muon", "pipeline", "data", "viz"} | MATHS,
+    "cli": {"recipes", "train", "pipeline", "data", "viz", "evaluate", "report"} | MATHS,
     "__main__": {"cli"},
 }
 

@@ -69,7 +69,9 @@ def test_the_posterior_variance_costs_what_it_must():
 def test_a_worse_denoiser_pays():
     x, _ = gaussian_pixels(0.0, 0.04, 200)
     good, bad = (gaussian_oracle(0.0, v, SCHEDULE) for v in (0.04, 0.4))
-    a, b = (bits_per_dim(d, x, SCHEDULE, generator=torch.Generator().manual_seed(1)).mean() for d in (good, bad))
+    a, b = (
+        bits_per_dim(d, x, SCHEDULE, generator=torch.Generator().manual_seed(1)).mean() for d in (good, bad)
+    )
     assert b > a + 0.05
 
 

@@ -88,7 +88,10 @@ def train_classifier(
 
 def save_classifier(model: DigitClassifier, path: str | Path, notes: dict | None = None) -> None:
     """Writes one .safetensors file in half precision: half the size, the same reading."""
-    tensors = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
+    tensors = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in model.state_dict().items()
+    }
     write_checkpoint(Path(path), {"classifier": model.arguments, "notes": notes or {}}, tensors)
 
 
@@ -107,14 +110,18 @@ def load_classifier(path: str | Path | None = None) -> DigitClassifier:
 
 
 @torch.no_grad()
-def features(classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n d"]:
+def features(
+    classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500
+) -> Float[Tensor, "n d"]:
     """What the classifier sees in each image: (n, d). Raises ValueError for what are no digits."""
     check_digits(x)
     return torch.cat([classifier.features(part) for part in x.split(batch_size)])
 
 
 @torch.no_grad()
-def classify(classifier: nn.Module, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n k"]:
+def classify(
+    classifier: nn.Module, x: Float[Tensor, "n 1 h w"], batch_size: int = 500
+) -> Float[Tensor, "n k"]:
     """The probability of each class: (n, 10). Raises ValueError for what are no digits."""
     check_digits(x)
     return torch.cat([classifier(part).softmax(1) for part in x.split(batch_size)])
@@ -130,7 +137,7 @@ def check_digits(x: Tensor, size: int = 32) -> None:
     if not (finite := x.flatten(1).isfinite().all(1)).all():
         raise ValueError(f"{int((~finite).sum())} of {len(x)} images hold NaN or infinite values")
     low, high = float(x.min()), float(x.max())
-    if low < -1.001 or high > 1.001 or low > -0.5:
+    if low < -1.001 or high > 1.001 or low >= 0:  # [0, 1] is the usual mistake
         raise ValueError(
             f"digits lie in [-1, 1] on a background of -1, got values in [{low:.3g}, {high:.3g}]: "
             "tinyddpm.data.from_uint8 maps [0, 255] there"

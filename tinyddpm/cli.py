@@ -1,4 +1,4 @@
-"""tinyddpm train | sample | gif: the library from the command line."""
+"""tinyddpm train | sample | gif | eval: the library from the command line."""
 
 import argparse
 import sys
@@ -34,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tinyddpm", description="Denoising diffusion from scratch, on MNIST.")
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="train | sample | gif")
+    commands = parser.add_subparsers(title="commands", metavar="train | sample | gif | eval")
 
     draw = argparse.ArgumentParser(add_help=False)
     draw.add_argument("--weights", metavar="FILE", help="a checkpoint; the shipped weights if not given")
@@ -57,6 +57,13 @@ def build_parser() -> argparse.ArgumentParser:
     gif.add_argument("--digits", default="0123456789", help="which (0123456789)")
     gif.add_argument("--frames", type=int, default=40, help="at most (40)")
     gif.set_defaults(command=run_gif, steps=100, scale=1.5)
+
+    judge = commands.add_parser("eval", parents=[draw], help="what the samples are worth: figures, pictures")
+    judge.add_argument("checkpoint", nargs="?", help="a checkpoint; the shipped weights if not given")
+    judge.add_argument("--n", type=int, default=10_000, help="samples (10000)")
+    judge.add_argument("--out", default="report", help="the folder to write to, and to go on in (report)")
+    judge.add_argument("--no-sweeps", action="store_true", help="no plots against scale and steps")
+    judge.set_defaults(command=run_eval, steps=50, scale=1.0)
 
     train = commands.add_parser("train", help="train a network by a recipe")
     train.add_argument("--recipe", default="tiny", help="by name (tiny)")
@@ -115,6 +122,17 @@ def run_gif(args: argparse.Namespace) -> None:
         save_gif([image_grid(x[i : i + 1], columns=1, enlarge=4) for x in shown], out / f"digit_{digit}.gif")
     save_gif([image_grid(x, columns=5, enlarge=2) for x in shown], out / "digits.gif")
     print(f"{len(y)} digits, {len(shown)} frames each, in {out}")
+
+
+def run_eval(args: argparse.Namespace) -> None:
+    from .evaluate import Draw, evaluate
+    from .report import page
+
+    args.weights = args.checkpoint or args.weights
+    draw = Draw(args.n, args.steps, args.scale, args.sampler, args.seed)
+    kept = evaluate(load(args), args.out, draw, sweeps=not args.no_sweeps)
+    print(page(kept), end="")
+    print(f"the report is in {args.out}")
 
 
 def run_train(args: argparse.Namespace) -> None:

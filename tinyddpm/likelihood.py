@@ -30,11 +30,14 @@ def bits_per_dim(
     (Bao et al. 2022, "Analytic-DPM", eq. 8): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel
     at t, as `denoising_error` measures it; None means 0, the variance "posterior" of the sampler.
 
-    x_0 in [-1, 1]. Raises ValueError for a grid that does not end at 0 or an error_variance of another length.
+    x_0 in [-1, 1]. Raises ValueError for a grid that does not go from T to 0 and for an error_variance of
+    another length.
     """
     grid = check_grid(grid, schedule)
     if grid[0][0] != schedule.T or grid[-1][1] != 0:
-        raise ValueError(f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}")
+        raise ValueError(
+            f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}"
+        )
     if error_variance is not None and len(error_variance) != schedule.T + 1:
         raise ValueError(f"one error_variance for each t in 0..{schedule.T}, got {len(error_variance)}")
     nats = prior_nats(x_0, schedule)
@@ -77,7 +80,11 @@ def log_bin(x_0: Images, mean: Images, std: float) -> Images:
 
 @torch.no_grad()
 def denoising_error(
-    denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
+    denoiser: Denoiser,
+    x_0: Images,
+    schedule: Schedule,
+    grid: Grid | None = None,
+    generator: Generators = None,
 ) -> Float[Tensor, " times"]:
     """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64."""
     errors = torch.zeros(schedule.T + 1, dtype=torch.float64)

@@ -191,7 +191,7 @@ def find_device(name: torch.device | str = "cpu") -> torch.device:
 def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:
     """Weights that ship with the package. Raises ValueError for other names, with those there are."""
     folder = asset("weights")
-    names = sorted(path.stem for path in folder.glob("*.safetensors"))
+    names = sorted(path.stem for path in folder.glob("mnist-*.safetensors"))
     if name not in names:
         raise ValueError(f"there are no weights {name!r}: choose one of {', '.join(names)}")
     return DDPM.load(folder / f"{name}.safetensors", device)

@@ -67,6 +67,27 @@ def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hol
     iio.imwrite(path, [as_array(frame) for frame in frames], extension=".gif", duration=duration, loop=0)
 
 
+def save_curves(
+    x: Sequence[float],
+    curves: dict[str, Sequence[float]],
+    floors: dict[str, float],
+    label: str,
+    path: str | Path,
+) -> None:
+    """One plot a curve, side by side, over x on a shared axis; its floor as a dashed line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(curves), 3.2), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+        axes.plot(x, values, marker="o")
+        if name in floors:
+            axes.axhline(floors[name], linestyle="--", color="grey", label="real digits")
+            axes.legend()
+        axes.set(xlabel=label, title=name.replace("_", " "))
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
+
+
 def as_array(picture: Picture):
     """(c, h, w) as the numpy array that image files are written from: (h, w) grey or (h, w, 3)."""
     return (picture[0] if len(picture) == 1 else picture.permute(1, 2, 0)).numpy()

@@ -1,0 +1,127 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tinyddpm import DDPM, Schedule, UNet
+from tinyddpm.cli import main
+from tinyddpm.data import Digits, mnist
+from tinyddpm.evaluate import Draw, Kept, evaluate
+from tinyddpm.report import page
+
+DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
+
+
+@pytest.fixture(autouse=True)
+def few_real_digits(monkeypatch):
+    def few(train=True):
+        digits = mnist(train)
+        return Digits(digits.images[:600], digits.labels[:600])
+
+    monkeypatch.setattr("tinyddpm.evaluate.mnist", few)
+    monkeypatch.setattr("tinyddpm.evaluate.STEPS", (1, 3))
+    monkeypatch.setattr("tinyddpm.evaluate.SCALES", (1.0, 2.0))
+    monkeypatch.setattr("tinyddpm.evaluate.SWEEP", 130)
+
+
+def test_a_report_holds_every_figure_with_its_floor_and_every_picture(small, tmp_path):
+    found = evaluate(small, tmp_path, DRAW)
+    assert json.loads((tmp_path / "report.json").read_text()) == json.loads(json.dumps(found))
+    for name in (
+        "label_accuracy",
+        "frechet_digit_distance",
+        "kernel_distance",
+        "inception_score",
+        "precision_recall",
+        "train_on_synthetic",
+    ):
+        assert name in found and f"floor of {name}" in found
+    assert found["floor of label_accuracy"] > 0.97 > found["label_accuracy"]  # an untrained model draws blots
+    assert found["frechet_digit_distance"] > 2 * found["floor of frechet_digit_distance"]
+    assert sum(map(sum, found["confusion"])) == 130
+    assert found["bits_per_dim"][0] > 0
+    assert {"scale 1", "scale 2", "steps 1", "steps 3"} <= found.keys()
+    for name in ("samples.png", "worst.png", "nearest.png", "scale.png", "steps.png"):
+        assert Image.open(tmp_path / name).size[0] > 300
+    text = (tmp_path / "report.md").read_text()
+    assert "130 samples, 2 steps of ddim, guidance scale 1" in text and "130 real training digits" in text
+    assert page(found) == text
+
+
+def test_the_samples_are_those_of_their_seeds_and_labels(small, tmp_path):
+    draw = Draw(n=130, steps=2, scale=2.0, sampler="ddim", seed=7)
+    x = draw.images(small, tmp_path)
+    assert draw.labels(small)[:4].tolist() == [7, 8, 9, 0]
+    alone = small.sample(y=[9], steps=2, scale=2.0, seeds=[9])
+    assert (x[2] - alone[0]).abs().max() <= 1.01 / 127.5
+    assert len(x) == 130 and x.unique().numel() <= 256
+
+
+def test_an_interrupted_evaluation_goes_on_where_it_was(small, tmp_path, monkeypatch):
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(*_):
+        raise Interrupted
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyddpm.evaluate.precision_recall", interrupt)
+        with pytest.raises(Interrupted):
+            evaluate(small, tmp_path, DRAW, sweeps=False)
+    kept = json.loads((tmp_path / "report.json").read_text())
+    assert "inception_score" in kept and "precision_recall" not in kept
+    kept["inception_score"] = 123.0  # what is there is not found again
+    (tmp_path / "report.json").write_text(json.dumps(kept))
+    monkeypatch.setattr(DDPM, "sample", interrupt)  # nor drawn again
+    found = evaluate(small, tmp_path, DRAW, sweeps=False)
+    assert found["inception_score"] == 123.0 and "precision_recall" in found
+
+
+def test_a_model_without_labels_has_the_figures_that_need_none(tmp_path):
+    torch.manual_seed(0)
+    ddpm = DDPM(UNet((8, 16), attention=()), Schedule.named("cosine", 20), "v")
+    found = evaluate(ddpm, tmp_path, DRAW)
+    assert "frechet_digit_distance" in found and "steps 3" in found
+    assert "label_accuracy" not in found and "confusion" not in found and "scale 1" not in found
+    assert "read as" not in page(found)
+
+
+def test_another_model_or_other_samples_need_another_folder(small, tmp_path):
+    Kept(tmp_path / "report.json", {"n": 1}).once("x", lambda: 1)
+    with pytest.raises(ValueError, match="reports on something else .*choose another folder"):
+        evaluate(small, tmp_path, DRAW)
+
+
+@pytest.mark.parametrize("n", [128, 10_001])
+def test_too_few_and_too_many_samples_are_refused_with_the_number_needed(small, tmp_path, n):
+    with pytest.raises(ValueError, match=rf"take n in 129\.\.10000, got {n}"):
+        evaluate(small, tmp_path, Draw(n, 2, 1.0, "ddim", 0))
+
+
+def test_models_of_other_data_are_refused(small, tmp_path):
+    other = DDPM(UNet((8, 16), 3, attention=()), small.schedule, "v", (3, 32, 32))
+    with pytest.raises(ValueError, match=r"this one draws images \(3, 32, 32\) of None classes"):
+        evaluate(other, tmp_path, DRAW)
+    small.notes["data"] = "FashionMNIST"
+    with pytest.raises(ValueError, match="this one was trained on FashionMNIST"):
+        evaluate(small, tmp_path, DRAW)
+
+
+def test_samples_that_are_nan_are_named_and_not_kept(small, tmp_path):
+    with torch.no_grad():
+        small.model.out[0].weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"130 of the samples of seeds 0\.\.129 hold NaN"):
+        evaluate(small, tmp_path, DRAW)
+    assert not list((tmp_path / "samples").rglob("*.npy"))
+
+
+def test_the_command_prints_the_report(small, tmp_path, capsys):
+    small.save(tmp_path / "small.safetensors")
+    ask = ["eval", str(tmp_path / "small.safetensors"), "--n", "130", "--steps", "2", "--no-sweeps"]
+    assert main([*ask, "--out", str(tmp_path / "report")]) == 0
+    assert "| precision, recall |" in capsys.readouterr().out
+    assert np.load(next((tmp_path / "report" / "samples").rglob("*.npy"))).dtype == np.uint8
+    assert main([*ask, "--steps", "3", "--out", str(tmp_path / "report")]) == 2
+    assert "choose another folder" in capsys.readouterr().err

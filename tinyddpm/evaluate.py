@@ -1,0 +1,219 @@
+"""`tinyddpm eval`: draws samples, measures them beside real digits and keeps all that it finds."""
+
+import hashlib
+import io
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from tqdm import tqdm
+
+from .classifier import DigitClassifier, classify, features, load_classifier
+from .data import from_uint8, mnist, to_uint8, writable_folder, write_whole
+from .likelihood import bits_per_dim
+from .metrics import (
+    frechet_digit_distance,
+    inception_score,
+    kernel_distance,
+    memorisation,
+    precision_recall,
+    train_on_synthetic,
+)
+from .pipeline import DDPM
+from .report import page, save_pictures
+from .viz import save_curves
+
+BATCH = 200  # images sampled at once, and kept at once
+SWEEP = 1000  # samples for each point of a plot, at most
+SCALES = (0.5, 1.0, 1.5, 2.0, 3.0)
+STEPS = (5, 10, 20, 50, 100)
+MOST = 10_000  # the test set
+NEED_LABELS = ("label_accuracy", "train_on_synthetic")
+NO_FLOOR = ("memorisation",)  # it holds its own
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples: the same number of each digit, seeds from `seed` on."""
+
+    n: int
+    steps: int
+    scale: float
+    sampler: str
+    seed: int
+
+    def labels(self, ddpm: DDPM) -> Tensor | None:
+        classes = ddpm.model.num_classes
+        return None if classes is None else torch.arange(self.seed, self.seed + self.n) % classes
+
+    def images(self, ddpm: DDPM, folder: Path) -> Tensor:
+        """(n, 1, 32, 32), rounded to 256 grey values as real digits are. Each batch is kept in the folder
+        as soon as it is there, and is not drawn again."""
+        kept = writable_folder(folder / f"{self.sampler}-{self.steps}-{self.scale:g}-{self.seed}")
+        batches = torch.arange(self.seed, self.seed + self.n).split(BATCH)
+        x = []
+        for seeds in tqdm(batches, f"{self.steps} steps, scale {self.scale:g}", disable=None):
+            path = kept / f"{seeds[0]}-{seeds[-1]}.npy"
+            if not path.exists():
+                content = io.BytesIO()
+                np.save(content, to_uint8(self.batch(ddpm, seeds)).numpy())
+                write_whole(path, content.getvalue())
+            x.append(from_uint8(torch.from_numpy(np.load(path))))
+        return torch.cat(x)
+
+    def batch(self, ddpm: DDPM, seeds: Tensor) -> Tensor:
+        y, n = (None, len(seeds)) if (classes := ddpm.model.num_classes) is None else (seeds % classes, None)
+        images = ddpm.sample(y, n, self.steps, self.sampler, self.scale, seeds.tolist())
+        if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
+            raise ValueError(
+                f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values"
+            )
+        return images.cpu()
+
+
+class Kept(dict):
+    """What was found so far, written to a JSON file with each new entry: an interruption loses nothing."""
+
+    def __init__(self, path: Path, identity: dict):
+        super().__init__(json.loads(path.read_text()) if path.exists() else {"of": identity})
+        self.path = path
+        if self["of"] != json.loads(json.dumps(identity)):
+            raise ValueError(
+                f"{path} reports on something else ({self['of']} and not {identity}): choose another folder"
+            )
+
+    def once(self, name: str, find: Callable[[], object]):
+        """self[name], found now if it was not yet."""
+        if name not in self:
+            self[name] = find()
+            write_whole(self.path, json.dumps(self, indent=1).encode())
+        return self[name]
+
+
+def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> dict:
+    """Measures draw's samples and writes to out: report.json, report.md, samples.png, worst.png,
+    nearest.png and, with sweeps, scale.png and steps.png. Returns what report.json holds.
+
+    Called again with the same arguments it goes on where it was interrupted. Raises ValueError for a
+    model of other images than digits, for a number of samples that a figure cannot do with, for NaN
+    samples and for a folder that holds the report of another model or other samples.
+    """
+    classifier = load_classifier()
+    check(ddpm, draw.n, classifier.head.in_features)
+    out = writable_folder(out)
+    kept = Kept(out / "report.json", {"weights": fingerprint(ddpm), "draw": asdict(draw)})
+    data = Real(classifier, draw.n)
+    x, y = draw.images(ddpm, out / "samples"), draw.labels(ddpm)
+    probabilities = classify(classifier, x)
+    save_pictures(out, x, y, probabilities, data.train)
+    figures = figures_of(classifier, x, y, data)
+    floors = figures_of(classifier, data.real, data.y_real, data)
+    if y is not None:
+        kept.once("confusion", lambda: confusion(probabilities, y))
+    for name in tqdm(figures, "figures", disable=None):
+        kept.once(name, figures[name])
+        if name not in NO_FLOOR:
+            kept.once(f"floor of {name}", floors[name])
+        write_whole(out / "report.md", page(kept).encode())
+    kept.once("bits_per_dim", lambda: bits(ddpm, data))
+    write_whole(out / "report.md", page(kept).encode())
+    if sweeps:
+        sweep(ddpm, draw, classifier, data, kept, out)
+    return kept
+
+
+def check(ddpm: DDPM, n: int, features: int) -> None:
+    if ddpm.image_shape != (1, 32, 32) or ddpm.model.num_classes not in (None, 10):
+        raise ValueError(
+            "only models of MNIST's digits can be measured, since the classifier knows nothing else: this "
+            f"one draws images {ddpm.image_shape} of {ddpm.model.num_classes} classes"
+        )
+    if (data := ddpm.notes.get("data", "mnist")) != "mnist":
+        raise ValueError(f"only models of MNIST's digits can be measured: this one was trained on {data}")
+    if not features < n <= MOST:
+        raise ValueError(
+            f"the distance needs more samples than the classifier has features, and as many real test "
+            f"digits as samples: take n in {features + 1}..{MOST}, got {n}"
+        )
+
+
+def fingerprint(ddpm: DDPM) -> str:
+    """A name for these weights: the start of a sha256 over all of them."""
+    digest = hashlib.sha256(ddpm.schedule.beta.numpy().tobytes())
+    for weight in ddpm.model.state_dict().values():
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+class Real:
+    """Real digits: n of the training set for the floor, n of the test set to compare with, and all."""
+
+    def __init__(self, classifier: DigitClassifier, n: int):
+        (self.train, y_train), (self.test, self.y_test) = mnist().tensors(), mnist(train=False).tensors()
+        order = Generator().manual_seed(0)
+        chosen = torch.randperm(len(self.train), generator=order)[:n]
+        self.real, self.y_real = self.train[chosen], y_train[chosen]
+        self.order = torch.randperm(len(self.test), generator=order)
+        self.features = features(classifier, self.test[self.order])  # any first part of it is a fair sample
+
+
+Figures = dict[str, Callable[[], object]]
+
+
+def figures_of(classifier: DigitClassifier, x: Tensor, y: Tensor | None, data: Real) -> Figures:
+    """Each figure of images x, found when it is called; the last two take minutes."""
+    f, p, g = features(classifier, x), classify(classifier, x), data.features[: len(x)]
+    figures = {
+        "label_accuracy": lambda: float((p.argmax(1) == y).float().mean()),
+        "frechet_digit_distance": lambda: frechet_digit_distance(f, g),
+        "kernel_distance": lambda: kernel_distance(f, g),
+        "inception_score": lambda: inception_score(p),
+        "precision_recall": lambda: precision_recall(f, g),
+        "memorisation": lambda: memorisation(x, data.train, data.test),
+        "train_on_synthetic": lambda: train_on_synthetic(x, y, data.test, data.y_test),
+    }
+    return figures if y is not None else {n: figures[n] for n in figures if n not in NEED_LABELS}
+
+
+def bits(ddpm: DDPM, data: Real, n: int = 100) -> tuple[float, float]:
+    """Mean and standard error over n test digits, given their labels."""
+    chosen = data.order[:n]
+    x, y = data.test[chosen], None if ddpm.model.num_classes is None else data.y_test[chosen]
+    ddpm.model.eval()
+    denoiser = ddpm.denoiser(y)
+    found = bits_per_dim(denoiser, x.to(ddpm.device), ddpm.schedule, generator=Generator().manual_seed(0))
+    return float(found.mean()), float(found.std() / n**0.5)
+
+
+def confusion(probabilities: Tensor, y: Tensor) -> list[list[int]]:
+    """Row: the digit asked for. Column: the digit read."""
+    k = probabilities.shape[1]
+    return torch.bincount(y * k + probabilities.argmax(1), minlength=k * k).reshape(k, k).tolist()
+
+
+def sweep(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, kept: Kept, out: Path) -> None:
+    """Accuracy and distance against the guidance scale and against the number of steps."""
+    n = min(draw.n, SWEEP)
+    axes = {"steps": [steps for steps in STEPS if steps <= ddpm.schedule.T]}
+    if ddpm.model.num_classes is not None:
+        axes = {"scale": list(SCALES), **axes}
+    for axis, values in axes.items():
+        others = [replace(draw, n=n, **{axis: value}) for value in values]
+        points = [
+            kept.once(f"{axis} {v:g}", partial(point, ddpm, other, classifier, data, out))
+            for v, other in zip(values, others)
+        ]
+        curves = {name: [found[name] for found in points] for name in points[0]}
+        floor = figures_of(classifier, data.real[:n], data.y_real[:n], data)
+        save_curves(values, curves, {name: floor[name]() for name in curves}, axis, out / f"{axis}.png")
+
+
+def point(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, out: Path) -> dict[str, float]:
+    """What a plot shows of one setting."""
+    figures = figures_of(classifier, draw.images(ddpm, out / "samples"), draw.labels(ddpm), data)
+    return {name: figures[name]() for name in ("label_accuracy", "frechet_digit_distance") if name in figures}
