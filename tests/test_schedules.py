@@ -72,8 +72,8 @@ def test_a_shift_moves_the_log_snr_evenly(shift):
     assert_close(moved, torch.full_like(moved, 2 * math.log(shift)), rtol=0, atol=1e-7)
 
 
-def test_the_named_cosine_shifted_has_a_sixteenth_of_the_snr():
-    assert torch.equal(Schedule.named("cosine-shifted", 100).beta, cosine_betas(100, shift=0.25))
+def test_the_named_cosine_shifted_has_a_quarter_of_the_snr():
+    assert torch.equal(Schedule.named("cosine-shifted", 100).beta, cosine_betas(100, shift=0.5))
     assert torch.equal(Schedule.named("cosine", 100).beta, cosine_betas(100, shift=1.0))
 
 

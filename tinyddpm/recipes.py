@@ -16,7 +16,7 @@ class Recipe:
     num_classes: int | None = 10
     schedule: str = "cosine-shifted"
     T: int = 1000
-    predicts: str = "v"
+    predicts: str = "x_0"
     loss: str = "mse"
     weights: str = "none"
     label_drop: float = 0.1  # share of images trained without their label, for guidance

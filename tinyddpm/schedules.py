@@ -63,7 +63,7 @@ BETAS = {
     "linear": linear_betas,
     "linear-unscaled": lambda T=1000: linear_betas(T, scaled=False),
     "cosine": cosine_betas,
-    "cosine-shifted": lambda T=1000: cosine_betas(T, shift=0.25),
+    "cosine-shifted": lambda T=1000: cosine_betas(T, shift=0.5),
     "sigmoid": sigmoid_betas,
 }
 
