@@ -13,9 +13,11 @@ import dataclasses
 import functools
 import json
 import math
+import statistics
 import subprocess
 import sys
 import time
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -91,44 +93,65 @@ class Moved(Dataset):
         return x.roll((dx, dy), (-2, -1)), y
 
 
-VARIANTS = {
-    "baseline": {},
-    "Adam 2e-3": {"optimizer": "adam", "learning_rate": 2e-3},
+V = {"predicts": "v", "attention": (8, 4)}  # where the search began
+FIRST = {
+    "v": {},
+    "v, Adam 2e-3": {"optimizer": "adam", "learning_rate": 2e-3},
+    "v, Adam 4e-3": {"optimizer": "adam", "learning_rate": 4e-3},
+    "v, learning rate 1e-2": {"learning_rate": 1e-2},
+    "v, learning rate 2.5e-3": {"learning_rate": 2.5e-3},
+    "v, batch 128": {"batch_size": 128},
+    "v, batch 32": {"batch_size": 32},
+    "v, shift 1": {"schedule": "cosine"},
+    "v, shift 0.25": {"schedule": "cosine-shift-0.25"},
+    "v, shift 0.25, attention at 4": {"schedule": "cosine-shift-0.25", "attention": (4,)},
+    "v, width 24/48/96": {"dims": (24, 48, 96)},
+    "v, width 48/96/144": {"dims": (48, 96, 144)},
+    "v, attention at 4": {"attention": (4,)},
+    "v, two blocks a level": {"blocks": 2},
+    "v, label drop 0.05": {"label_drop": 0.05},
+    "v, plain convolutions": {"standardized": False},
+    "v, weights min-snr": {"weights": "min-snr"},
+    "eps": {"predicts": "eps"},
+    "x_0": {"predicts": "x_0"},
+}
+SECOND = {
+    "tiny": {},
+    "shift 1": {"schedule": "cosine"},
+    "shift 0.25": {"schedule": "cosine-shift-0.25"},
+    "shift 0.25, learning rate 1e-2": {"schedule": "cosine-shift-0.25", "learning_rate": 1e-2},
+    "shift 0.25, width 24/48/96": {"schedule": "cosine-shift-0.25", "dims": (24, 48, 96)},
+    "schedule linear": {"schedule": "linear"},
+    "schedule sigmoid": {"schedule": "sigmoid"},
     "Adam 4e-3": {"optimizer": "adam", "learning_rate": 4e-3},
     "learning rate 1e-2": {"learning_rate": 1e-2},
     "learning rate 2.5e-3": {"learning_rate": 2.5e-3},
-    "batch 128": {"batch_size": 128},
     "batch 32": {"batch_size": 32},
-    "schedule cosine": {"schedule": "cosine"},
-    "schedule cosine, shift 0.25": {"schedule": "cosine-shift-0.25"},
+    "batch 128": {"batch_size": 128},
     "width 24/48/96": {"dims": (24, 48, 96)},
     "width 48/96/144": {"dims": (48, 96, 144)},
-    "attention at 4": {"attention": (4,)},
     "two blocks a level": {"blocks": 2},
-    "label drop 0.05": {"label_drop": 0.05},
-    "plain convolutions": {"standardized": False},
-    "times logit-normal": {"times": "logit-normal"},
-    "times stratified": {"times": "stratified"},
+    "four levels 32/64/96/128": {"dims": (32, 64, 96, 128)},
     "patch 1, 16/32/64/128": {"patch": 1, "dims": (16, 32, 64, 128)},
-    "predicts x_0": {"predicts": "x_0"},
-    "predicts eps": {"predicts": "eps"},
-    "decay linear": {"decay": "linear"},
-    "no decay": {"decay": "none"},
+    "attention none": {"attention": ()},
+    "attention at 16, 8, 4": {"attention": (16, 8, 4)},
+    "plain convolutions": {"standardized": False},
     "condition added, not scaled": {"additive": True},
+    "times stratified": {"times": "stratified"},
+    "times logit-normal": {"times": "logit-normal"},
+    "weights min-snr": {"weights": "min-snr"},
+    "loss huber": {"loss": "huber"},
+    "label drop 0.05": {"label_drop": 0.05},
     "dropout 0.1": {"dropout": 0.1},
     "moved by up to 1 pixel": {"moved": 1},
-    "weights min-snr": {"weights": "min-snr"},
     "EMA 0.99": {"ema_decay": 0.99},
     "EMA 0.9999": {"ema_decay": 0.9999},
     "warm-up 500": {"warmup": 500},
-    "attention none": {"attention": ()},
-    "attention at 16, 8, 4": {"attention": (16, 8, 4)},
-    "schedule linear": {"schedule": "linear"},
-    "schedule sigmoid": {"schedule": "sigmoid"},
-    "loss huber": {"loss": "huber"},
-    "four levels 32/64/96/128": {"dims": (32, 64, 96, 128)},
-    "Adam beta2 0.99": {"beta2": 0.99},
+    "decay linear": {"decay": "linear"},
+    "no decay": {"decay": "none"},
+    "Adam's beta2 0.99": {"beta2": 0.99},
 }
+VARIANTS = {**{name: V | change for name, change in FIRST.items()}, **SECOND}
 
 
 def run_trial(name: str, seed: int, minutes: float, out: Path) -> None:
@@ -235,9 +258,46 @@ def file_name(name: str, seed: int) -> str:
 
 
 def table(args: argparse.Namespace) -> None:
-    """benchmarks/ablations.md from what lies in out."""
-    records = [json.loads(path.read_text()) for path in sorted(Path(args.out).glob("*.json"))]
-    print(len(records))
+    """Writes benchmarks/ablations.md from the records in out."""
+    found = defaultdict(list)
+    for path in sorted(Path(args.out).glob("*.json")):
+        record = json.loads(path.read_text())
+        found[record["name"]].append(record)
+    lines = [HEAD.format(minutes=args.minutes)]
+    for title, names in (
+        ("First round: from v", FIRST),
+        ("Second round: from x_0, the recipe `tiny`", SECOND),
+    ):
+        lines += [f"## {title}", "", COLUMNS, "|---|---|---|---|---|---|"]
+        for name in sorted(set(names) & set(found), key=lambda name: mean(found[name], "distance")):
+            records = found[name]
+            cells = [name, str(len(records)), f"{mean(records, 'images') / 1000:.0f}"]
+            cells += [spread(records, *column) for column in (("accuracy", 100, 1), ("distance", 1, 2))]
+            lines.append("| " + " | ".join([*cells, f"{mean(records, 'v error'):.3f}"]) + " |")
+        lines += ["", f"Not tried: {', '.join(name for name in names if name not in found) or 'none'}.", ""]
+    (HERE / "ablations.md").write_text("\n".join(lines))
+
+
+HEAD = """# What was tried for the recipe `tiny`
+
+Made by `python benchmarks/ablations.py run`, then `table`. Each run has {minutes:g} minutes of CPU time on
+one core, in bf16 and compiled, the compiler's own time not counted; then 1,000 samples of 20 DDIM steps at
+guidance scale 1. *Read* is the share that the classifier reads as asked (standard error of one run: about 1
+point), *distance* the Frechet digit distance to the test set, *v error* the mean squared error in v on test
+digits at log-SNRs even in [-8, 8]. Each row changes `v` in the first round, and `tiny` in the second, by
+what it names; rows are ordered by distance. With several seeds: mean and standard deviation.
+"""
+COLUMNS = "| change | seeds | 1,000 images | read, % | distance | v error |"
+
+
+def mean(records: list[dict], key: str) -> float:
+    return statistics.mean(record[key] for record in records)
+
+
+def spread(records: list[dict], key: str, factor: float, digits: int) -> str:
+    values = [factor * record[key] for record in records]
+    wide = f" ± {statistics.stdev(values):.{digits}f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.{digits}f}{wide}"
 
 
 def main() -> None:

@@ -37,7 +37,8 @@ MAY_IMPORT = {
     "evaluate": {"classifier", "metrics", "likelihood", "report", "pipeline", "data", "viz"},
     "muon": set(),
     "recipes": {"nn"},
-    "train": {"nn", "recipes", "muon", "pipeline", "data", "viz"} | MATHS,
+    "ema": set(),
+    "train": {"nn", "recipes", "muon", "ema", "pipeline", "data", "viz"} | MATHS,
     "cli": {"recipes", "train", "pipeline", "data", "viz", "evaluate", "report"} | MATHS,
     "__main__": {"cli"},
 }

@@ -6,9 +6,9 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from tinyddpm import DDPM, Schedule
-from tinyddpm.data import torchvision_datasets
+from tinyddpm.data import mnist
 from tinyddpm.recipes import RECIPES, Recipe, get_recipe
-from tinyddpm.train import EMA, Clock, batch_loss, drop_labels, learning_rate, train
+from tinyddpm.train import Clock, batch_loss, drop_labels, learning_rate, make_optimizers, train
 
 MINI = Recipe(dims=(8, 16), attention=(), T=50, batch_size=4, warmup=2, ema_decay=0.9, epochs=1)
 
@@ -28,6 +28,7 @@ def test_a_run_writes_weights_and_a_picture_an_epoch(tmp_path):
     assert iio.imread(tmp_path / "samples" / "epoch_002.png").shape == (2 * 32, 20 * 32)
     loaded = DDPM.load(tmp_path / "model.safetensors")
     assert loaded.notes["seed"] == 0 and loaded.notes["dims"] == [8, 16] and loaded.notes["steps"] == 4
+    assert loaded.notes["data"] == "unknown" and mnist(train=False).name == "mnist"
     for name, weight in loaded.model.state_dict().items():
         assert torch.equal(weight, ddpm.model.state_dict()[name])
 
@@ -125,33 +126,6 @@ def test_labels_are_dropped_one_by_one_and_as_often_as_asked():  # trap 18
     assert torch.equal(drop_labels(y, 10, 0.0), y) and (drop_labels(y, 10, 1.0) == 10).all()
 
 
-def test_the_average_forgets_the_untrained_weights():  # trap 21
-    torchvision_datasets()  # diffusers imports torchvision, which needs our door beside a torch for the CPU
-    from diffusers.training_utils import EMAModel
-
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.constant_(model.weight, 1.0)
-    ema, reference = EMA(model, 0.999), EMAModel(model.parameters(), decay=0.999)
-    torch.nn.init.constant_(model.weight, 0.0)
-    kept = 1.0
-    for step in range(1, 300):
-        ema.update(model)
-        kept *= reference.get_decay(step + 1)
-        assert float(ema.model.weight) == pytest.approx(kept, rel=1e-4, abs=1e-30)
-    assert float(ema.model.weight) < 1e-6
-
-
-def test_the_average_of_constant_weights_is_those_weights_and_buffers_are_copied():  # trap 22
-    model = torch.nn.BatchNorm1d(2)
-    ema = EMA(model, 0.9)
-    model(torch.randn(8, 2))
-    ema.update(model)
-    assert torch.equal(ema.model.weight, model.weight)
-    assert torch.equal(ema.model.running_mean, model.running_mean)
-    assert ema.model.num_batches_tracked == 1
-    assert not any(p.requires_grad for p in ema.model.parameters())
-
-
 def test_the_learning_rate_rises_and_falls_to_zero():
     recipe = Recipe(learning_rate=2.0, warmup=10)
     assert learning_rate(recipe, 5, 0) == pytest.approx(1.0)
@@ -216,3 +190,21 @@ class Outside(Dataset):
 def test_bad_input_is_refused(call, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         train(**{"recipe": MINI, "out": tmp_path, "data": images(), "device": "cpu", **call})
+
+
+def test_an_optimizer_that_does_not_exist_is_refused(tmp_path):
+    recipe = Recipe(dims=(8, 16), attention=(), T=50, batch_size=4, optimizer="sgd")
+    with pytest.raises(ValueError, match="one of adam, muon, got 'sgd'"):
+        train(recipe, tmp_path, images(), device="cpu")
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_both_optimizers_move_every_weight(optimizer):
+    recipe = Recipe(dims=(16, 32), attention=(), optimizer=optimizer)
+    net = recipe.network()
+    before = [p.detach().clone() for p in net.parameters()]
+    for optimizer in make_optimizers(recipe, net, half=False):
+        for p in net.parameters():
+            p.grad = torch.ones_like(p)
+        optimizer.step()
+    assert all((p != q).any() for p, q in zip(net.parameters(), before))

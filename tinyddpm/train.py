@@ -1,6 +1,5 @@
-"""The training loop, with its running average of the weights. What to train, the recipes say."""
+"""The training loop. What to train, the recipes say."""
 
-import copy
 import itertools
 import math
 import time
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from .data import mnist, writable_folder
 from .diffusion import diffusion_loss
+from .ema import EMA
 from .muon import Muon, matrices_and_rest
 from .pipeline import DDPM, find_device
 from .recipes import Recipe, get_recipe
@@ -21,26 +21,7 @@ from .schedules import Schedule
 from .viz import image_grid, save_picture
 
 PRECISIONS = ("no", "bf16")
-
-
-class EMA:
-    """A copy of the network whose weights are a running average of the trained one's.
-
-    average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) after n updates, so
-    that the first, untrained weights are soon forgotten. Buffers are copied.
-    """
-
-    def __init__(self, model: nn.Module, decay: float):
-        self.decay, self.updates = decay, 0
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-
-    @torch.no_grad()
-    def update(self, model: nn.Module) -> None:
-        self.updates += 1
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        torch._foreach_lerp_(list(self.model.parameters()), list(model.parameters()), 1 - decay)
-        for average, buffer in zip(self.model.buffers(), model.buffers()):
-            average.copy_(buffer)
+OPTIMIZERS = ("adam", "muon")
 
 
 def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | None = None) -> Tensor:
@@ -64,7 +45,12 @@ def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
 
 
 def make_optimizers(recipe: Recipe, model: nn.Module, half: bool) -> list[torch.optim.Optimizer]:
-    """Adam for all weights, or Muon for the matrices and Adam for the rest."""
+    """Adam for all weights, or Muon for the matrices and Adam for the rest.
+
+    Raises ValueError for the name of another optimizer.
+    """
+    if recipe.optimizer not in OPTIMIZERS:
+        raise ValueError(f"the optimizer is one of {', '.join(OPTIMIZERS)}, got {recipe.optimizer!r}")
     matrices, rest = matrices_and_rest(model) if recipe.optimizer == "muon" else ([], model.parameters())
     adam = torch.optim.Adam(rest, fused=next(model.parameters()).device.type != "mps")
     return [Muon(matrices, half=half), adam] if matrices else [adam]
@@ -157,7 +143,12 @@ def train(
                 break
         if accelerator.is_main_process:
             print(f"epoch {epoch}: loss {float(total) / batch:.4f}, {clock}", flush=True)
-            made = {"seed": seed, "steps": clock.steps, "minutes": round(clock.elapsed(), 1)}
+            made = {
+                "data": getattr(data, "name", "unknown"),
+                "seed": seed,
+                "steps": clock.steps,
+                "minutes": round(clock.elapsed(), 1),
+            }
             ddpm.notes = {**asdict(recipe), **made}
             picture = epoch_picture(ddpm)  # refuses NaN: what diverges must not replace a good file
             ddpm.save(out / "model.safetensors")
