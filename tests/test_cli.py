@@ -55,7 +55,7 @@ def test_sample_writes_a_grid_of_one_row_a_digit(weights, tmp_path):
 
 def test_without_a_command_the_help_is_shown(capsys):
     assert main([]) == 2
-    assert "train | sample | gif" in capsys.readouterr().err
+    assert "train | sample | gif | eval" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -92,3 +92,10 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
     (tmp_path / "file").write_bytes(b"")
     assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2
     assert "cannot write to the folder" in capsys.readouterr().err
+
+
+def test_a_digit_asked_for_twice_is_one_gif(weights, tmp_path, capsys):
+    ask = ["gif", "--weights", weights, "--steps", "3", "--digits", "373", "--out", str(tmp_path / "gifs")]
+    assert main(ask) == 0
+    names = sorted(path.name for path in (tmp_path / "gifs").iterdir())
+    assert names == ["digit_3.gif", "digit_7.gif", "digits.gif"] and "2 digits" in capsys.readouterr().out

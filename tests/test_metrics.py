@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from tinyddpm.data import mnist
+from tinyddpm.data import mnist, torchvision_datasets
 from tinyddpm.metrics import (
     frechet_digit_distance,
     inception_score,
@@ -68,6 +68,7 @@ def test_frechet_distance_equals_the_references_formula():
 
 
 def test_frechet_distance_equals_torchmetrics():
+    torchvision_datasets()  # torchmetrics imports torchvision: the door to it beside a CPU torch
     fid = pytest.importorskip("torchmetrics.image.fid")
     a, b = gaussian(300, 8), gaussian(200, 8, mean=0.5, std=1.5, seed=1)
     args = [a.mean(0), a.T.cov(), b.mean(0), b.T.cov()]

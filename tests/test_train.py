@@ -208,3 +208,13 @@ def test_both_optimizers_move_every_weight(optimizer):
             p.grad = torch.ones_like(p)
         optimizer.step()
     assert all((p != q).any() for p, q in zip(net.parameters(), before))
+
+
+def test_a_run_has_one_end(tmp_path):
+    with pytest.raises(ValueError, match="got both: 2 and 1"):
+        train(MINI, tmp_path, images(), epochs=2, minutes=1, device="cpu")
+
+
+def test_images_that_are_not_square_are_refused():
+    with pytest.raises(ValueError, match="got 32x16: pad them first"):
+        MINI.network((1, 32, 16))

@@ -5,7 +5,7 @@ import torch
 from PIL import Image, ImageSequence
 
 from tinyddpm import Schedule, Step
-from tinyddpm.viz import even_in_log_snr, film_strip, image_grid, save_gif, save_picture
+from tinyddpm.viz import even_in_log_snr, film_strip, image_grid, save_curves, save_gif, save_picture
 
 
 def test_a_grid_reads_left_to_right_and_fills_up_with_black():
@@ -24,6 +24,16 @@ def test_the_range_is_fixed_and_noise_is_not_stretched_away():  # trap 35
 def test_enlarging_repeats_pixels():
     grid = image_grid(torch.tensor([-1.0, 1.0]).reshape(1, 1, 1, 2), columns=1, enlarge=3)
     assert grid[0].tolist() == [[0, 0, 0, 255, 255, 255]] * 3
+
+
+def test_no_columns_are_refused():
+    with pytest.raises(ValueError, match="columns and enlarge must be at least 1, got 0 and 1"):
+        image_grid(torch.zeros(1, 1, 2, 2), columns=0)
+
+
+def test_curves_are_drawn_beside_their_floor(tmp_path):
+    save_curves([1, 2], {"a": [1.0, 2.0], "b": [3.0, 4.0]}, {"a": 0.5}, "steps", tmp_path / "x.png")
+    assert iio.imread(tmp_path / "x.png").shape[1] > 2 * iio.imread(tmp_path / "x.png").shape[0]
 
 
 def test_a_film_strip_shows_x_t_above_x_0_hat():

@@ -48,7 +48,9 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--digits", default="0123456789", help="which (0123456789)")
     sample.add_argument("--per-digit", type=int, default=10, help="how many of each (10)")
     sample.add_argument(
-        "--out", default="samples.png", help="x.npz: images (N, 28, 28) uint8 and labels; x.png: a grid"
+        "--out",
+        default="samples.png",
+        help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid",
     )
     sample.set_defaults(command=run_sample, steps=50, scale=1.0)
 
@@ -92,7 +94,8 @@ def run_sample(args: argparse.Namespace) -> None:
     else:
         import numpy as np
 
-        np.savez_compressed(out, images=to_uint8(x[:, 0]).numpy(), labels=y.numpy())
+        images = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
+        np.savez_compressed(out, images=to_uint8(images).numpy(), labels=y.numpy())
     print(f"{len(x)} digits in {out}")
 
 
@@ -112,7 +115,7 @@ def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
 def run_gif(args: argparse.Namespace) -> None:
     out = writable_folder(args.out)
     frames = at_least_one(args.frames, "--frames")
-    ddpm, y = load(args), digits_of(args.digits)
+    ddpm, y = load(args), digits_of("".join(dict.fromkeys(args.digits)))  # a file a digit
     seeds = range(args.seed, args.seed + len(y))
     walk = ddpm.sample_steps(y, None, args.steps, args.sampler, args.scale, seeds)
     steps: list[Step] = list(tqdm(walk, "denoising", total=args.steps + 1, disable=None))

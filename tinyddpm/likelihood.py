@@ -23,11 +23,11 @@ def bits_per_dim(
     generator: Generators = None,
 ) -> Float[Tensor, " b"]:
     """An upper bound on -log2 p(x_0) / (c h w) for each image (Ho et al. 2020, eq. 5; the last step
-    is a Gaussian over 256 bins as in Nichol & Dhariwal 2021, section 3): (b,) float64.
+    is a Gaussian over 256 bins, eq. 13): (b,) float64.
 
     The sum over the grid's steps (all T where it is None) of KL(q(x_s | x_t, x_0) || p(x_s | x_t)), with
     one x_t drawn for each t. p's variance is the posterior's plus what the denoiser's own error adds
-    (Bao et al. 2022, "Analytic-DPM", eq. 8): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel
+    (Bao et al. 2022, "Analytic-DPM", theorem 1): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel
     at t, as `denoising_error` measures it; None means 0, the variance "posterior" of the sampler.
 
     x_0 in [-1, 1]. Raises ValueError for a grid that does not go from T to 0 and for an error_variance of

@@ -185,7 +185,10 @@ def find_device(name: torch.device | str = "cpu") -> torch.device:
     there += ["mps"] if torch.backends.mps.is_available() else []
     if str(name).split(":")[0] not in there:
         raise ValueError(f"there is no device {str(name)!r} here: choose one of {', '.join(there)}")
-    return torch.device(name)
+    device = torch.device(name)
+    if device.type == "cuda" and (device.index or 0) >= (n := torch.cuda.device_count()):
+        raise ValueError(f"there is no {device} here: the GPUs are cuda:0 to cuda:{n - 1}")
+    return device
 
 
 def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:

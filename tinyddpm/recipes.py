@@ -29,8 +29,10 @@ class Recipe:
     epochs: float = 31  # how often all of the data is seen
 
     def network(self, image_shape: tuple[int, int, int] = (1, 32, 32)) -> UNet:
-        """The untrained network for images (c, h, w)."""
-        channels, size, _ = image_shape
+        """The untrained network for images (c, h, w). Raises ValueError unless they are square."""
+        channels, size, width = image_shape
+        if size != width:
+            raise ValueError(f"a recipe takes square images, got {size}x{width}: pad them first")
         return UNet(
             self.dims,
             channels,

@@ -95,10 +95,12 @@ def train(
     precision  "no" (float32) or "bf16" where the device has it
     compile    through torch.compile: slow to start, then faster
 
-    Raises ValueError before any work for a recipe, device or precision that does not exist, for data of
-    less than a batch and for an output folder that cannot be written.
+    Raises ValueError before any work for a recipe, device or precision that does not exist, for epochs and
+    minutes at once, for data of less than a batch and for an output folder that cannot be written.
     """
     recipe = get_recipe(recipe)
+    if epochs is not None and minutes is not None:
+        raise ValueError(f"a run ends after epochs or after minutes, got both: {epochs} and {minutes}")
     out = writable_folder(out)
     writable_folder(out / "samples")
     accelerator = make_accelerator(device, precision, compile)

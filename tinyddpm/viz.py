@@ -21,6 +21,8 @@ def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1)
     """
     if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3):
         raise ValueError(f"image_grid takes images (b, 1 or 3, h, w), got shape {tuple(x.shape)}")
+    if columns < 1 or enlarge < 1:
+        raise ValueError(f"columns and enlarge must be at least 1, got {columns} and {enlarge}")
     if not x.isfinite().all():
         raise ValueError("the images hold NaN or infinite values: what made them has diverged")
     x = x.detach().float().cpu()
