@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tinyddpm.cli import main
+from tinyddpm.cli import build_parser, main
 
 
 @pytest.fixture
@@ -51,6 +51,14 @@ def test_sample_writes_a_grid_of_one_row_a_digit(weights, tmp_path):
     ask = ["sample", "--weights", weights, "--steps", "2", "--out", str(tmp_path / "x.png")]
     assert main([*ask, "--digits", "12", "--per-digit", "3"]) == 0
     assert Image.open(tmp_path / "x.png").size == (3 * 28, 2 * 28)
+
+
+@pytest.mark.parametrize(
+    ("command", "steps", "scale"), [("sample", 50, 1.0), ("gif", 100, 1.5), ("eval", 50, 1.0)]
+)
+def test_each_command_has_its_own_defaults(command, steps, scale):
+    args = build_parser().parse_args([command])
+    assert (args.steps, args.scale) == (steps, scale)
 
 
 def test_without_a_command_the_help_is_shown(capsys):

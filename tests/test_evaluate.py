@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from PIL import Image
 from tinyddpm import DDPM, Schedule, UNet
 from tinyddpm.cli import main
 from tinyddpm.data import Digits, mnist
-from tinyddpm.evaluate import Draw, Kept, evaluate
+from tinyddpm.evaluate import Draw, evaluate
 from tinyddpm.report import page
 
 DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
@@ -88,9 +89,30 @@ def test_a_model_without_labels_has_the_figures_that_need_none(tmp_path):
     assert "read as" not in page(found)
 
 
-def test_another_model_or_other_samples_need_another_folder(small, tmp_path):
-    Kept(tmp_path / "report.json", {"n": 1}).once("x", lambda: 1)
-    with pytest.raises(ValueError, match="reports on something else .*choose another folder"):
+def interrupted(*_):
+    raise KeyboardInterrupt
+
+
+def test_another_model_or_other_samples_need_another_folder(small, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyddpm.evaluate.classify", interrupted)  # after sampling, before any figure
+        with pytest.raises(KeyboardInterrupt):
+            evaluate(small, tmp_path, DRAW, sweeps=False)
+    assert list((tmp_path / "samples").rglob("*.npy"))
+    as_eps = DDPM(small.model, small.schedule, "eps")
+    for model, draw in ((as_eps, DRAW), (small, replace(DRAW, scale=1.0000001))):
+        with pytest.raises(ValueError, match="reports on something else .*choose another folder"):
+            evaluate(model, tmp_path, draw, sweeps=False)
+    (tmp_path / "report.json").unlink()  # even then the samples of one model are never another's
+    monkeypatch.setattr(DDPM, "sample", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(as_eps, tmp_path, DRAW, sweeps=False)
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", '{"of": '])
+def test_a_damaged_report_is_named(small, tmp_path, content):
+    (tmp_path / "report.json").write_text(content)
+    with pytest.raises(ValueError, match="report.json is no report that can be gone on with"):
         evaluate(small, tmp_path, DRAW)
 
 
@@ -125,3 +147,12 @@ def test_the_command_prints_the_report(small, tmp_path, capsys):
     assert np.load(next((tmp_path / "report" / "samples").rglob("*.npy"))).dtype == np.uint8
     assert main([*ask, "--steps", "3", "--out", str(tmp_path / "report")]) == 2
     assert "choose another folder" in capsys.readouterr().err
+
+
+def test_two_checkpoints_at_once_and_seeds_below_zero_are_refused(small, tmp_path, capsys):
+    assert main(["eval", "a.safetensors", "--weights", "b.safetensors"]) == 2
+    assert (
+        "one checkpoint at a time: got a.safetensors and --weights b.safetensors" in capsys.readouterr().err
+    )
+    with pytest.raises(ValueError, match="seeds count from 0, got -1"):
+        evaluate(small, tmp_path, replace(DRAW, seed=-1))

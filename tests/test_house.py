@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "likelihood": MATHS - {"guidance"},
     "classifier": {"data", "checkpoint"},
     "metrics": {"classifier"},
-    "report": {"metrics", "viz"},
+    "report": {"data", "metrics", "viz"},
     "evaluate": {"classifier", "metrics", "likelihood", "report", "pipeline", "data", "viz"},
     "muon": set(),
     "recipes": {"nn"},

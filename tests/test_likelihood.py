@@ -82,6 +82,16 @@ def test_bins_are_a_distribution():
         assert float(total) == pytest.approx(1, abs=1e-9)
 
 
+def test_a_bin_far_from_the_mean_costs_what_it_must():
+    """Twenty deviations off, where a difference of probabilities in float64 is 0."""
+    for x, mean in ((0.0, 0.2), (0.2, 0.0), (1.0, 0.8), (-1.0, -0.8)):
+        found = log_bin(torch.tensor(x).double(), torch.tensor(mean).double(), 0.01)
+        nearest = (abs(x - mean) - 1 / 255) / 0.01
+        assert float(found) == pytest.approx(
+            -(nearest**2) / 2 - math.log(nearest * (2 * math.pi) ** 0.5), abs=0.02
+        )
+
+
 def test_denoising_error_of_the_exact_denoiser_is_the_closed_form():
     x = 0.2 * torch.randn(2000, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     found = denoising_error(gaussian_oracle(0.0, 0.04, SCHEDULE), x, SCHEDULE, SCHEDULE.grid(10))
@@ -94,5 +104,10 @@ def test_grids_and_variances_that_do_not_fit_are_refused():
     x, oracle = torch.zeros(1, 1, 4, 4), gaussian_oracle(0.0, 1.0, SCHEDULE)
     with pytest.raises(ValueError, match=r"from T = 100 to 0, got 50\.\.0"):
         bits_per_dim(oracle, x, SCHEDULE, [(50, 0)])
-    with pytest.raises(ValueError, match=r"one error_variance for each t in 0\.\.100, got 3"):
+    with pytest.raises(ValueError, match=r"one error_variance for each t in 0\.\.100"):
         bits_per_dim(oracle, x, SCHEDULE, error_variance=torch.zeros(3))
+    with pytest.raises(ValueError, match="none below 0"):
+        bits_per_dim(oracle, x, SCHEDULE, error_variance=torch.full((101,), -1.0))
+    for bad in (x + 255, x * torch.nan):
+        with pytest.raises(ValueError, match="images must lie in"):
+            bits_per_dim(oracle, bad, SCHEDULE)

@@ -201,6 +201,22 @@ def test_features_that_are_not_finite_or_too_few_are_refused():
         precision_recall(good[:3], good)
 
 
+def test_labels_that_are_none_are_refused():
+    x = rows(torch.arange(3))
+    for y in (torch.arange(3)[:, None], torch.arange(3.0), torch.arange(3) + 8):
+        with pytest.raises(ValueError, match=r"labels are integers 0\.\.9, one an image"):
+            label_accuracy(Brightest(), x, y)
+        with pytest.raises(ValueError, match=r"labels are integers 0\.\.9, one an image"):
+            train_on_synthetic(x, torch.arange(3), x, y)
+
+
+def test_counts_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="at least 2 blocks, got 1"):
+        kernel_distance(gaussian(50), gaussian(50), blocks=1)
+    with pytest.raises(ValueError, match="from 1, got 0"):
+        precision_recall(gaussian(50), gaussian(50), k=0)
+
+
 def test_probabilities_that_are_none_are_refused():
     for p in (torch.ones(3, 10), torch.full((3, 10), torch.nan), torch.zeros(0, 10)):
         with pytest.raises(ValueError, match="one distribution over the classes an image"):

@@ -81,3 +81,16 @@ def test_every_weight_goes_to_one_optimizer_and_tables_are_no_matrices():
 def test_vectors_are_refused():
     with pytest.raises(ValueError, match=r"got parameters of shape \[\(3,\)\]: give them to Adam"):
         Muon([torch.nn.Parameter(torch.zeros(3))])
+
+
+def test_a_closure_is_called_and_its_loss_returned():
+    p = torch.nn.Parameter(torch.ones(4, 4))
+    optimizer = Muon([p], lr=0.1)
+
+    def closure():
+        optimizer.zero_grad()
+        loss = p.square().sum()
+        loss.backward()
+        return loss
+
+    assert optimizer.step(closure) == 16 and (p < 1).any()

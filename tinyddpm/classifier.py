@@ -104,8 +104,11 @@ def load_classifier(path: str | Path | None = None) -> DigitClassifier:
     description, tensors = read_checkpoint(path)
     if "classifier" not in description:
         raise ValueError(f"{path} holds no classifier: tinyddpm.classifier.save_classifier writes one")
-    model = DigitClassifier(**description["classifier"])
-    model.load_state_dict(tensors)  # into float32
+    try:
+        model = DigitClassifier(**description["classifier"])
+        model.load_state_dict(tensors)  # into float32
+    except (TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} describes another classifier than the one it holds: {error}") from error
     return model.eval()
 
 

@@ -36,15 +36,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="train | sample | gif | eval")
 
-    draw = argparse.ArgumentParser(add_help=False)
-    draw.add_argument("--weights", metavar="FILE", help="a checkpoint; the shipped weights if not given")
-    draw.add_argument("--steps", type=int, help="calls of the network an image")
-    draw.add_argument("--scale", type=float, help="guidance: 1 none, above 1 the label counts for more")
-    draw.add_argument("--sampler", default="ddim", help=f"{' or '.join(SAMPLERS)} (ddim)")
-    draw.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (0)")
-    draw.add_argument("--device", help="cpu, cuda or mps; cpu if not given")
-
-    sample = commands.add_parser("sample", parents=[draw], help="draw digits into a file")
+    sample = commands.add_parser("sample", parents=[draw_options(50, 1.0)], help="draw digits into a file")
     sample.add_argument("--digits", default="0123456789", help="which (0123456789)")
     sample.add_argument("--per-digit", type=int, default=10, help="how many of each (10)")
     sample.add_argument(
@@ -52,20 +44,22 @@ def build_parser() -> argparse.ArgumentParser:
         default="samples.png",
         help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid",
     )
-    sample.set_defaults(command=run_sample, steps=50, scale=1.0)
+    sample.set_defaults(command=run_sample)
 
-    gif = commands.add_parser("gif", parents=[draw], help="a GIF of each digit on its way from noise")
+    gif = commands.add_parser(
+        "gif", parents=[draw_options(100, 1.5)], help="a GIF of each digit on its way from noise"
+    )
     gif.add_argument("--out", default="gifs", help="the folder to write to (gifs)")
     gif.add_argument("--digits", default="0123456789", help="which (0123456789)")
     gif.add_argument("--frames", type=int, default=40, help="at most (40)")
-    gif.set_defaults(command=run_gif, steps=100, scale=1.5)
+    gif.set_defaults(command=run_gif)
 
-    judge = commands.add_parser("eval", parents=[draw], help="what the samples are worth: figures, pictures")
+    judge = commands.add_parser("eval", parents=[draw_options(50, 1.0)], help="what the samples are worth")
     judge.add_argument("checkpoint", nargs="?", help="a checkpoint; the shipped weights if not given")
     judge.add_argument("--n", type=int, default=10_000, help="samples (10000)")
     judge.add_argument("--out", default="report", help="the folder to write to, and to go on in (report)")
     judge.add_argument("--no-sweeps", action="store_true", help="no plots against scale and steps")
-    judge.set_defaults(command=run_eval, steps=50, scale=1.0)
+    judge.set_defaults(command=run_eval)
 
     train = commands.add_parser("train", help="train a network by a recipe")
     train.add_argument("--recipe", default="tiny", help="by name (tiny)")
@@ -80,6 +74,19 @@ def build_parser() -> argparse.ArgumentParser:
     )
     train.set_defaults(command=run_train)
     return parser
+
+
+def draw_options(steps: int, scale: float) -> argparse.ArgumentParser:
+    """What every command that draws takes. One for each: parsers share the options of their parents."""
+    draw = argparse.ArgumentParser(add_help=False)
+    draw.add_argument("--weights", metavar="FILE", help="a checkpoint; the shipped weights if not given")
+    draw.add_argument("--steps", type=int, default=steps, help=f"calls of the network an image ({steps})")
+    guidance = f"guidance: 1 none, above 1 the label counts for more ({scale:g})"
+    draw.add_argument("--scale", type=float, default=scale, help=guidance)
+    draw.add_argument("--sampler", default="ddim", help=f"{' or '.join(SAMPLERS)} (ddim)")
+    draw.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (0)")
+    draw.add_argument("--device", help="cpu, cuda or mps; cpu if not given")
+    return draw
 
 
 def run_sample(args: argparse.Namespace) -> None:
@@ -131,6 +138,8 @@ def run_eval(args: argparse.Namespace) -> None:
     from .evaluate import Draw, evaluate
     from .report import page
 
+    if args.checkpoint and args.weights:
+        raise ValueError(f"one checkpoint at a time: got {args.checkpoint} and --weights {args.weights}")
     args.weights = args.checkpoint or args.weights
     draw = Draw(args.n, args.steps, args.scale, args.sampler, args.seed)
     kept = evaluate(load(args), args.out, draw, sweeps=not args.no_sweeps)

@@ -2,7 +2,6 @@
 
 import hashlib
 import io
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -25,7 +24,7 @@ from .metrics import (
     train_on_synthetic,
 )
 from .pipeline import DDPM
-from .report import page, save_pictures
+from .report import Kept, page, save_pictures
 from .viz import save_curves
 
 BATCH = 200  # images sampled at once, and kept at once
@@ -54,7 +53,7 @@ class Draw:
     def images(self, ddpm: DDPM, folder: Path) -> Tensor:
         """(n, 1, 32, 32), rounded to 256 grey values as real digits are. Each batch is kept in the folder
         as soon as it is there, and is not drawn again."""
-        kept = writable_folder(folder / f"{self.sampler}-{self.steps}-{self.scale:g}-{self.seed}")
+        kept = writable_folder(folder / fingerprint(ddpm) / f"{self.sampler}-{self.steps}-{self.scale!r}")
         batches = torch.arange(self.seed, self.seed + self.n).split(BATCH)
         x = []
         for seeds in tqdm(batches, f"{self.steps} steps, scale {self.scale:g}", disable=None):
@@ -76,25 +75,6 @@ class Draw:
         return images.cpu()
 
 
-class Kept(dict):
-    """What was found so far, written to a JSON file with each new entry: an interruption loses nothing."""
-
-    def __init__(self, path: Path, identity: dict):
-        super().__init__(json.loads(path.read_text()) if path.exists() else {"of": identity})
-        self.path = path
-        if self["of"] != json.loads(json.dumps(identity)):
-            raise ValueError(
-                f"{path} reports on something else ({self['of']} and not {identity}): choose another folder"
-            )
-
-    def once(self, name: str, find: Callable[[], object]):
-        """self[name], found now if it was not yet."""
-        if name not in self:
-            self[name] = find()
-            write_whole(self.path, json.dumps(self, indent=1).encode())
-        return self[name]
-
-
 def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> dict:
     """Measures draw's samples and writes to out: report.json, report.md, samples.png, worst.png,
     nearest.png and, with sweeps, scale.png and steps.png. Returns what report.json holds.
@@ -104,9 +84,10 @@ def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> di
     samples and for a folder that holds the report of another model or other samples.
     """
     classifier = load_classifier()
-    check(ddpm, draw.n, classifier.head.in_features)
+    check(ddpm, draw.n, draw.seed, classifier.head.in_features)
     out = writable_folder(out)
-    kept = Kept(out / "report.json", {"weights": fingerprint(ddpm), "draw": asdict(draw)})
+    of = {"weights": fingerprint(ddpm), "classifier": digest(classifier), "draw": asdict(draw)}
+    kept = Kept(out / "report.json", of)
     data = Real(classifier, draw.n)
     x, y = draw.images(ddpm, out / "samples"), draw.labels(ddpm)
     probabilities = classify(classifier, x)
@@ -120,14 +101,14 @@ def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> di
         if name not in NO_FLOOR:
             kept.once(f"floor of {name}", floors[name])
         write_whole(out / "report.md", page(kept).encode())
-    kept.once("bits_per_dim", lambda: bits(ddpm, data))
-    write_whole(out / "report.md", page(kept).encode())
     if sweeps:
         sweep(ddpm, draw, classifier, data, kept, out)
+    kept.once("bits_per_dim", lambda: bits(ddpm, data))
+    write_whole(out / "report.md", page(kept).encode())
     return kept
 
 
-def check(ddpm: DDPM, n: int, features: int) -> None:
+def check(ddpm: DDPM, n: int, seed: int, features: int) -> None:
     if ddpm.image_shape != (1, 32, 32) or ddpm.model.num_classes not in (None, 10):
         raise ValueError(
             "only models of MNIST's digits can be measured, since the classifier knows nothing else: this "
@@ -135,6 +116,8 @@ def check(ddpm: DDPM, n: int, features: int) -> None:
         )
     if (data := ddpm.notes.get("data", "unknown")) not in ("mnist", "unknown"):
         raise ValueError(f"only models of MNIST's digits can be measured: this one was trained on {data}")
+    if not 0 <= seed < 2**62:
+        raise ValueError(f"seeds count from 0, got {seed}")
     if not features < n <= MOST:
         raise ValueError(
             f"the distance needs more samples than the classifier has features, and as many real test "
@@ -143,11 +126,16 @@ def check(ddpm: DDPM, n: int, features: int) -> None:
 
 
 def fingerprint(ddpm: DDPM) -> str:
-    """A name for these weights: the start of a sha256 over all of them."""
-    digest = hashlib.sha256(ddpm.schedule.beta.numpy().tobytes())
-    for weight in ddpm.model.state_dict().values():
-        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    """A name for all that decides what this model draws."""
+    return digest(ddpm.model, ddpm.schedule.beta.numpy().tobytes() + ddpm.predicts.encode())
+
+
+def digest(model: torch.nn.Module, more: bytes = b"") -> str:
+    """The start of a sha256 over a network's arguments and weights, and what else there is."""
+    found = hashlib.sha256(more + repr(model.arguments).encode())
+    for weight in model.state_dict().values():
+        found.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
 
 
 class Real:
@@ -199,7 +187,7 @@ def confusion(probabilities: Tensor, y: Tensor) -> list[list[int]]:
 def sweep(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, kept: Kept, out: Path) -> None:
     """Accuracy and distance against the guidance scale and against the number of steps."""
     n = min(draw.n, SWEEP)
-    axes = {"steps": [steps for steps in STEPS if steps <= ddpm.schedule.T]}
+    axes = {"steps": [steps for steps in STEPS if steps <= ddpm.schedule.T] or [ddpm.schedule.T]}
     if ddpm.model.num_classes is not None:
         axes = {"scale": list(SCALES), **axes}
     for axis, values in axes.items():

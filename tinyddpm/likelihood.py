@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .diffusion import Denoiser, Images, q_sample
+from .diffusion import Denoiser, Images, check_images, q_sample
 from .samplers import Generators, Grid, check_grid, noise_like, times
 from .schedules import Schedule
 
@@ -30,29 +30,35 @@ def bits_per_dim(
     (Bao et al. 2022, "Analytic-DPM", theorem 1): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel
     at t, as `denoising_error` measures it; None means 0, the variance "posterior" of the sampler.
 
-    x_0 in [-1, 1]. Raises ValueError for a grid that does not go from T to 0 and for an error_variance of
-    another length.
+    Raises ValueError for images outside [-1, 1], a grid that does not go from T to 0, and an error_variance
+    of another length or below 0.
     """
+    check_images(x_0.cpu())
     grid = check_grid(grid, schedule)
     if grid[0][0] != schedule.T or grid[-1][1] != 0:
         raise ValueError(
             f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}"
         )
-    if error_variance is not None and len(error_variance) != schedule.T + 1:
-        raise ValueError(f"one error_variance for each t in 0..{schedule.T}, got {len(error_variance)}")
-    nats = prior_nats(x_0, schedule)
+    if error_variance is not None and not (
+        len(error_variance) == schedule.T + 1 and (error_variance >= 0).all()
+    ):
+        raise ValueError(
+            f"one error_variance for each t in 0..{schedule.T}, none below 0, got {error_variance}"
+        )
+    image = x_0.cpu().double()
+    nats = prior_nats(image, schedule)
     for t, s in grid:
         x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
-        x_0_hat = denoiser(x_t, times(t, x_0))
+        x_0_hat = denoiser(x_t, times(t, x_0)).cpu().double()
         error = 0.0 if error_variance is None else float(error_variance[t])
-        nats = nats + step_nats(x_0.double(), x_0_hat.double(), t, s, schedule, error)
+        nats = nats + step_nats(image, x_0_hat, t, s, schedule, error)
     return nats / x_0[0].numel() / math.log(2)
 
 
 def prior_nats(x_0: Images, schedule: Schedule) -> Float[Tensor, " b"]:
     """KL(q(x_T | x_0) || N(0, 1)): what x_T still tells of the image."""
     abar = float(schedule.alpha_bar[-1])
-    return (abar * (x_0.double().square() - 1) - math.log(1 - abar)).flatten(1).sum(1) / 2
+    return (abar * (x_0.square() - 1) - math.log(1 - abar)).flatten(1).sum(1) / 2
 
 
 def step_nats(x_0: Images, x_0_hat: Images, t: int, s: int, schedule: Schedule, error: float) -> Tensor:
@@ -71,11 +77,13 @@ def step_nats(x_0: Images, x_0_hat: Images, t: int, s: int, schedule: Schedule, 
 
 def log_bin(x_0: Images, mean: Images, std: float) -> Images:
     """log of the probability that N(mean, std^2) falls into the pixel's bin; the outer two bins are open."""
-    upper = torch.special.ndtr((x_0 + HALF_BIN - mean) / std)
-    lower = torch.special.ndtr((x_0 - HALF_BIN - mean) / std)
-    upper = torch.where(x_0 > 1 - HALF_BIN, 1.0, upper)
-    lower = torch.where(x_0 < -1 + HALF_BIN, 0.0, lower)
-    return (upper - lower).clamp(min=1e-12).log()
+    off = (x_0 - mean) * torch.where(x_0 > mean, -1, 1)  # the side on which log_ndtr does not round to 0
+    inner = torch.special.log_ndtr((off + HALF_BIN) / std)
+    outer = torch.special.log_ndtr((off - HALF_BIN) / std)
+    both = inner + torch.log1p(-(outer - inner).exp())
+    black = torch.special.log_ndtr((x_0 + HALF_BIN - mean) / std)
+    white = torch.special.log_ndtr((mean - x_0 + HALF_BIN) / std)
+    return torch.where(x_0 < -1 + HALF_BIN, black, torch.where(x_0 > 1 - HALF_BIN, white, both))
 
 
 @torch.no_grad()
@@ -90,5 +98,5 @@ def denoising_error(
     errors = torch.zeros(schedule.T + 1, dtype=torch.float64)
     for t, _ in check_grid(grid, schedule):
         x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
-        errors[t] = (x_0 - denoiser(x_t, times(t, x_0))).double().square().mean()
+        errors[t] = (x_0 - denoiser(x_t, times(t, x_0))).cpu().double().square().mean()
     return errors

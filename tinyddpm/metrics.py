@@ -1,8 +1,9 @@
 """What samples are worth: figures that compare them with real digits, each a function on tensors.
 
 No figure means anything alone: each depends on the number of samples n, and each has a floor, which is
-what as many real training digits score against the test set. Give both. The features are those of the
-classifier (n, d); `features` and `classify` in classifier.py make them from images.
+what as many real training digits score against the test set. Give both. (The classifier was trained on those
+training digits, so that the floor of its accuracy is above what digits that it has not seen can reach.) The
+features are those of the classifier (n, d); `features` and `classify` in classifier.py make them from images.
 """
 
 import torch
@@ -30,7 +31,7 @@ def frechet_digit_distance(a: Features, b: Features) -> float:
     |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). Falls with n: compare at the same n only.
     Raises ValueError for fewer samples than features, and for NaN.
     """
-    check_features(a, b, more_than=a.shape[1])
+    check_features(a, b, more_than=a.shape[-1])
     a, b = a.double(), b.double()
     root = matrix_root(a.T.cov())
     cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp(min=0).sqrt().sum()
@@ -48,8 +49,10 @@ def kernel_distance(a: Features, b: Features, blocks: int = 10) -> tuple[float, 
     et al. 2018, section 3), and its standard error: mean over disjoint blocks, and their spread.
 
     0 is expected of two samples of one distribution, whatever n; single values fall below it, too.
-    Raises ValueError for fewer than two samples a block, and for NaN.
+    Raises ValueError for fewer than two blocks or two samples a block, and for NaN.
     """
+    if blocks < 2:
+        raise ValueError(f"an error needs at least 2 blocks, got {blocks}")
     check_features(a, b, more_than=2 * blocks - 1)
     n = min(len(a), len(b)) // blocks
     values = torch.stack(
@@ -83,8 +86,10 @@ def precision_recall(samples: Features, real: Features, k: int = 3) -> tuple[flo
     (Kynkaanniemi et al. 2019, equations 1 and 2: a region is the union of balls that reach from each
     point to its k-th nearest neighbour). Both fall and rise with n: compare at the same n.
 
-    Raises ValueError for k or fewer samples, and for NaN.
+    Raises ValueError for k or fewer samples, a k below 1, and for NaN.
     """
+    if k < 1:
+        raise ValueError(f"k counts neighbours, from 1, got {k}")
     check_features(samples, real, more_than=k)
     return covered(samples, real, k), covered(real, samples, k)
 
@@ -119,7 +124,8 @@ def memorisation(
     a model which copies nothing scores about 0.001; "median" and "floor_median" are the distances.
     Raises ValueError for what are no digits.
     """
-    check_digits(x)
+    for images in (x, train, test):
+        check_digits(images)
     ours, floor = nearest(x, train)[0], nearest(test, train)[0]
     return {
         "median": float(ours.median()),
@@ -143,14 +149,17 @@ def train_on_synthetic(
 
     Raises ValueError when images and labels differ in number, and for what are no digits.
     """
-    check_labels(x, y)
-    check_digits(x)
+    for images, labels in ((x, y), (x_test, y_test)):
+        check_labels(images, labels)
+        check_digits(images)
     return label_accuracy(train_classifier(x, y, epochs, seed=seed), x_test, y_test)
 
 
 def check_labels(x: Tensor, y: Tensor) -> None:
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"one label an image and at least one: got {len(x)} images and {len(y)} labels")
+    if y.ndim != 1 or y.is_floating_point() or y.min() < 0 or y.max() > 9:
+        raise ValueError(f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}")
 
 
 def check_features(a: Tensor, b: Tensor, more_than: int) -> None:

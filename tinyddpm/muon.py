@@ -1,6 +1,6 @@
 """Muon: momentum whose matrices are made orthogonal, so that every direction moves by as much."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 class Muon(torch.optim.Optimizer):
     """w <- w - 0.2 lr sqrt(max(m, n)) orthogonal(momentum) for each m x n matrix (Jordan et al. 2024, with
-    Adam's size of step as in Liu et al. 2025, "Muon is scalable", equation 4). A convolution's weight is the
+    Adam's size of step as in Liu et al. 2025, "Muon is scalable"). A convolution's weight is the
     matrix (c_out, c_in kh kw).
 
     half: orthogonalize in bfloat16: faster where the device has it, far slower where it has not.
@@ -18,11 +18,15 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, parameters: Iterable, lr: float = 2e-3, momentum: float = 0.95, half: bool = False):
         super().__init__(parameters, {"lr": lr, "momentum": momentum, "half": half})
-        if vectors := [tuple(p.shape) for group in self.param_groups for p in group["params"] if p.ndim < 2]:
+
+    def add_param_group(self, param_group: dict) -> None:
+        super().add_param_group(param_group)
+        if vectors := [tuple(p.shape) for p in self.param_groups[-1]["params"] if p.ndim < 2]:
             raise ValueError(f"Muon is for matrices, got parameters of shape {vectors}: give them to Adam")
 
     @torch.no_grad()
-    def step(self, closure=None) -> None:
+    def step(self, closure: Callable | None = None):
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None:
@@ -37,6 +41,7 @@ class Muon(torch.optim.Optimizer):
                     0.2 * max(grad.shape) ** 0.5
                 )  # an orthogonal matrix has elements of 1 / sqrt(max(m, n))
                 p.add_(direction.reshape(p.shape).to(p.dtype), alpha=-group["lr"] * size)
+        return loss
 
 
 def orthogonalize(g: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n"]:

@@ -1,13 +1,44 @@
-"""What an evaluation found, as pages for people: a table with floors, and pictures of samples."""
+"""What an evaluation found: kept as it is found, and shown as a table with floors and as pictures."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from .data import write_whole
 from .metrics import nearest
 from .viz import image_grid, save_picture
+
+
+class Kept(dict):
+    """What was found so far, written to a JSON file with each new entry: an interruption loses nothing."""
+
+    def __init__(self, path: Path, identity: dict):
+        self.path = path
+        try:
+            super().__init__(json.loads(path.read_text()) if path.exists() else {"of": identity})
+            of = self["of"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"{path} is no report that can be gone on with: choose another folder"
+            ) from error
+        if of != json.loads(json.dumps(identity)):
+            raise ValueError(
+                f"{path} reports on something else ({of}, not {identity}): choose another folder"
+            )
+        self.write()
+
+    def write(self) -> None:
+        write_whole(self.path, json.dumps(self, indent=1).encode())
+
+    def once(self, name: str, find: Callable[[], object]):
+        """self[name], found now if it was not yet."""
+        if name not in self:
+            self[name] = find()
+            self.write()
+        return self[name]
 
 
 def save_pictures(out: Path, x: Tensor, y: Tensor | None, probabilities: Tensor, train: Tensor) -> None:

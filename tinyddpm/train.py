@@ -101,6 +101,8 @@ def train(
     recipe = get_recipe(recipe)
     if epochs is not None and minutes is not None:
         raise ValueError(f"a run ends after epochs or after minutes, got both: {epochs} and {minutes}")
+    if epochs is not None and not 0 < epochs < math.inf:
+        raise ValueError(f"the number of epochs must be above 0 and finite, got {epochs}")
     out = writable_folder(out)
     writable_folder(out / "samples")
     accelerator = make_accelerator(device, precision, compile)
