@@ -28,7 +28,7 @@ from torch.utils.data import Dataset
 import tinyddpm.train
 from tinyddpm import DDPM, q_sample, v_from
 from tinyddpm.classifier import features, load_classifier
-from tinyddpm.data import mnist
+from tinyddpm.data import mnist, write_whole
 from tinyddpm.diffusion import eps_from_x_0
 from tinyddpm.metrics import frechet_digit_distance, label_accuracy
 from tinyddpm.nn.conv import WeightStandardizedConv2d
@@ -154,11 +154,19 @@ SECOND = {
 VARIANTS = {**{name: V | change for name, change in FIRST.items()}, **SECOND}
 
 
+def trial_of(name: str) -> Trial:
+    return Trial(**{**dataclasses.asdict(RECIPES["tiny"]), **VARIANTS[name]})
+
+
+def as_json(trial: Trial) -> dict:
+    return json.loads(json.dumps(dataclasses.asdict(trial)))
+
+
 def run_trial(name: str, seed: int, minutes: float, out: Path) -> None:
     """Trains and measures one variant; writes out/NAME-SEED.json."""
     torch.set_num_threads(1)
     BETAS["cosine-shift-0.25"] = functools.partial(cosine_betas, shift=0.25)
-    trial = Trial(**{**dataclasses.asdict(RECIPES["tiny"]), **VARIANTS[name]})
+    trial = trial_of(name)
     data = mnist()
     data = Moved(data, trial.moved) if trial.moved else data
     patch_training(trial)
@@ -166,10 +174,16 @@ def run_trial(name: str, seed: int, minutes: float, out: Path) -> None:
     ddpm = tinyddpm.train.train(
         trial, folder, data, minutes=minutes, seed=seed, device="cpu", precision="bf16", compile=True
     )
-    record = {"name": name, "seed": seed, "minutes": minutes, "steps": ddpm.notes["steps"]}
+    record = {
+        "trial": as_json(trial),
+        "name": name,
+        "seed": seed,
+        "minutes": minutes,
+        "steps": ddpm.notes["steps"],
+    }
     record["images"] = ddpm.notes["steps"] * trial.batch_size
     record |= measure(ddpm)
-    (out / f"{folder.name}.json").write_text(json.dumps(record))
+    write_whole(out / f"{folder.name}.json", json.dumps(record).encode())
     print(record, flush=True)
 
 
@@ -242,15 +256,16 @@ def run(args: argparse.Namespace) -> None:
     todo = [(name, seed) for seed in args.seeds for name in names]
     todo = [(n, s) for n, s in todo if not (out / f"{file_name(n, s)}.json").exists()]
 
-    def one(trial: tuple[str, int]) -> None:
+    def one(trial: tuple[str, int]) -> bool:
         name, seed = trial
         with open(out / f"{file_name(name, seed)}.log", "w") as log:
             command = [sys.executable, __file__, "one", name, "--seeds", str(seed), *settings]
-            subprocess.run(command, stdout=log, stderr=log)
-        print(f"done: {name}, seed {seed}", flush=True)
+            ok = subprocess.run(command, stdout=log, stderr=log).returncode == 0
+        print(f"{'done' if ok else f'FAILED, see {log.name}'}: {name}, seed {seed}", flush=True)
+        return ok
 
     with ThreadPoolExecutor(args.workers) as pool:
-        list(pool.map(one, todo))
+        sys.exit(not all(pool.map(one, todo)))
 
 
 def file_name(name: str, seed: int) -> str:
@@ -262,6 +277,10 @@ def table(args: argparse.Namespace) -> None:
     found = defaultdict(list)
     for path in sorted(Path(args.out).glob("*.json")):
         record = json.loads(path.read_text())
+        if record["name"] not in VARIANTS or record["trial"] != as_json(trial_of(record["name"])):
+            raise SystemExit(f"{path} is of another recipe than today's {record['name']!r}: move it away")
+        if record["minutes"] != args.minutes:
+            raise SystemExit(f"{path} had {record['minutes']} minutes: choose --minutes, or another --out")
         found[record["name"]].append(record)
     lines = [HEAD.format(minutes=args.minutes)]
     for title, names in (
