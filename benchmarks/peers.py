@@ -4,8 +4,8 @@
     python benchmarks/peers.py table     # prints the table, draws benchmarks/peers.png
 
 Data, classifier, sampler (DDPM, 50 steps, x_0 clipped), scale 1 and seeds are the same for all. A minute
-is 60 seconds of the process's CPU time, from before the data are read. The distance is to the first 1,000 test digits. A run that is there
-already (runs/peers/*.json) is not run again.
+is 60 seconds of the process's CPU time, from before the data are read. The distance is to the first 1,000
+test digits. A run that is there already (runs/peers/*.json) is not run again.
 
 The course's network (unit 2): diffusers.UNet2DModel, channels 32/64/64, two layers a block, attention at
 14 and 7, a label embedding of 4 channels joined to the image of 28x28, T = 1000, squared cosine, eps,
