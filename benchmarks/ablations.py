@@ -293,7 +293,11 @@ def table(args: argparse.Namespace) -> None:
             cells = [name, str(len(records)), f"{mean(records, 'images') / 1000:.0f}"]
             cells += [spread(records, *column) for column in (("accuracy", 100, 1), ("distance", 1, 2))]
             lines.append("| " + " | ".join([*cells, f"{mean(records, 'v error'):.3f}"]) + " |")
-        lines += ["", f"Not tried yet: {'; '.join(name for name in names if name not in found) or 'none'}.", ""]
+        lines += [
+            "",
+            f"Not tried yet: {'; '.join(name for name in names if name not in found) or 'none'}.",
+            "",
+        ]
     (HERE / "ablations.md").write_text("\n".join(lines))
 
 

@@ -3,6 +3,8 @@ import math
 import pytest
 import torch
 
+from tinyddpm import load_pretrained
+from tinyddpm.classifier import load_classifier
 from tinyddpm.data import mnist, torchvision_datasets
 from tinyddpm.metrics import (
     frechet_digit_distance,
@@ -221,3 +223,9 @@ def test_probabilities_that_are_none_are_refused():
     for p in (torch.ones(3, 10), torch.full((3, 10), torch.nan), torch.zeros(0, 10)):
         with pytest.raises(ValueError, match="one distribution over the classes an image"):
             inception_score(p)
+
+
+def test_the_shipped_weights_draw_the_digit_asked_for():
+    classifier, y = load_classifier(), torch.arange(10).repeat_interleave(10)
+    x = load_pretrained().sample(y, steps=20, scale=2.0, seeds=range(100))
+    assert label_accuracy(classifier, x, y) > 0.97
