@@ -26,7 +26,7 @@ class Recipe:
     warmup: int = 100  # steps over which the learning rate rises
     grad_norm: float = 1.0
     ema_decay: float = 0.999
-    epochs: float = 31  # how often all of the data is seen
+    epochs: float = 18  # how often all of the data is seen
 
     def network(self, image_shape: tuple[int, int, int] = (1, 32, 32)) -> UNet:
         """The untrained network for images (c, h, w). Raises ValueError unless they are square."""

@@ -102,7 +102,7 @@ def train(
     if epochs is not None and minutes is not None:
         raise ValueError(f"a run ends after epochs or after minutes, got both: {epochs} and {minutes}")
     if epochs is not None and not 0 < epochs < math.inf:
-        raise ValueError(f"the number of epochs must be above 0 and finite, got {epochs}")
+        raise ValueError(f"a run needs at least one step and an end, got {epochs} epochs")
     out = writable_folder(out)
     writable_folder(out / "samples")
     accelerator = make_accelerator(device, precision, compile)
