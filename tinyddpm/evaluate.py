@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from .classifier import DigitClassifier, classify, features, load_classifier
 from .data import from_uint8, mnist, to_uint8, writable_folder, write_whole
-from .likelihood import bits_per_dim
+from .likelihood import bits_per_dim, denoising_error
 from .metrics import (
     frechet_digit_distance,
     inception_score,
@@ -169,12 +169,16 @@ def figures_of(classifier: DigitClassifier, x: Tensor, y: Tensor | None, data: R
 
 
 def bits(ddpm: DDPM, data: Real, n: int = 100) -> tuple[float, float]:
-    """Mean and standard error over n test digits, given their labels."""
-    chosen = data.order[:n]
-    x, y = data.test[chosen], None if ddpm.model.num_classes is None else data.y_test[chosen]
+    """Mean and standard error over n test digits, given their labels; with the variances that the model's
+    error on n training digits asks for."""
     ddpm.model.eval()
-    denoiser = ddpm.denoiser(y)
-    found = bits_per_dim(denoiser, x.to(ddpm.device), ddpm.schedule, generator=Generator().manual_seed(0))
+    labelled, generator = ddpm.model.num_classes is not None, Generator().manual_seed(0)
+    denoiser = ddpm.denoiser(data.y_real[:n] if labelled else None)
+    error = denoising_error(denoiser, data.real[:n].to(ddpm.device), ddpm.schedule, generator=generator)
+    chosen = data.order[:n]
+    denoiser = ddpm.denoiser(data.y_test[chosen] if labelled else None)
+    x = data.test[chosen].to(ddpm.device)
+    found = bits_per_dim(denoiser, x, ddpm.schedule, None, error, generator)
     return float(found.mean()), float(found.std() / n**0.5)
 
 
