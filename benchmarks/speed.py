@@ -12,12 +12,9 @@ import statistics
 import time
 
 import torch
+from peers import CourseNet
 
-from tinyddpm.data import torchvision_datasets
 from tinyddpm.recipes import RECIPES
-
-torchvision_datasets()  # diffusers imports torchvision, which needs this door beside a torch for the CPU
-from diffusers import UNet2DModel  # noqa: E402
 
 
 def main() -> None:
@@ -63,17 +60,10 @@ def tiny_step(batch: int):
 
 
 def diffusers_step(batch: int):
-    net = UNet2DModel(
-        sample_size=28,
-        in_channels=5,
-        out_channels=1,
-        layers_per_block=2,
-        block_out_channels=(32, 64, 64),
-        down_block_types=("DownBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"),
-        up_block_types=("AttnUpBlock2D", "AttnUpBlock2D", "UpBlock2D"),
-    )
-    x, t = torch.randn(batch, 5, 28, 28), torch.randint(0, 1000, (batch,))
-    return step_of(net, lambda: net(x, t).sample, x[:, :1])
+    net = CourseNet()
+    t, y = torch.randint(1, 1001, (batch,)), torch.randint(0, 10, (batch,))
+    x = torch.randn(batch, 1, 28, 28)
+    return step_of(net, lambda: net(x, t, y), x)
 
 
 if __name__ == "__main__":
