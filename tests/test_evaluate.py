@@ -9,7 +9,8 @@ from PIL import Image
 from tinyddpm import DDPM, Schedule, UNet
 from tinyddpm.cli import main
 from tinyddpm.data import Digits, mnist
-from tinyddpm.evaluate import Draw, evaluate
+from tinyddpm.draw import Draw
+from tinyddpm.evaluate import evaluate
 from tinyddpm.report import page
 
 DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)

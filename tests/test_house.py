@@ -34,12 +34,14 @@ MAY_IMPORT = {
     "classifier": {"data", "checkpoint"},
     "metrics": {"classifier"},
     "report": {"data", "metrics", "viz"},
-    "evaluate": {"classifier", "metrics", "likelihood", "report", "pipeline", "data", "viz"},
+    "draw": {"data", "pipeline"},
+    "evaluate": {"draw", "classifier", "metrics", "likelihood", "report", "pipeline", "data", "viz"},
     "muon": set(),
     "recipes": {"nn"},
     "ema": set(),
-    "train": {"nn", "recipes", "muon", "ema", "pipeline", "data", "viz"} | MATHS,
-    "cli": {"recipes", "train", "pipeline", "data", "viz", "evaluate", "report"} | MATHS,
+    "clock": set(),
+    "train": {"nn", "recipes", "muon", "ema", "clock", "pipeline", "data", "viz"} | MATHS,
+    "cli": {"recipes", "train", "pipeline", "data", "viz", "draw", "evaluate", "report"} | MATHS,
     "__main__": {"cli"},
 }
 

@@ -6,9 +6,10 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from tinyddpm import DDPM, Schedule
+from tinyddpm.clock import Clock
 from tinyddpm.data import mnist
 from tinyddpm.recipes import RECIPES, Recipe, get_recipe
-from tinyddpm.train import Clock, batch_loss, drop_labels, learning_rate, make_optimizers, train
+from tinyddpm.train import batch_loss, drop_labels, learning_rate, make_optimizers, train
 
 MINI = Recipe(dims=(8, 16), attention=(), T=50, batch_size=4, warmup=2, ema_decay=0.9, epochs=1)
 
@@ -145,7 +146,7 @@ def test_the_first_step_has_the_rate_of_the_warm_up(tmp_path, monkeypatch):
 
 def test_minutes_end_a_run_by_the_clock(tmp_path, monkeypatch):
     now = iter(range(0, 1000, 6))  # six seconds pass at each look
-    monkeypatch.setattr("tinyddpm.train.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("tinyddpm.clock.time.monotonic", lambda: next(now))
     ddpm = train(MINI, tmp_path, images(40), minutes=0.5, device="cpu")
     assert ddpm.notes["steps"] == 5
 

@@ -135,7 +135,8 @@ def run_gif(args: argparse.Namespace) -> None:
 
 
 def run_eval(args: argparse.Namespace) -> None:
-    from .evaluate import Draw, evaluate
+    from .draw import Draw
+    from .evaluate import evaluate
     from .report import page
 
     if args.checkpoint and args.weights:

@@ -1,19 +1,17 @@
 """`tinyddpm eval`: draws samples, measures them beside real digits and keeps all that it finds."""
 
-import hashlib
-import io
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
 from .classifier import DigitClassifier, classify, features, load_classifier
-from .data import from_uint8, mnist, to_uint8, writable_folder, write_whole
+from .data import mnist, writable_folder, write_whole
+from .draw import Draw, digest, fingerprint
 from .likelihood import bits_per_dim, denoising_error
 from .metrics import (
     frechet_digit_distance,
@@ -27,52 +25,12 @@ from .pipeline import DDPM
 from .report import Kept, page, save_pictures
 from .viz import save_curves
 
-BATCH = 200  # images sampled at once, and kept at once
 SWEEP = 1000  # samples for each point of a plot, at most
 SCALES = (0.5, 1.0, 1.5, 2.0, 3.0)
 STEPS = (5, 10, 20, 50, 100)
 MOST = 10_000  # the test set
 NEED_LABELS = ("label_accuracy", "train_on_synthetic")
 NO_FLOOR = ("memorisation",)  # it holds its own
-
-
-@dataclass(frozen=True)
-class Draw:
-    """Which samples: the same number of each digit, seeds from `seed` on."""
-
-    n: int
-    steps: int
-    scale: float
-    sampler: str
-    seed: int
-
-    def labels(self, ddpm: DDPM) -> Tensor | None:
-        classes = ddpm.model.num_classes
-        return None if classes is None else torch.arange(self.seed, self.seed + self.n) % classes
-
-    def images(self, ddpm: DDPM, folder: Path) -> Tensor:
-        """(n, 1, 32, 32), rounded to 256 grey values as real digits are. Each batch is kept in the folder
-        as soon as it is there, and is not drawn again."""
-        kept = writable_folder(folder / fingerprint(ddpm) / f"{self.sampler}-{self.steps}-{self.scale!r}")
-        batches = torch.arange(self.seed, self.seed + self.n).split(BATCH)
-        x = []
-        for seeds in tqdm(batches, f"{self.steps} steps, scale {self.scale:g}", disable=None):
-            path = kept / f"{seeds[0]}-{seeds[-1]}.npy"
-            if not path.exists():
-                content = io.BytesIO()
-                np.save(content, to_uint8(self.batch(ddpm, seeds)).numpy())
-                write_whole(path, content.getvalue())
-            x.append(from_uint8(torch.from_numpy(np.load(path))))
-        return torch.cat(x)
-
-    def batch(self, ddpm: DDPM, seeds: Tensor) -> Tensor:
-        y, n = (None, len(seeds)) if (classes := ddpm.model.num_classes) is None else (seeds % classes, None)
-        images = ddpm.sample(y, n, self.steps, self.sampler, self.scale, seeds.tolist())
-        if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
-            raise ValueError(
-                f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values"
-            )
-        return images.cpu()
 
 
 def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> dict:
@@ -123,19 +81,6 @@ def check(ddpm: DDPM, n: int, seed: int, features: int) -> None:
             f"the distance needs more samples than the classifier has features, and as many real test "
             f"digits as samples: take n in {features + 1}..{MOST}, got {n}"
         )
-
-
-def fingerprint(ddpm: DDPM) -> str:
-    """A name for all that decides what this model draws."""
-    return digest(ddpm.model, ddpm.schedule.beta.numpy().tobytes() + ddpm.predicts.encode())
-
-
-def digest(model: torch.nn.Module, more: bytes = b"") -> str:
-    """The start of a sha256 over a network's arguments and weights, and what else there is."""
-    found = hashlib.sha256(more + repr(model.arguments).encode())
-    for weight in model.state_dict().values():
-        found.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    return found.hexdigest()[:16]
 
 
 class Real:

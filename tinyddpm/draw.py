@@ -1,0 +1,68 @@
+"""Which samples are measured, and the folder that keeps them: none is drawn twice."""
+
+import hashlib
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .data import from_uint8, to_uint8, writable_folder, write_whole
+from .pipeline import DDPM
+
+BATCH = 200  # images sampled at once, and kept at once
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples: the same number of each digit, seeds from `seed` on."""
+
+    n: int
+    steps: int
+    scale: float
+    sampler: str
+    seed: int
+
+    def labels(self, ddpm: DDPM) -> Tensor | None:
+        classes = ddpm.model.num_classes
+        return None if classes is None else torch.arange(self.seed, self.seed + self.n) % classes
+
+    def images(self, ddpm: DDPM, folder: Path) -> Tensor:
+        """(n, 1, 32, 32), rounded to 256 grey values as real digits are. Each batch is kept in the folder
+        as soon as it is there, and is not drawn again."""
+        kept = writable_folder(folder / fingerprint(ddpm) / f"{self.sampler}-{self.steps}-{self.scale!r}")
+        batches = torch.arange(self.seed, self.seed + self.n).split(BATCH)
+        x = []
+        for seeds in tqdm(batches, f"{self.steps} steps, scale {self.scale:g}", disable=None):
+            path = kept / f"{seeds[0]}-{seeds[-1]}.npy"
+            if not path.exists():
+                content = io.BytesIO()
+                np.save(content, to_uint8(self.batch(ddpm, seeds)).numpy())
+                write_whole(path, content.getvalue())
+            x.append(from_uint8(torch.from_numpy(np.load(path))))
+        return torch.cat(x)
+
+    def batch(self, ddpm: DDPM, seeds: Tensor) -> Tensor:
+        y, n = (None, len(seeds)) if (classes := ddpm.model.num_classes) is None else (seeds % classes, None)
+        images = ddpm.sample(y, n, self.steps, self.sampler, self.scale, seeds.tolist())
+        if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
+            raise ValueError(
+                f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values"
+            )
+        return images.cpu()
+
+
+def fingerprint(ddpm: DDPM) -> str:
+    """A name for all that decides what this model draws."""
+    return digest(ddpm.model, ddpm.schedule.beta.numpy().tobytes() + ddpm.predicts.encode())
+
+
+def digest(model: torch.nn.Module, more: bytes = b"") -> str:
+    """The start of a sha256 over a network's arguments and weights, and what else there is."""
+    found = hashlib.sha256(more + repr(model.arguments).encode())
+    for weight in model.state_dict().values():
+        found.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
