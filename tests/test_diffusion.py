@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tinyddpm.diffusion import (
+    WEIGHTS,
     diffusion_loss,
     eps_from_x_0,
     loss_weight,
@@ -190,7 +191,7 @@ def test_the_dtype_of_the_images_is_kept(dtype):
     for f in (eps_from_x_0, x_0_from_eps, v_from, x_0_from_v):
         assert f(x_0, eps, 7, COSINE).dtype == dtype
     assert q_posterior(x_0, eps, 7, 3, COSINE)[0].dtype == dtype
-    for weights in ("none", "min-snr"):
+    for weights in WEIGHTS:
         t = torch.tensor([1, 2, 50])
         assert diffusion_loss(zeros_model, x_0, t, eps, COSINE, weights=weights).dtype == dtype
 
@@ -247,7 +248,7 @@ def test_a_model_that_knows_the_target_pays_nothing():
         assert diffusion_loss(lambda x_t, t, out=target: out, x_0, t, eps, COSINE, predicts=predicts) == 0
 
 
-@pytest.mark.parametrize("weights", ["none", "min-snr"])
+@pytest.mark.parametrize("weights", WEIGHTS)
 def test_a_batch_twice_as_large_costs_the_same(weights):
     # trap 26
     x_0, eps = images()
@@ -257,7 +258,7 @@ def test_a_batch_twice_as_large_costs_the_same(weights):
     assert_close(diffusion_loss(zeros_model, *twice, COSINE, weights=weights), once)
 
 
-@pytest.mark.parametrize("weights", ["none", "min-snr"])
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("predicts", PREDICTIONS)
 def test_the_loss_of_a_batch_is_the_mean_of_its_images(weights, predicts):
     # trap 26: weights multiply the loss of an image before the mean
@@ -271,18 +272,18 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_images(weights, predicts):
 
 
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE, Schedule.named("cosine", 1000)])
-def test_min_snr_weighs_the_error_in_x_0_alike_for_all_predictions(schedule):
+@pytest.mark.parametrize(("weights", "low"), [("min-snr", 0), ("clamped-snr", 1)])
+def test_weights_weigh_the_error_in_x_0_alike_for_all_predictions(schedule, weights, low):
     # trap 27: an error in x_0 counts SNR times in eps and SNR + 1 times in v
     t = torch.arange(1, schedule.T + 1)
     x_0 = torch.zeros(schedule.T, 1, 1, 1, dtype=torch.float64)
     abar = schedule.alpha_bar[1:]
     snr = abar / (1 - abar)
     for predicts, own in (("x_0", torch.ones_like(snr)), ("eps", snr), ("v", snr + 1)):
-        weight = loss_weight(t, x_0, schedule, predicts, "min-snr")
-        assert_close(weight * own, snr.clamp(max=5), rtol=1e-9, atol=0)
-    assert_close(
-        loss_weight(t, x_0, schedule, "x_0", "min-snr", gamma=2.0), snr.clamp(max=2), rtol=1e-9, atol=0
-    )
+        weight = loss_weight(t, x_0, schedule, predicts, weights)
+        assert_close(weight * own, snr.clamp(low, 5), rtol=1e-9, atol=0)
+    weight = loss_weight(t, x_0, schedule, "x_0", weights, gamma=2.0)
+    assert_close(weight, snr.clamp(low, 2), rtol=1e-9, atol=0)
 
 
 def test_min_snr_costs_the_same_error_in_x_0_the_same_whatever_is_predicted():
@@ -306,10 +307,11 @@ def test_no_weights_are_ones():
     assert torch.equal(weight, torch.ones(2))
 
 
+@pytest.mark.parametrize("weights", WEIGHTS)
 @pytest.mark.parametrize("predicts", PREDICTIONS)
-def test_min_snr_is_finite_in_float32_at_both_ends(predicts):
+def test_weights_are_finite_in_float32_at_both_ends(predicts, weights):
     t = torch.tensor([1, 2, 999, 1000])
-    weight = loss_weight(t, torch.zeros(4, 1, 1, 1), Schedule.named("cosine", 1000), predicts, "min-snr")
+    weight = loss_weight(t, torch.zeros(4, 1, 1, 1), Schedule.named("cosine", 1000), predicts, weights)
     assert weight.dtype == torch.float32 and weight.isfinite().all() and (weight > 0).all()
 
 

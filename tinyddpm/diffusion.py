@@ -20,7 +20,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0_hat
 
 PREDICTS = ("eps", "x_0", "v")
 LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
-WEIGHTS = ("none", "min-snr")
+WEIGHTS = ("none", "min-snr", "clamped-snr")
 
 
 def q_step(x: Images, t: Times, eps: Images, schedule: Schedule) -> Images:
@@ -115,7 +115,8 @@ def diffusion_loss(
     with eps, x_0 or v as the target.
 
     "l1" learns the median where "mse" learns the mean, and samplers want the mean. "min-snr" weighs
-    the error in x_0 by min(SNR, 5) whatever is predicted (Hang et al. 2023, section 3.4).
+    the error in x_0 by min(SNR, 5) whatever is predicted (Hang et al. 2023, section 3.4), "clamped-snr"
+    by the SNR held in [1, 5], so that high noise keeps its weight (below 1: Salimans & Ho 2022, section 4).
 
     Raises ValueError for images outside [-1, 1] and for names that do not exist.
     """
@@ -135,17 +136,16 @@ def diffusion_loss(
 def loss_weight(
     t: Int[Tensor, " b"], x_0: Images, schedule: Schedule, predicts: str, weights: str, gamma: float = 5.0
 ) -> Float[Tensor, " b"]:
-    """w(t), one an image: 1, or min(SNR, gamma) / r(t) with r the weight that the prediction has in
-    x_0 already: 1 for x_0, SNR for eps, SNR + 1 for v (Hang et al. 2023, section 3.4)."""
+    """w(t), one an image: 1, or the SNR held in [0 or 1, gamma], divided by the weight that the prediction
+    has in x_0 already: 1 for x_0, SNR for eps, SNR + 1 for v (Hang et al. 2023, section 3.4)."""
     if weights not in WEIGHTS:
         raise ValueError(f"there are no weights {weights!r}: choose one of {', '.join(WEIGHTS)}")
     if weights == "none":
         return torch.ones(len(x_0), device=x_0.device)
-    alpha_bar = schedule.alpha_bar
-    snr_over_one_plus_snr, one_over_one_plus_snr = alpha_bar, 1 - alpha_bar
-    min_snr = torch.minimum(snr_over_one_plus_snr, gamma * one_over_one_plus_snr)  # / (1 + SNR)
-    own = {"eps": snr_over_one_plus_snr, "x_0": one_over_one_plus_snr, "v": torch.ones_like(alpha_bar)}
-    return schedule.at(min_snr / own[predicts], t, x_0).flatten()
+    snr, one = schedule.alpha_bar, 1 - schedule.alpha_bar  # both divided by 1 + SNR: finite at t = 0 and T
+    wanted = torch.minimum(snr if weights == "min-snr" else torch.maximum(snr, one), gamma * one)
+    own = {"eps": snr, "x_0": one, "v": snr + one}
+    return schedule.at(wanted / own[predicts], t, x_0).flatten()
 
 
 def check_predicts(predicts: str) -> None:
