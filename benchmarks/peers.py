@@ -1,6 +1,6 @@
 """The recipe `tiny` beside what the Hugging Face diffusion course trains: as many minutes of one core each.
 
-    python benchmarks/peers.py run [NAME ...] [--minutes 1 3 10] [--workers 1]
+    python benchmarks/peers.py run [NAME ...] [--minutes 1 3 10] [--seeds 0] [--workers 1]
     python benchmarks/peers.py table     # prints the table, draws benchmarks/peers.png
 
 Data, classifier, sampler (DDPM, 50 steps, x_0 clipped), scale 1 and seeds are the same for all. A minute
@@ -16,9 +16,11 @@ which would take an hour here; `tiny` was chosen by figures on the same test set
 import argparse
 import json
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
+from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,17 +72,19 @@ def core_minutes() -> float:
     return sum(os.times()[:4]) / 60
 
 
-def train_ours(recipe: str, precision: str, minutes: float) -> tuple:
+def train_ours(recipe: str, precision: str, minutes: float, seed: int) -> tuple:
     started = core_minutes()
     tinyddpm.train.Clock.elapsed = lambda clock: core_minutes() - started
     with tempfile.TemporaryDirectory() as out:
-        ddpm = tinyddpm.train.train(recipe, out, minutes=minutes, device="cpu", precision=precision)
+        ddpm = tinyddpm.train.train(
+            recipe, out, minutes=minutes, seed=seed, device="cpu", precision=precision
+        )
     return ddpm, ddpm.notes["steps"] * ddpm.notes["batch_size"]
 
 
-def train_course(minutes: float) -> tuple:
+def train_course(minutes: float, seed: int) -> tuple:
     started, seen = core_minutes(), 0
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     (x, y), schedule, net = mnist().tensors(), Schedule.named("cosine", 1000), CourseNet()
     x = crop_to(x)
     optimizer = torch.optim.Adam(net.parameters(), 1e-3)
@@ -110,10 +114,12 @@ def sampled(model, y: torch.Tensor, seeds: torch.Tensor, steps: int = 50) -> tor
     return pad_to(last(walk).x_t)
 
 
-def one(name: str, minutes: float, n: int, out: Path) -> None:
+def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
     torch.set_num_threads(1)
     started = core_minutes()
-    model, seen = train_course(minutes) if PEERS[name] is None else train_ours(*PEERS[name], minutes)
+    model, seen = (
+        train_course(minutes, seed) if PEERS[name] is None else train_ours(*PEERS[name], minutes, seed)
+    )
     spent = core_minutes() - started
     y = torch.arange(n) % 10
     parts = list(zip(y.split(100), torch.arange(n).split(100)))
@@ -125,54 +131,72 @@ def one(name: str, minutes: float, n: int, out: Path) -> None:
     record = {
         "name": name,
         "minutes": minutes,
+        "seed": seed,
         "images": seen,
         "core minutes": spent,
         "images/s": seen / spent / 60,
         "sampling ms": milliseconds,
         "n": n,
         "accuracy": accuracy,
-        "standard error": (accuracy * (1 - accuracy) / n) ** 0.5,
         "distance": frechet_digit_distance(features(classifier, x), features(classifier, real[:1000])),
     }
-    write_whole(out / f"{file_name(name, minutes, n)}.json", json.dumps(record, indent=1).encode())
+    write_whole(out / f"{file_name(name, minutes, n, seed)}.json", json.dumps(record, indent=1).encode())
     print(record, flush=True)
 
 
-def file_name(name: str, minutes: float, n: int) -> str:
-    return f"{name.replace('/', '-').replace(' ', '_').replace(':', '')}-{minutes:g}-{n}"
+def file_name(name: str, minutes: float, n: int, seed: int) -> str:
+    return f"{name.replace('/', '-').replace(' ', '_').replace(':', '')}-{minutes:g}-{n}-{seed}"
 
 
-def run(names: list[str], minutes: list[float], n: int, workers: int, out: Path) -> bool:
+def run(names: list[str], minutes: list[float], n: int, seeds: list[int], workers: int, out: Path) -> bool:
     """Each peer for each number of minutes, in a process of its own. Returns whether all went well."""
 
-    def process(job: tuple[str, float]) -> bool:
-        name, length = job
-        log_path = out / f"{file_name(name, length, n)}.log"
+    def process(job: tuple[str, float, int]) -> bool:
+        name, length, seed = job
+        log_path = out / f"{file_name(name, length, n, seed)}.log"
         with open(log_path, "w") as log:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             command = [sys.executable, __file__, "one", name, "--minutes", str(length), "--n", str(n)]
-            command += ["--out", str(out)]
+            command += ["--seeds", str(seed), "--out", str(out)]
             ok = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode == 0
-        print(f"{'done' if ok else f'FAILED, see {log_path}'}: {name}, {length:g} minutes", flush=True)
+        print(
+            f"{'done' if ok else f'FAILED, see {log_path}'}: {name}, {length:g} minutes, seed {seed}",
+            flush=True,
+        )
         return ok
 
-    jobs = [(name, length) for length in minutes for name in names]
+    jobs = [(name, length, seed) for seed in seeds for length in minutes for name in names]
     with ThreadPoolExecutor(workers) as pool:
-        todo = [job for job in jobs if not (out / f"{file_name(*job, n)}.json").exists()]
+        todo = [job for job in jobs if not (out / f"{file_name(job[0], job[1], n, job[2])}.json").exists()]
         return all(pool.map(process, todo))
+
+
+def pooled(records: list[dict]) -> dict:
+    """The mean over seeds. The error is that of a share of all samples, or, where it is larger, that of the
+    mean of the seeds."""
+    keys = ("core minutes", "images/s", "accuracy", "distance", "sampling ms")
+    mean = {key: statistics.mean(record[key] for record in records) for key in keys}
+    n, seeds = records[0]["n"], len(records)
+    error = (mean["accuracy"] * (1 - mean["accuracy"]) / (n * seeds)) ** 0.5
+    if seeds > 1:
+        error = max(error, statistics.stdev(record["accuracy"] for record in records) / seeds**0.5)
+    return {"name": records[0]["name"], "n": n, "seeds": seeds, "error": error, **mean}
 
 
 def table(out: Path) -> None:
     from matplotlib.figure import Figure
 
-    records = [json.loads(path.read_text()) for path in out.glob("*.json")]
-    records.sort(key=lambda record: (list(PEERS).index(record["name"]), record["minutes"]))
-    print("| trained | minutes of one core | images/s | n | read as asked | distance | ms an image |")
-    print("|---|---|---|---|---|---|---|")
+    runs = defaultdict(list)
+    for path in out.glob("*.json"):
+        record = json.loads(path.read_text())
+        runs[list(PEERS).index(record["name"]), record["minutes"], record["n"]].append(record)
+    records = [pooled(runs[key]) for key in sorted(runs)]
+    print("| trained | minutes of one core | seeds | images/s | n | read as asked | distance | ms an image |")
+    print("|---|---|---|---|---|---|---|---|")
     for r in records:
-        read = f"{r['accuracy']:.1%} ± {r['standard error']:.1%}"
-        row = [r["name"], f"{r['core minutes']:.1f}", f"{r['images/s']:.0f}", f"{r['n']}", read]
-        print("| " + " | ".join([*row, f"{r['distance']:.2f}", f"{r['sampling ms']:.0f}"]) + " |")
+        read = f"{r['accuracy']:.1%} ± {r['error']:.1%}"
+        row = [r["name"], f"{r['core minutes']:.1f}", r["seeds"], f"{r['images/s']:.0f}", r["n"], read]
+        print("| " + " | ".join([*map(str, row), f"{r['distance']:.2f}", f"{r['sampling ms']:.0f}"]) + " |")
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2), ("accuracy", "distance")):
         for name in PEERS:
@@ -192,6 +216,7 @@ def main() -> None:
     parser.add_argument("names", nargs="*", default=[], help=f"among {', '.join(PEERS)}")
     parser.add_argument("--minutes", type=float, nargs="+", default=[1.0, 3.0, 10.0])
     parser.add_argument("--n", type=int, default=500)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/peers"))
     args = parser.parse_args()
@@ -199,9 +224,10 @@ def main() -> None:
     if unknown := set(args.names) - set(PEERS):
         raise SystemExit(f"there is no peer {sorted(unknown)}: choose among {list(PEERS)}")
     if args.command == "one":
-        one(args.names[0], args.minutes[0], args.n, args.out)
+        one(args.names[0], args.minutes[0], args.n, args.seeds[0], args.out)
     elif args.command == "run":
-        sys.exit(not run(args.names or list(PEERS), args.minutes, args.n, args.workers, args.out))
+        names = args.names or list(PEERS)
+        sys.exit(not run(names, args.minutes, args.n, args.seeds, args.workers, args.out))
     else:
         table(args.out)
 

@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
+from tinyddpm.classifier import load_classifier
 from tinyddpm.cli import main
 from tinyddpm.data import Digits, mnist
 from tinyddpm.draw import Draw
-from tinyddpm.evaluate import evaluate
+from tinyddpm.evaluate import Real, evaluate, samples
 from tinyddpm.report import page
 
 DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
@@ -54,11 +55,21 @@ def test_a_report_holds_every_figure_with_its_floor_and_every_picture(small, tmp
 
 def test_the_samples_are_those_of_their_seeds_and_labels(small, tmp_path):
     draw = Draw(n=130, steps=2, scale=2.0, sampler="ddim", seed=7)
-    x = draw.images(small, tmp_path)
-    assert draw.labels(small)[:4].tolist() == [7, 8, 9, 0]
-    alone = small.sample(y=[9], steps=2, scale=2.0, seeds=[9])
+    y = draw.labels(torch.arange(10, 0, -1))
+    assert y[:5].tolist() == [3, 2, 1, 10, 9]  # seed 7 draws label 7 of the pool, seed 10 label 0
+    x = draw.images(small, y % 10, tmp_path)
+    alone = small.sample(y=[1], steps=2, scale=2.0, seeds=[9])
     assert (x[2] - alone[0]).abs().max() <= 1.01 / 127.5
     assert len(x) == 130 and x.unique().numel() <= 256
+
+
+def test_the_samples_have_the_labels_of_the_floors_digits(small, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Draw, "images", lambda self, ddpm, y, folder: asked.append(y) or torch.zeros(130))
+    data = Real(load_classifier(), 130)
+    assert torch.equal(samples(small, DRAW, data, tmp_path)[1], data.y_real)
+    samples(small, replace(DRAW, seed=601), data, tmp_path)
+    assert torch.equal(asked[1][:128], data.y_real[1:129])
 
 
 def test_an_interrupted_evaluation_goes_on_where_it_was(small, tmp_path, monkeypatch):

@@ -18,7 +18,7 @@ BATCH = 200  # images sampled at once, and kept at once
 
 @dataclass(frozen=True)
 class Draw:
-    """Which samples: the same number of each digit, seeds from `seed` on."""
+    """Which samples: n of them, with seeds from `seed` on."""
 
     n: int
     steps: int
@@ -26,27 +26,34 @@ class Draw:
     sampler: str
     seed: int
 
-    def labels(self, ddpm: DDPM) -> Tensor | None:
-        classes = ddpm.model.num_classes
-        return None if classes is None else torch.arange(self.seed, self.seed + self.n) % classes
+    @property
+    def seeds(self) -> Tensor:
+        return torch.arange(self.seed, self.seed + self.n)
 
-    def images(self, ddpm: DDPM, folder: Path) -> Tensor:
+    def labels(self, pool: Tensor) -> Tensor:
+        """Seed k draws label k of the pool, which repeats: so the labels have the pool's proportions."""
+        return pool[self.seeds % len(pool)]
+
+    def images(self, ddpm: DDPM, y: Tensor | None, folder: Path) -> Tensor:
         """(n, 1, 32, 32), rounded to 256 grey values as real digits are. Each batch is kept in the folder
         as soon as it is there, and is not drawn again."""
         kept = writable_folder(folder / fingerprint(ddpm) / f"{self.sampler}-{self.steps}-{self.scale!r}")
-        batches = torch.arange(self.seed, self.seed + self.n).split(BATCH)
         x = []
-        for seeds in tqdm(batches, f"{self.steps} steps, scale {self.scale:g}", disable=None):
+        for chosen in tqdm(
+            torch.arange(self.n).split(BATCH), f"{self.steps} steps, scale {self.scale:g}", disable=None
+        ):
+            seeds = self.seeds[chosen]
             path = kept / f"{seeds[0]}-{seeds[-1]}.npy"
             if not path.exists():
                 content = io.BytesIO()
-                np.save(content, to_uint8(self.batch(ddpm, seeds)).numpy())
+                labels = None if y is None else y[chosen]
+                np.save(content, to_uint8(self.batch(ddpm, labels, seeds)).numpy())
                 write_whole(path, content.getvalue())
             x.append(from_uint8(torch.from_numpy(np.load(path))))
         return torch.cat(x)
 
-    def batch(self, ddpm: DDPM, seeds: Tensor) -> Tensor:
-        y, n = (None, len(seeds)) if (classes := ddpm.model.num_classes) is None else (seeds % classes, None)
+    def batch(self, ddpm: DDPM, y: Tensor | None, seeds: Tensor) -> Tensor:
+        n = len(seeds) if y is None else None
         images = ddpm.sample(y, n, self.steps, self.sampler, self.scale, seeds.tolist())
         if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
             raise ValueError(

@@ -45,9 +45,9 @@ def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> di
     check(ddpm, draw.n, draw.seed, classifier.head.in_features)
     out = writable_folder(out)
     of = {"weights": fingerprint(ddpm), "classifier": digest(classifier), "draw": asdict(draw)}
-    kept = Kept(out / "report.json", of)
+    kept = Kept(out / "report.json", of | {"labels": "those of real digits"})
     data = Real(classifier, draw.n)
-    x, y = draw.images(ddpm, out / "samples"), draw.labels(ddpm)
+    x, y = samples(ddpm, draw, data, out)
     probabilities = classify(classifier, x)
     save_pictures(out, x, y, probabilities, data.train)
     figures = figures_of(classifier, x, y, data)
@@ -84,15 +84,26 @@ def check(ddpm: DDPM, n: int, seed: int, features: int) -> None:
 
 
 class Real:
-    """Real digits: n of the training set for the floor, n of the test set to compare with, and all."""
+    """Real digits: n of the training set for the floor, n of the test set to compare with, and all.
+
+    Samples are asked for with the labels of the floor's digits: digits of MNIST are not equally frequent,
+    and as many of each would be 0.01 further from the test set than real digits are.
+    """
 
     def __init__(self, classifier: DigitClassifier, n: int):
         (self.train, y_train), (self.test, self.y_test) = mnist().tensors(), mnist(train=False).tensors()
         order = Generator().manual_seed(0)
-        chosen = torch.randperm(len(self.train), generator=order)[:n]
-        self.real, self.y_real = self.train[chosen], y_train[chosen]
+        chosen = torch.randperm(len(self.train), generator=order)
+        self.labels = y_train[chosen]
+        self.real, self.y_real = self.train[chosen[:n]], self.labels[:n]
         self.order = torch.randperm(len(self.test), generator=order)
         self.features = features(classifier, self.test[self.order])  # any first part of it is a fair sample
+
+
+def samples(ddpm: DDPM, draw: Draw, data: Real, out: Path) -> tuple[Tensor, Tensor | None]:
+    """Images and what was asked for: None of a model without labels."""
+    y = None if ddpm.model.num_classes is None else draw.labels(data.labels)
+    return draw.images(ddpm, y, out / "samples"), y
 
 
 Figures = dict[str, Callable[[], object]]
@@ -152,5 +163,5 @@ def sweep(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, kept:
 
 def point(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, out: Path) -> dict[str, float]:
     """What a plot shows of one setting."""
-    figures = figures_of(classifier, draw.images(ddpm, out / "samples"), draw.labels(ddpm), data)
+    figures = figures_of(classifier, *samples(ddpm, draw, data, out), data)
     return {name: figures[name]() for name in ("label_accuracy", "frechet_digit_distance") if name in figures}
