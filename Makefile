@@ -1,8 +1,8 @@
-# make gifs | make test: each sets up everything it needs first.
+# make gifs | make lab | make test: each sets up everything it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup gifs test lint clean
+.PHONY: setup gifs lab test lint clean
 
 setup: .venv/stamp
 
@@ -17,9 +17,12 @@ setup: .venv/stamp
 gifs: setup
 	$(BIN)/tinyddpm gif --out gifs
 
+lab: setup
+	cd chapters && ../$(BIN)/jupyter lab
+
 test: setup
 	$(BIN)/python -m pytest tests
-	@if ls chapters/*.ipynb >/dev/null 2>&1; then $(BIN)/python -m pytest --nbval chapters; fi
+	$(BIN)/python -m pytest --nbval chapters
 
 lint: setup
 	$(BIN)/ruff check .

@@ -175,6 +175,12 @@ def test_a_file_that_contradicts_itself_is_refused(small, tmp_path, change, mess
 def test_unknown_names_are_answered_with_those_there_are():
     with pytest.raises(ValueError, match="no weights 'huge': choose one of mnist-tiny"):
         load_pretrained("huge")
+
+
+def test_missing_weights_say_what_to_do(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyddpm.pipeline.asset", lambda name: tmp_path)
+    with pytest.raises(ValueError, match="holds none, install tinyddpm again"):
+        load_pretrained()
     with pytest.raises(ValueError, match="no device 'tpu' here: choose one of cpu"):
         find_device("tpu")
     with pytest.raises(ValueError, match="predicts one of eps, x_0, v"):

@@ -196,5 +196,8 @@ def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu"
     folder = asset("weights")
     names = sorted(path.stem for path in folder.glob("mnist-*.safetensors"))
     if name not in names:
-        raise ValueError(f"there are no weights {name!r}: choose one of {', '.join(names)}")
+        there = (
+            f"choose one of {', '.join(names)}" if names else f"{folder} holds none, install tinyddpm again"
+        )
+        raise ValueError(f"there are no weights {name!r}: {there}")
     return DDPM.load(folder / f"{name}.safetensors", device)
