@@ -1,0 +1,50 @@
+"""Makes the notebooks from their sources: python chapters/build_chapters.py [01 02 ...]
+
+The sources are chapters/source/*.py, in jupytext's percent format. Each notebook is executed from a new
+kernel, in order, and saved with its outputs.
+"""
+
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+
+HERE = Path(__file__).parent
+
+
+def notebook_of(source: Path) -> nbformat.NotebookNode:
+    """The notebook that a source stands for, without outputs."""
+    notebook = jupytext.read(source, fmt="py:percent")
+    for number, cell in enumerate(notebook.cells):
+        cell.id = f"{source.stem[:2]}-{number:02d}"
+        cell.metadata = {"tags": tags} if (tags := cell.metadata.get("tags")) else {}
+    notebook.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+    }
+    return notebook
+
+
+def build(source: Path) -> Path:
+    from nbclient import NotebookClient
+
+    notebook = notebook_of(source)
+    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(HERE)}}).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # when each cell ran is nobody's business
+    notebook.metadata["language_info"] = {"name": "python"}
+    path = HERE / f"{source.stem}.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def main() -> None:
+    for source in sorted((HERE / "source").glob("*.py")):
+        if not sys.argv[1:] or source.stem[:2] in sys.argv[1:]:
+            path = build(source)
+            print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

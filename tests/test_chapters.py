@@ -1,0 +1,227 @@
+"""The chapters as files: in step with their sources, executed, small; every equation is executed and every
+exercise can be solved, is not solved by its stub, and names each known mistake."""
+
+import json
+import re
+from pathlib import Path
+
+import matplotlib
+import pytest
+import torch
+from build_chapters import notebook_of
+from course import check
+from course.exercises import NOT_ATTEMPTED, OK, Exercise, find, verdict
+from course.proofs import holds, same
+
+ROOT = Path(__file__).parent.parent / "chapters"
+SOURCES = sorted((ROOT / "source").glob("*.py"))
+matplotlib.use("agg")
+
+
+def code(notebook):
+    return [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+
+
+def text(cell):
+    return cell["source"] if isinstance(cell["source"], str) else "".join(cell["source"])
+
+
+def words(notebook):
+    return "\n".join(text(cell) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+
+
+def load(source):
+    return json.loads((ROOT / f"{source.stem}.ipynb").read_text())
+
+
+def held(program):
+    return set(re.findall(r'\bholds\(\s*"([\w.]+)"', program))
+
+
+def exercises_of(notebook):
+    return {
+        name: cell for cell in code(notebook) for name in re.findall(r'^check\("(\w+)"', text(cell), re.M)
+    }
+
+
+NOTEBOOKS = {source.stem: load(source) for source in SOURCES}
+EXERCISES = [(stem, name) for stem, notebook in NOTEBOOKS.items() for name in exercises_of(notebook)]
+chapters = pytest.mark.parametrize("stem", NOTEBOOKS)
+exercises = pytest.mark.parametrize(("stem", "name"), EXERCISES, ids=[name for _, name in EXERCISES])
+
+
+@chapters
+def test_a_notebook_is_what_its_source_says(stem):
+    wanted = notebook_of(ROOT / "source" / f"{stem}.py").cells
+    found = NOTEBOOKS[stem]["cells"]
+    assert [(c["cell_type"], c["id"], text(c), c["metadata"]) for c in found] == [
+        (c.cell_type, c.id, c.source, dict(c.metadata)) for c in wanted
+    ], f"run python chapters/build_chapters.py {stem[:2]}"
+
+
+@chapters
+def test_a_notebook_was_executed_from_the_top_and_without_errors(stem):
+    cells = code(NOTEBOOKS[stem])
+    assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
+    outputs = [output for cell in cells for output in cell["outputs"]]
+    assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    plain = json.dumps(outputs)
+    assert not re.search(r"/(home|tmp|work|root|Users)/", plain)
+
+
+@chapters
+def test_a_notebook_is_small(stem):
+    limit = 1_000_000 if stem.startswith("08") else 300_000
+    assert (ROOT / f"{stem}.ipynb").stat().st_size <= limit
+
+
+@chapters
+def test_nearly_all_outputs_are_compared(stem):
+    cells = code(NOTEBOOKS[stem])
+    loose = [
+        cell
+        for cell in cells
+        if {"nbval-ignore-output", "nbval-skip"} & set(cell["metadata"].get("tags", []))
+        or re.search(r"NBVAL_(IGNORE_OUTPUT|SKIP)", text(cell))
+    ]
+    assert len(loose) <= 0.1 * len(cells)
+
+
+@chapters
+def test_no_cell_does_what_cannot_be_compared(stem):
+    for cell in code(NOTEBOOKS[stem]):
+        assert not text(cell).rstrip().endswith(";")
+        assert not re.search(r"clear_output|tqdm|urlopen|download=True|%time|!pip", text(cell))
+
+
+@chapters
+def test_every_equation_is_executed_in_the_next_code_cell(stem):
+    cells, tags = NOTEBOOKS[stem]["cells"], []
+    for cell, following in zip(cells, [*cells[1:], None]):
+        if cell["cell_type"] != "markdown":
+            continue
+        for tag in (found := re.findall(r"\\tag\{([\w.]+)\}", text(cell))):
+            assert following is not None and following["cell_type"] == "code", f"({tag}) is not executed"
+            assert tag in held(text(following)), f"({tag}) is not executed in the next code cell"
+        tags += found
+    assert tags == sorted(tags, key=lambda tag: int(tag.split(".")[1])) and len(tags) == len(set(tags))
+    assert len(tags) >= 2 and all(tag.split(".")[0] == str(int(stem[:2])) for tag in tags)
+    assert held("\n".join(map(text, code(NOTEBOOKS[stem])))) == set(tags)
+
+
+@chapters
+def test_a_chapter_has_its_parts(stem):
+    prose, cells = words(NOTEBOOKS[stem]), code(NOTEBOOKS[stem])
+    goals = re.search(r"\*\*After this chapter you can\*\*\n\n((?:\* .*\n(?:  .*\n)*)+)", prose)
+    assert goals and len(re.findall(r"^\* ", goals[1], re.M)) == 3
+    assert "*You need:*" in prose and "minutes" in prose and "**Next:**" in prose
+    assert 2 <= len(exercises_of(NOTEBOOKS[stem])) <= 4
+    assert any("same(" in text(cell) for cell in cells) and any("guess(" in text(cell) for cell in cells)
+
+
+@chapters
+def test_the_table_of_symbols_names_variables_that_are_there(stem):
+    program = "\n".join(map(text, code(NOTEBOOKS[stem])))
+    rows = re.findall(r"^\| .*?\$.*?\$.*? \| (.*?) \|", words(NOTEBOOKS[stem]).split("## Symbols")[1], re.M)
+    assert len(rows) >= 3
+    for name in re.findall(r"`([^`]+)`", " ".join(rows)):
+        assert name in program, f"{name} is in the table and in no cell"
+
+
+@exercises
+def test_an_empty_stub_is_not_attempted_and_breaks_nothing(stem, name):
+    outputs = exercises_of(NOTEBOOKS[stem])[name]["outputs"]
+    assert f"{name}: {NOT_ATTEMPTED}\n" in "".join("".join(o.get("text", "")) for o in outputs)
+    assert name.startswith(stem[:2])
+
+
+@exercises
+def test_a_solution_is_ok(stem, name, capsys):
+    """Run in place of the stub, after the cells that are tagged as its setup."""
+    notebook, names = NOTEBOOKS[stem], {}
+    (solution,) = re.findall(
+        rf"<details><summary>Solution {name}</summary>\n\n```python\n(.*?)```\n.*?</details>",
+        words(notebook),
+        re.S,
+    )
+    stub = text(exercises_of(notebook)[name])
+    assert stub != solution
+    for cell in code(notebook):
+        if "setup" in cell["metadata"].get("tags", []):
+            exec(text(cell), names)
+    call = re.search(rf'^check\("{name}".*', stub, re.M)[0]
+    capsys.readouterr()
+    exec(f"{solution}\n{call}", names)
+    assert capsys.readouterr().out == f"{name}: {OK}\n"
+
+
+@exercises
+def test_each_known_mistake_gets_its_own_diagnosis(stem, name):
+    exercise = find(name)
+    assert exercise.misconceptions
+    for says, wrong in exercise.misconceptions.items():
+        assert verdict(exercise, wrong) == says
+        assert says not in (OK, NOT_ATTEMPTED)
+
+
+@exercises
+def test_no_answer_raises(stem, name):
+    def stops(*arguments):
+        raise RuntimeError("on purpose")
+
+    def returns_text(*arguments):
+        return "seven"
+
+    def returns_another_shape(*arguments):
+        return torch.zeros(3, 1, 4)
+
+    for answer in (
+        stops,
+        returns_text,
+        returns_another_shape,
+        "seven",
+        -12345.678,
+        torch.full((3, 5), torch.nan),
+    ):
+        said = verdict(find(name), answer)
+        assert said not in (OK, NOT_ATTEMPTED) and "\n" not in said
+    assert verdict(find(name), None) == NOT_ATTEMPTED
+    if find(name).arguments is not None:
+        assert verdict(find(name), lambda *arguments: None) == NOT_ATTEMPTED
+
+
+def test_what_is_not_right_is_named():
+    exercise = Exercise(lambda x: 2 * x, lambda: [(torch.ones(2, 3),)], {"that is half": lambda x: x})
+    assert verdict(exercise, lambda x: x + x) == OK
+    assert verdict(exercise, lambda x: x) == "that is half"
+    assert "(2, 3)" in verdict(exercise, lambda x: x[0]) and "(3,)" in verdict(exercise, lambda x: x[0])
+    assert "up to 1" in verdict(exercise, lambda x: 3 * x)
+    assert "TypeError" in verdict(exercise, lambda: 0)
+    assert verdict(exercise, lambda x: x * torch.nan) != OK
+
+
+def test_check_prints_and_returns_nothing(capsys):
+    assert check("01b", lambda beta, t: 1 - t * beta) is None
+    assert capsys.readouterr().out.startswith("01b: factors multiply")
+
+
+def test_an_equation_that_does_not_hold_stops(capsys):
+    holds("9.9", [1.0, 2.0], torch.tensor([1.0, 2.0]))
+    assert capsys.readouterr().out == "(9.9) holds to within 1e-06\n"
+    with pytest.raises(AssertionError, match="differ by up to 0.5"):
+        holds("9.9", 1.0, 1.5)
+    with pytest.raises(AssertionError):
+        holds("9.9", torch.nan, torch.nan)
+    with pytest.raises(AssertionError, match="shapes"):
+        holds("9.9", torch.zeros(2), torch.zeros(3))
+
+
+def test_same_compares_values_and_gives_networks_the_same_weights(capsys):
+    same(torch.nn.Linear(2, 3), torch.nn.Linear(2, 3), torch.ones(4, 2))
+    assert "(4, 3)" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="differ by up to 1"):
+        same(lambda x: x + 1, torch.abs, torch.ones(2))
+    with pytest.raises(AssertionError, match="shape"):
+        same(lambda x: x[:1], torch.abs, torch.ones(2))
+    with pytest.raises(AssertionError, match="weights"):
+        same(torch.nn.Linear(2, 2), torch.nn.Linear(2, 3), torch.ones(4, 2))
