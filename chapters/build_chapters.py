@@ -1,9 +1,11 @@
 """Makes the notebooks from their sources: python chapters/build_chapters.py [01 02 ...]
 
 The sources are chapters/source/*.py, in jupytext's percent format. Each notebook is executed from a new
-kernel, in order, and saved with its outputs.
+kernel, in order, and saved with its outputs; its pictures with 64 colours, which noise needs to stay small.
 """
 
+import base64
+import io
 import sys
 from pathlib import Path
 
@@ -33,10 +35,23 @@ def build(source: Path) -> Path:
     NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(HERE)}}).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran is nobody's business
+        for output in cell.get("outputs", []):
+            if png := output.get("data", {}).get("image/png"):
+                output["data"]["image/png"] = smaller(png)
     notebook.metadata["language_info"] = {"name": "python"}
     path = HERE / f"{source.stem}.ipynb"
     nbformat.write(notebook, path)
     return path
+
+
+def smaller(png: str) -> str:
+    """A picture in base64, with at most 64 colours where that makes it smaller."""
+    from PIL import Image
+
+    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    content = io.BytesIO()
+    picture.quantize(64, dither=Image.Dither.NONE).save(content, "png", optimize=True)
+    return min(png, base64.b64encode(content.getvalue()).decode(), key=len)
 
 
 def main() -> None:

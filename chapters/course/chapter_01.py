@@ -7,8 +7,8 @@ from .exercises import Exercise
 
 def batch():
     generator = torch.Generator().manual_seed(0)
-    x_0, eps = torch.randn(2, 3, 1, 4, 4, generator=generator)
-    yield x_0, torch.tensor([0, 2, 5]), eps, torch.tensor([1.0, 0.9, 0.7, 0.5, 0.2, 0.01])
+    x_0, eps = torch.randn(2, 4, 1, 4, 4, generator=generator)
+    yield x_0, torch.tensor([0, 2, 5, 3]), eps, torch.tensor([1.0, 0.9, 0.7, 0.5, 0.2, 0.01])
 
 
 def q_sample(x_0, t, eps, alpha_bar):
@@ -24,6 +24,11 @@ def without_roots(x_0, t, eps, alpha_bar):
 def root_inside(x_0, t, eps, alpha_bar):
     root = alpha_bar[t].reshape(-1, 1, 1, 1).sqrt()
     return root * x_0 + (1 - root) * eps
+
+
+def by_column(x_0, t, eps, alpha_bar):
+    abar = alpha_bar[t]  # (4,), and the images happen to be 4 wide
+    return abar.sqrt() * x_0 + (1 - abar).sqrt() * eps
 
 
 def swapped(x_0, t, eps, alpha_bar):
@@ -47,6 +52,7 @@ EXERCISES = {
         {
             "abar and 1 - abar are variances: the factors are their square roots": (without_roots),
             "the noise's factor is sqrt(1 - abar), not 1 - sqrt(abar): the squares add up to 1": root_inside,
+            "each column of pixels got a time of its own: reshape alpha_bar[t] to (b, 1, 1, 1)": by_column,
             "the factors are swapped: at t = 0 the image must be clean": swapped,
             "alpha_bar is indexed by t itself: index 0 is the clean image": one_off,
         },
@@ -75,6 +81,11 @@ EXERCISES = {
             ),
             "nothing is repaired yet: look at the noise's kind and at its factor": (
                 lambda x, beta, g: (1 - beta) ** 0.5 * x + beta * torch.rand(x.shape, generator=g)
+            ),
+            "uniform noise around 0 has mean 0, but variance 1/12 and no tails: take torch.randn": (
+                lambda x, beta, g: (
+                    (1 - beta) ** 0.5 * x + beta**0.5 * (torch.rand(x.shape, generator=g) - 0.5)
+                )
             ),
             "the image must shrink by sqrt(1 - beta), or the variance grows for ever": (
                 lambda x, beta, g: x + beta**0.5 * torch.randn(x.shape, generator=g)
