@@ -46,6 +46,11 @@ def test_a_film_strip_shows_x_t_above_x_0_hat():
     assert strip[0, ::4, ::4].tolist() == [[0, 64, 128], [255, 191, 128]]
 
 
+def test_one_frame_is_a_gif(tmp_path):
+    save_gif([image_grid(torch.zeros(1, 1, 8, 8), columns=1)], tmp_path / "one.gif")
+    assert iio.imread(tmp_path / "one.gif", index=None).shape[-3:-1] == (8, 8)
+
+
 def test_a_gif_reads_back_as_it_was_written(tmp_path):
     torch.manual_seed(0)
     frames = [image_grid(torch.rand(4, 1, 8, 8) * 2 - 1, columns=2) for _ in range(5)]

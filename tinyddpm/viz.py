@@ -65,7 +65,8 @@ def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hol
         raise ValueError(f"a GIF needs at least one frame and all of one shape, got {sorted(shapes)}")
     if not (fps > 0 and hold > 0):
         raise ValueError(f"fps and hold must be above 0, got fps={fps} and hold={hold}")
-    duration = [1000 / fps] * (len(frames) - 1) + [1000 * hold]
+    times = [1000 / fps] * (len(frames) - 1) + [1000 * hold]
+    duration = times if len(times) > 1 else times[0]  # a list is refused for one frame
     iio.imwrite(path, [as_array(frame) for frame in frames], extension=".gif", duration=duration, loop=0)
 
 
