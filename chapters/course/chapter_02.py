@@ -85,6 +85,9 @@ EXERCISES = {
             "the ends are right and the middle is not: take roots first, the line, and then the square": (
                 lambda T: torch.linspace(START**2, END**2, T, dtype=torch.float64) ** 0.5
             ),
+            "you took the roots of a line: make a line of the roots of the two ends, and square it": (
+                lambda T: line(T) ** 0.5
+            ),
             "a square outside needs roots inside: linspace(start, end) ** 2 ends at 0.0004": (
                 lambda T: line(T) ** 2
             ),

@@ -422,6 +422,6 @@ narrow window in which the digit is decided on the way back.
 | $\bar\alpha_t$ | `schedule.alpha_bar` | (T + 1,) | (1.4) |
 | $t$ | `t` | (b,) or a number | 1..T; 0 is the clean image |
 
-**Next:** [02 · Noise schedules](02_noise_schedules.ipynb). We have said that the betas are ours to choose. Most of the published choices,
-copied into shorter chains, do not end in noise at all, and one number proves it.
+**Next:** [02 · Noise schedules](02_noise_schedules.ipynb). We have said that the betas are ours to choose. The usual ones, copied into a
+shorter chain, do not end in noise, and one number shows it.
 """

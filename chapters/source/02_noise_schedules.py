@@ -6,18 +6,18 @@ r"""
 
 * build the linear and the cosine schedule by hand, and say what each of them was made for;
 * read any schedule as one curve of log-SNR, on which all schedules can be compared;
-* test with one number whether a chain ends in noise, and say what its samples look like where it does not.
+* test whether a chain ends in noise by the amplitude left at $T$, and say what its samples look like where it does not.
 
-*You need:* chapter 01. *Reading:* 30 minutes. *Running:* under 20 seconds on a laptop, without a network. *You build and
+*You need:* chapter 01. *Reading:* 45 minutes. *Running:* under 20 seconds on a laptop, without a network. *You build and
 then import:* `linear_betas`, `cosine_betas`.
 
 ---
 
 Chapter 01 ended with a promise: whatever the images are, the chain forgets them and ends in pure noise, and so pure noise is
 where generation can start. Whether it is kept depends on the betas alone, and nobody sees it by looking: an image that keeps
-a fifth of its contrast under noise looks like noise. In this chapter we measure it. The outcome is uncomfortable for a good
-part of the published tutorials, whose chains stop too early, and it can be seen in what they generate. The same measurements
-lead to a better way of looking at schedules altogether, and to the cosine schedule, which is drawn from its end.
+a fifth of its contrast under noise looks like noise. In this chapter we measure it. It is easy to end up with a chain that
+stops too early without ever noticing, and it can be seen in what the chain generates. The same measurements lead to a better
+way of looking at schedules altogether, and to the cosine schedule, which is designed from its end.
 """
 
 # %% tags=["setup"]
@@ -115,7 +115,8 @@ for T in unscaled:
 
 # %% [markdown]
 r"""
-All five rows of the left column are settings of published teaching material. Only the last is the paper's.
+All of the shorter settings have been used, and it is easy to see how: the line is copied with both of its ends, $T$ is made
+smaller to save time, and the pictures along the way look as noisy as they should.
 
 Is a fifth of the amplitude much? Look at it. One strip below shows four different digits at the end of the unscaled chain of
 300 steps, the other four images of pure noise, both at a third of their contrast. Which is which?
@@ -143,9 +144,14 @@ $$b(x_T) = \sqrt{\bar\alpha_T}\; b(x_0) + \sqrt{1 - \bar\alpha_T}\; b(\varepsilo
 
 and $x_T$ is darker than pure noise. How surely can one be told from the other by this number? Take one $x_T$ and one image
 of pure noise. The probability that the first is the darker one is called the **AUC** (the area under a certain curve, which
-we do not need here): 1 if brightness always tells them apart, ½ if it is worth as much as a coin. If $b(x_0)$ is roughly
-normal, with mean $\mu_b$ and standard deviation $\sigma_b$ over the data set, then the difference of the two brightnesses is
-normal as well, and with $\Phi$ for the standard normal distribution function
+we do not need here): 1 if brightness always tells them apart, ½ if it is worth as much as a coin.
+
+Suppose that $b(x_0)$ is roughly normal, with mean $\mu_b$ and standard deviation $\sigma_b$ over the data set. Let $D$ be the
+brightness of the pure noise minus that of $x_T$. A difference of independent normal numbers is normal; its mean is the
+difference of the means, here $\sqrt{\bar\alpha_T}\,|\mu_b|$ since $\mu_b$ is negative, and its variance is the *sum* of the
+variances, that of $x_T$ from (2.3) and $1/n$ of the pure noise. $x_T$ is the darker one where $D > 0$. A normal number of mean
+$m$ and standard deviation $s$ is positive with the probability $\Phi(m/s)$, where $\Phi(z)$ is the probability that a
+standard normal number is below $z$. So
 
 $$\mathrm{AUC} = \Phi\left(\frac{\sqrt{\bar\alpha_T}\;|\mu_b|}{\sqrt{\bar\alpha_T\,\sigma_b^2 + (1-\bar\alpha_T)/n + 1/n}}\right) \tag{2.4}$$
 
@@ -164,13 +170,14 @@ def brightness(x):
 
 def auc(x_T, noise):
     """How often a brightness in x_T is below one in noise, over all pairs."""
+    # in the sorted noise, searchsorted gives each x_T its place, which is how many are below it
     return 1 - (torch.searchsorted(noise.sort().values, x_T) / len(noise)).mean().item()
 
 
 def auc_by_formula(alpha_bar, n=1024):
     b = brightness(images)
     spread = (alpha_bar * b.var() + (1 - alpha_bar) / n + 1 / n).sqrt()
-    return torch.special.ndtr(alpha_bar.sqrt() * b.mean().abs() / spread).item()
+    return torch.special.ndtr(alpha_bar.sqrt() * b.mean().abs() / spread).item()  # ndtr is Phi
 
 
 def brightness_at_T(schedule):
@@ -184,10 +191,10 @@ at_T = {name: brightness_at_T(schedule) for name, schedule in chains.items()}
 counted = [auc(b, noise) for b in at_T.values()]
 by_formula = [auc_by_formula(schedule.alpha_bar[-1]) for schedule in chains.values()]
 guess(my_guess, by_formula[3])
-abar = unscaled[500].alpha_bar[500]
-mixed = abar.sqrt() * brightness(images) + (1 - abar).sqrt() * brightness(eps)
-holds("2.3", at_T["T = 500"], mixed, within=1e-6)
-holds("2.3", [noise.mean(), 1024 * noise.var()], [0.0, 1.0], within=0.06)  # N(0, 1/n)
+rest = torch.stack([at_T[name] - chains[name].sqrt_alpha_bar[-1] * brightness(images) for name in chains])
+noise_share = torch.stack([1 - schedule.alpha_bar[-1] for schedule in chains.values()])
+holds("2.3", rest.mean(1), torch.zeros(6), within=0.002)  # without its signal, b(x_T) has mean 0
+holds("2.3", 1024 * rest.var(1), noise_share, within=0.06)  # and the variance (1 - alpha_bar_T) / n
 holds("2.4", counted, by_formula, within=0.02)
 for name, value in zip(chains, by_formula):
     print(f"{name:16} AUC {value:.2f}")
@@ -208,9 +215,48 @@ plt.show()
 
 # %% [markdown]
 r"""
-The scaled chain passes nearly, and only nearly: the 0.6 % of amplitude that Ho et al. themselves leave is worth an AUC of
-about 0.55, and a coin is worth 0.50. Lin et al. (2023) tabulate what well-known schedules leave at $T$: 0.0064 for this one,
-0.068 for that of a text-to-image model in very wide use. They hold that number responsible for a fault of that model: it
+## The test: the amplitude at T
+
+The brightness made the leftover visible, but it is no test for all data. Put $\mu_b = 0$ into (2.4), and the AUC is ½
+*whatever* is left: for images that are as often bright as dark, this number is blind. The amplitude $\sqrt{\bar\alpha_T}$
+itself needs no data. So in this course the test is one number with one threshold: **a chain ends in noise if
+$\sqrt{\bar\alpha_T}$ is below 1 %**, which is $\bar\alpha_T < 10^{-4}$.
+
+The threshold is a convention. It is chosen so that even the brightness of our digits, the most telling number that we have
+found, is nearly a coin there: an AUC of 0.57, as the cell prints. Larger images have more pixels to average, so they would
+deserve a lower one. The cell also tries the brightness on digits from each of which its own mean is taken away.
+"""
+
+
+# %%
+def ends_in_noise(schedule):
+    return bool(schedule.sqrt_alpha_bar[-1] < 0.01)
+
+
+print(f"at the threshold, the digits' AUC is {auc_by_formula(torch.tensor(0.01**2)):.2f}")
+for name, schedule in chains.items():
+    print(f"{name:16} {'ends in noise' if ends_in_noise(schedule) else 'keeps signal'}")
+centred = images - images.mean((1, 2, 3), keepdim=True)
+eps = torch.randn(images.shape, generator=torch.Generator().manual_seed(0))
+blind = auc(brightness(tinyddpm.q_sample(centred, 200, eps, unscaled[200])), noise)
+print(f"T = 200, digits of mean brightness 0: AUC {blind:.2f}, and the chain keeps signal all the same")
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    tinyddpm.Schedule(my_linear_betas(300, scaled=False))
+print("UserWarning:", caught[0].message)
+try:
+    tinyddpm.linear_betas(20)
+except ValueError as error:
+    print("ValueError:", error)
+
+# %% [markdown]
+r"""
+The chain of Ho et al. passes, with 0.6 % of the amplitude left, and so does the scaled one of 300 steps. The library watches
+the same number: it warns where about 3 % or more is left, and it refuses where scaling goes too far, since at $T = 20$ the
+largest scaled beta would be $0.02 \cdot 1000/20 = 1$.
+
+Lin et al. (2023) tabulate the amplitude that well-known schedules leave at $T$: 0.0064 for this one, and 0.068 for that of a
+text-to-image model in very wide use, which does not pass. They hold that number responsible for a fault of that model: it
 could generate pictures of medium brightness only, neither very dark ones nor very bright ones. Let us watch that happen.
 
 ## What it does to the samples
@@ -279,18 +325,21 @@ show(picture, "above: unscaled, from noise; below: scaled", width=5)
 
 # %% [markdown]
 r"""
-Every sample is a flawless digit, and the first run is wrong all the same: hardly any ones and sevens, nearly twice the
-zeros. Whoever judges by looking at the pictures does not notice. The second run uses the same denoiser and the same steps,
+Every sample is a flawless digit, and the first run is wrong all the same: hardly any ones, half as many sevens as there
+should be, nearly twice the zeros. Whoever judges by looking at the pictures does not notice. The second run uses the same denoiser and the same steps,
 and its classes are right; so the chain is right, and only its starting point was wrong. Pure noise has brightness 0; no
 digit ever arrives at $T$ as bright as that; so the denoiser concludes that there is a great deal of ink.
 
-It concludes this before the first step. The mean of a mean is the mean: if $\hat x_0(x_T, T)$ is the average of all clean
-images to which $x_T$ may lead, then, with steps that are small enough, on average the samples must have the brightness of
-that first idea,
+It concludes this before the first step. Write $\mathbb E[\ldots]$ for the average over everything random inside the brackets,
+and $\mathbb E_{x_T}$ for the average over the starting points $x_T$ only. $\hat x_0(x_T, T)$ is the average of all clean images
+to which this $x_T$ may lead. If half of the starting points lead to images of brightness -0.9 on average, and the other half
+to images of -0.7, then all samples together have -0.8: the average over the starting points of the averages. With steps that
+are small enough, therefore,
 
 $$\mathbb E\bigl[b(\text{sample})\bigr] = \mathbb E_{x_T}\bigl[b(\hat x_0(x_T, T))\bigr] \tag{2.5}$$
 
-and the 200 steps that follow cannot repair it. The cell checks this for all three runs.
+The brightness of the samples is settled by the first idea, and the 200 steps that follow cannot repair it. The cell checks
+this for all three runs.
 """
 
 # %%
@@ -313,15 +362,25 @@ the **log-SNR** $\lambda_t$:
 
 $$\lambda_t = \log\frac{\bar\alpha_t}{1-\bar\alpha_t} \qquad\Longleftrightarrow\qquad \bar\alpha_t = \frac{1}{1+e^{-\lambda_t}} = \operatorname{sigmoid}(\lambda_t) \tag{2.6}$$
 
-At $\lambda = 0$ signal and noise are equal. Each step of 2.3 ($\log 10$) down makes the noise ten times as strong against
-the signal. At $t = 0$ it is infinite.
+At $\lambda = 0$ the two factors in (1.5) are equal. Each step of 2.3 ($\log 10$) down makes the noise ten times as strong
+against the signal. At $t = 0$ it is infinite. "For data of variance 1" is a convention, so that schedules can be compared
+without data: our digits have a mean of -0.8 and a standard deviation of 0.55.
+
+The cell measures it. A pixel that is 1 at the beginning is walked through the linear schedule 100,000 times, step by step.
+What is left of the 1 is the mean, and the noise is the variance.
 """
 
 # %%
-linear, cosine = tinyddpm.Schedule.named("linear", T=1000), tinyddpm.Schedule.named("cosine", T=400)
-abar = (1 - linear.beta[1:]).cumprod(0)
-forth, back = torch.log(abar / (1 - abar)), torch.sigmoid(linear.log_snr[1:])
-holds("2.6", torch.stack([forth, back]), torch.stack([linear.log_snr, linear.alpha_bar])[:, 1:], within=1e-9)
+linear = tinyddpm.Schedule.named("linear", T=1000)
+generator = torch.Generator().manual_seed(4)
+x, measured = torch.ones(100_000, 1, 1, 1), []
+for t in range(1, 501):
+    x = tinyddpm.q_step(x, t, torch.randn(x.shape, generator=generator), linear)
+    if t % 100 == 0:
+        measured.append((x.mean() ** 2 / x.var()).log())
+times = [100, 200, 300, 400, 500]
+holds("2.6", measured, linear.log_snr[times], within=0.1)
+holds("2.6", torch.stack(measured).sigmoid(), linear.alpha_bar[times], within=0.01)
 
 # %% [markdown]
 r"""
@@ -330,39 +389,11 @@ disappeared:
 
 $$x_t = \sqrt{\operatorname{sigmoid}(\lambda_t)}\;x_0 + \sqrt{\operatorname{sigmoid}(-\lambda_t)}\;\varepsilon \tag{2.7}$$
 
-Whatever the betas are, however many steps were walked: equal log-SNR means equal distribution of $x_t$. The cell walks two
-chains step by step, 300 steps of the linear schedule with $T = 1000$ and, in the cosine schedule with $T = 400$ (which comes
-further down), as many steps as it takes to reach the same log-SNR. The clean data are the pixel of chapter 01: black in
-three images of four, white in the fourth. Nine quantiles of each outcome are compared with a single jump that knows
-$\lambda$ only.
-"""
-
-# %%
-x_0 = torch.tensor([-1.0, -1.0, -1.0, 1.0]).repeat(20_000).reshape(-1, 1, 1, 1)
-quantiles = torch.linspace(0.1, 0.9, 9)
-generator = torch.Generator().manual_seed(4)
-
-
-def walk(schedule, t):
-    x = x_0
-    for s in range(1, t + 1):
-        x = tinyddpm.q_step(x, s, torch.randn(x.shape, generator=generator), schedule)
-    return x.flatten().quantile(quantiles)
-
-
-t_linear = 300
-t_cosine = int((cosine.log_snr[1:] - linear.log_snr[t_linear]).abs().argmin()) + 1
-lam = linear.log_snr[t_linear].float()
-eps = torch.randn(x_0.shape, generator=generator)
-jumped = (torch.sigmoid(lam).sqrt() * x_0 + torch.sigmoid(-lam).sqrt() * eps).flatten().quantile(quantiles)
-print(f"t = {t_linear} of T = 1000 (linear) has the log-SNR of t = {t_cosine} of T = 400 (cosine)")
-walked = torch.stack([walk(linear, t_linear), walk(cosine, t_cosine)])
-holds("2.7", walked, torch.stack([jumped, jumped]), within=0.03)
-
-# %% [markdown]
-r"""
-The same with something that matters: how well the nearest-mean classifier of chapter 01 reads $x_t$. Over $t/T$ the two
-schedules tell two stories. Over log-SNR there is one curve, because there is only one thing to tell.
+Whatever the betas are, however many steps were walked: equal log-SNR means equal distribution of $x_t$. So everything that
+can be read from $x_t$ must depend on log-SNR alone. The cell asks how well the nearest-mean classifier of chapter 01 reads
+$x_t$, for the linear schedule and for the cosine schedule with $T = 400$, which comes further down; and it asks the same of
+images made by (2.7), with noise of their own, which know $\lambda$ and neither betas nor time. Over $t/T$ the two schedules tell
+two stories. Over log-SNR there is one curve, because there is only one thing to tell.
 """
 
 # %%
@@ -370,19 +401,34 @@ means = torch.stack([images[labels == k].mean(0) for k in range(10)]).flatten(1)
 some, eps = images[:1000], torch.randn(1000, 1, 32, 32, generator=torch.Generator().manual_seed(5))
 
 
-def accuracy(schedule, t):
-    x_t = tinyddpm.q_sample(some, t, eps, schedule).flatten(1)
-    distance = torch.cdist(x_t, schedule.sqrt_alpha_bar[t].float() * means)
+def reads(x_t, signal):
+    distance = torch.cdist(x_t.flatten(1), signal * means)
     return (distance.argmin(1) == labels[:1000]).double().mean().item()
 
 
+def accuracy(schedule, t):
+    return reads(tinyddpm.q_sample(some, t, eps, schedule), schedule.sqrt_alpha_bar[t].float())
+
+
+def accuracy_at(lam):
+    """The right side of (2.7): neither betas nor time."""
+    signal, strength = torch.sigmoid(lam).sqrt(), torch.sigmoid(-lam).sqrt()
+    return reads(signal * some + strength * fresh, signal)
+
+
+cosine = tinyddpm.Schedule.named("cosine", T=400)
+fresh = torch.randn(1000, 1, 32, 32, generator=torch.Generator().manual_seed(6))
 figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.7), sharey=True)
+by_time, by_lambda = [], []
 for name, schedule, mark in [("linear, T = 1000", linear, "o"), ("cosine, T = 400", cosine, "x")]:
     T = schedule.T
     times = [T * i // 20 for i in range(1, 21)]
     read = [accuracy(schedule, t) for t in times]
+    by_time += read
+    by_lambda += [accuracy_at(lam) for lam in schedule.log_snr[times].float()]
     left.plot([t / T for t in times], read, mark + "-", markersize=4, label=name)
     right.plot(schedule.log_snr[times], read, mark, markersize=4)
+holds("2.7", by_time, by_lambda, within=0.06)
 left.set(title="over time", xlabel="t / T", ylabel="read correctly")
 right.set(title="over log-SNR", xlabel="log-SNR", xlim=(4, -12))
 left.legend()
@@ -394,7 +440,7 @@ The right axis runs from clean to noisy, as time does. Between log-SNR 0 and -6 
 happens to it that this classifier would notice, and after that there is nothing left to read. Brightness is different: an
 average of 1024 pixels has 1024 times the SNR of one pixel, which adds $\log 1024 \approx 7$ to the log-SNR. That is why it
 was read nine times in ten after 500 unscaled steps, at log-SNR -5, where the classifier hardly reads one digit in five, and
-why the end of a chain has to lie lower still.
+why the end of a chain has to lie lower still: an amplitude of 1 % is a log-SNR of about -9.2.
 
 Chapter 01 asked whether the last few hundred steps are wasted. Now we can count where each schedule spends its steps.
 """
@@ -486,151 +532,71 @@ print(
 )
 print("betas that had to be held at 0.999:", int((cosine.beta == 0.999).sum()))
 for T in (20, 100, 1000):
-    end = schedule_of(my_cosine_betas(T)).alpha_bar[-1]
-    print(f"brightness at T = {T}: AUC {auc_by_formula(end):.2f}")
+    print(f"T = {T:4} ends in noise: {ends_in_noise(schedule_of(my_cosine_betas(T)))}")
 
 # %% [markdown]
 r"""
-The cosine chain ends in noise, or very nearly, for a short $T$ as well as for a long one, without any scaling, because its
-end was the starting point of its design.
+The cosine chain ends in noise for a short $T$ as well as for a long one, without any scaling, because its end was the
+starting point of its design.
 
-## Sliding a schedule along its axis
+It is designed for small images. Double their height and width, and a block of $2 \times 2$ pixels shows what one pixel showed
+before, at four times the SNR, since it averages four noises; so the larger image needs a lower log-SNR at every time
+(Hoogeboom et al. 2023, section 3.1). The library has that as `cosine-shifted`: a quarter of the SNR, all along.
 
-An average over $k \times k$ pixels has $k^2$ times the SNR of one pixel: we met this with $k = 32$. So the larger the
-images, the longer their coarse content survives, and a schedule that was right for small images adds too little noise for
-large ones. The repair is simple on the right axis (Hoogeboom et al. 2023, section 3.1). Multiply the SNR by a factor $s^2$
-at every time, and the whole curve slides down:
+## Bug museum: two misplaced squares
 
-$$\lambda_t' = \lambda_t + 2\log s \qquad\text{which is}\qquad \bar\alpha_t' = \frac{s^2\,\bar\alpha_t}{1 - \bar\alpha_t + s^2\,\bar\alpha_t} \tag{2.11}$$
+One way to go wrong has had its place above: copying the line and changing $T$. Here are two more.
+A square is easily put in the wrong place, and neither version raises an error.
 
-With $s < 1$ more of the times lie where the noise is high, where coarse things are decided. The library's `cosine-shifted`
-takes $s = ½$, which is right for images of twice the size.
-"""
+1. **A quadratic schedule, squared twice.** Some take betas whose *roots* lie on a line,
+   `linspace(start ** 0.5, end ** 0.5) ** 2`. Square the ends instead of taking their roots, and everything is squared a second
+   time: the largest beta is $0.02^4 = 0.00000016$, and the chain adds no noise to speak of. The amplitude at $T$ catches it.
+2. **The cosine without its square.** $\bar\alpha$ is a variance and the cosine an amplitude, so one must be squared to become
+   the other. Without the square the chain *does* end in noise, and the amplitude at $T$ lets it pass. It is caught by what a
+   cosine schedule promises: 45 degrees half-way.
 
-
-# %%
-def my_shifted_betas(T, shift):
-    alpha_bar = my_cosine_alpha_bar(T)
-    return betas_of(shift**2 * alpha_bar / (1 - alpha_bar + shift**2 * alpha_bar))
-
-
-shifted = tinyddpm.Schedule.named("cosine-shifted", T=1000)
-holds("2.11", shifted.log_snr[1:1000], cosine.log_snr[1:1000] + 2 * math.log(0.5), within=1e-9)
-same(my_shifted_betas, tinyddpm.cosine_betas, 1000, shift=0.5)
-
-# %% [markdown]
-r"""
-## All of them on one axis
-
-Now every schedule that this chapter has met can be drawn into one picture. Three more are added. *Quadratic* betas, whose
-roots lie on a line, with the ends of (2.1); the same with a mistake that a widely copied tutorial has carried, of which more
-below; and the quadratic betas of the text-to-image model that was mentioned. Look at two things: how low a curve ends, and
-where it spends its time. Below the dotted line the brightness test has an AUC of less than 0.6.
-"""
-
-
-# %%
-def quadratic(start, end, T=1000, inner=0.5):
-    beta = torch.linspace(start**inner, end**inner, T, dtype=torch.float64) ** 2
-    return schedule_of(torch.cat([torch.zeros(1, dtype=torch.float64), beta]))
-
-
-curves = {f"linear, T = {T}, unscaled": unscaled[T] for T in (200, 300, 400, 500)}
-curves |= {"linear, T = 1000": linear, "cosine": cosine, "cosine, shifted": shifted}
-curves |= {"quadratic": quadratic(1e-4, 0.02), "quadratic, text to image": quadratic(0.00085, 0.012)}
-curves |= {"quadratic, squared twice": quadratic(1e-4, 0.02, inner=2)}
-levels = torch.linspace(-14, 0, 1000, dtype=torch.float64)
-coin = next(lam for lam in levels.tolist() if auc_by_formula(torch.sigmoid(torch.tensor(lam))) > 0.6)
-colours = [*plt.get_cmap("Oranges")(torch.linspace(0.85, 0.35, 4).numpy()), "tab:red", "tab:blue", "tab:cyan"]
-figure, axes = plt.subplots(figsize=(8, 3.3))
-for (name, schedule), colour in zip(curves.items(), [*colours, "tab:green", "tab:olive", "tab:purple"]):
-    time = torch.arange(1, schedule.T + 1) / schedule.T
-    axes.plot(time, schedule.log_snr[1:], color=colour, label=name)
-axes.axhline(coin, color="black", linestyle=":", linewidth=1)
-axes.set(xlabel="t / T", ylabel="log-SNR", ylim=(-14, 14))
-axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-plt.show()
-for name, schedule in curves.items():
-    verdict = "ends in noise" if schedule.log_snr[-1] < coin else "keeps signal"
-    print(f"{name:25} {verdict:14} amplitude at T {float(schedule.sqrt_alpha_bar[-1]):.2g}")
-
-# %% [markdown]
-r"""
-The four orange curves and the red one have the same betas at the same $t/T$; they differ in how many of them there are, and
-only the red one has enough to reach the dotted line. The quadratic betas stop above it even where they are implemented well,
-and with the mistake they do not even begin.
-
-## Bug museum: four schedules
-
-All four are in published material. Each is shown as one could have written it, and each is caught by a line.
-
-1. **Unscaled linear betas in a short chain.** The line of `linspace` was copied, `T` was changed. Seen above; caught by the
-   amplitude at $T$.
-2. **A quadratic schedule, squared twice.** The roots of the betas should lie on a line,
-   `linspace(start ** 0.5, end ** 0.5) ** 2`. In the widely copied version the endpoints are squared instead, and then
-   everything is squared once more: the largest beta is $0.02^4 = 0.00000016$, and the chain of 1,000 steps adds no noise to
-   speak of. Caught by the same line.
-3. **The cosine without its square.** $\bar\alpha$ is a variance and the cosine an amplitude, and a popular blog had the one
-   in the place of the other. This chain *does* end in noise, so the first line lets it pass. It is caught half-way, where by
-   (2.8) signal and noise must be equal.
-4. **A last beta near 1.** Not a mistake but a trap, with a section of its own below.
+The figure shows the angle of (2.8) for each. The right quadratic schedule with the ends of (2.1) is there as well.
 """
 
 # %%
-T = 300
+T = 1000
 u = (torch.arange(T + 1, dtype=torch.float64) / T + 0.008) / 1.008
-museum = {
-    "linear, scaled": my_linear_betas(T)[1:],
-    "1. linear, T alone changed": torch.linspace(1e-4, 0.02, T, dtype=torch.float64),
-    "2. quadratic, squared twice": torch.linspace(1e-4**2, 0.02**2, T, dtype=torch.float64) ** 2,
-    "cosine": my_cosine_betas(T)[1:],
-    "3. cosine, no square": betas_of(torch.cos(u * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2))[1:],
+not_squared = torch.cos(u * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)
+museum = {  # the betas, and the angle that is promised half-way, if any
+    "linear": (my_linear_betas(T)[1:], None),
+    "quadratic": (torch.linspace(1e-4**0.5, 0.02**0.5, T, dtype=torch.float64) ** 2, None),
+    "1. squared twice": (torch.linspace(1e-4**2, 0.02**2, T, dtype=torch.float64) ** 2, None),
+    "cosine": (my_cosine_betas(T)[1:], 45),
+    "2. cosine, no square": (betas_of(not_squared)[1:], 45),
 }
 figure, axes = plt.subplots(figsize=(8, 2.5))
-for name, beta in museum.items():
+for name, (beta, promised) in museum.items():
     schedule = schedule_of(torch.cat([torch.zeros(1), beta]))
-    ends_in_noise = schedule.alpha_bar[-1] < 1e-4  # catches 1 and 2
-    equal_half_way = schedule.log_snr[T // 2].abs() < 0.1  # what the cosine is made for: catches 3
-    passes = ends_in_noise and (equal_half_way or "cosine" not in name)
-    print(f"{name:28} {'passes' if passes else 'caught'}")
-    axes.plot(schedule.sqrt_alpha_bar.acos().rad2deg(), label=name)
+    degrees = schedule.sqrt_alpha_bar.acos().rad2deg()
+    kept = "no promise" if promised is None else abs(float(degrees[T // 2]) - promised) < 2
+    print(f"{name:21} ends in noise: {ends_in_noise(schedule)!s:6} half-way as promised: {kept}")
+    axes.plot(degrees, label=name)
 axes.set(xlabel="t", ylabel="degrees", yticks=[0, 30, 60, 90], title="the angle from image to noise")
 axes.legend(loc="center left", bbox_to_anchor=(1, 0.5))
 plt.show()
 
 # %% [markdown]
 r"""
-In angles the cosine is a straight line, and without its square it stays too close to the image all the way, to leap to the
-end in the last few steps. The unscaled line goes with the cosine for two thirds of the way, so that its pictures look
-spoiled well enough, and then never arrives. Number 2 does not leave the ground.
+In angles the cosine is a straight line. Without its square it stays too close to the image all the way, and leaps to the end
+in the last few steps. Number 1 does not leave the ground. The quadratic schedule that is implemented as it was meant does not
+pass either: with these ends the sum of its betas is too small even for 1,000 steps.
 
-The library says so by itself. Here is its warning for number 1, and what it answers where scaling goes too far: at $T = 20$
-the largest scaled beta would be $0.02 \cdot 1000/20 = 1$.
-"""
-
-# %%
-with warnings.catch_warnings(record=True) as caught:
-    warnings.simplefilter("always")
-    tinyddpm.Schedule(my_linear_betas(300, scaled=False))
-print("UserWarning:", caught[0].message)
-try:
-    tinyddpm.linear_betas(20)
-except ValueError as error:
-    print("ValueError:", error)
-
-# %% [markdown]
-r"""
 ## The price of ending in noise
 
 Why not simply let every chain end at log-SNR minus infinity? Because some models are asked for the noise: they look at $x_t$
 and return $\hat\varepsilon$, an estimate of $\varepsilon$, from which the clean image is calculated by solving (1.5) for
 $x_0$. Suppose that $\hat\varepsilon$ is off by a small $\delta$. Then $\hat x_0$ is off by
 
-$$\hat x_0 - x_0 = -\frac{\sqrt{1-\bar\alpha_t}}{\sqrt{\bar\alpha_t}}\;\delta = -e^{-\lambda_t/2}\;\delta \tag{2.12}$$
+$$\hat x_0 - x_0 = -\frac{\sqrt{1-\bar\alpha_t}}{\sqrt{\bar\alpha_t}}\;\delta = -e^{-\lambda_t/2}\;\delta \tag{2.11}$$
 
 and log-SNR turns out to be, once more, the quantity that one wants to know: it is the magnification of errors. At $t = T$ of
 the cosine schedule it is about 20,000. Even the one step from $T$ to $T - 1$ magnifies: solve (1.1) for $x_{t-1}$, and with
-$\beta_T = 0.999$ an error is divided by $\sqrt{0.001}$, which makes it about 31.6 times as large (exercise 02d).
+$\beta_T = 0.999$ an error is magnified there as well (exercise 02d asks by how much).
 """
 
 # %%
@@ -644,7 +610,7 @@ for t in times:
     x_0_hat = tinyddpm.x_0_from_eps(eps + 0.01 * delta, x_t, t, cosine)
     factor = -((x_0_hat - clean) / (0.01 * delta)).mean()
     log_factor.append(factor.log())
-holds("2.12", log_factor, -cosine.log_snr[times] / 2, within=1e-5)
+holds("2.11", log_factor, -cosine.log_snr[times] / 2, within=1e-5)
 linear_factor = math.exp(-linear.log_snr[-1] / 2)
 for name, factor in [
     ("t = 999", log_factor[4].exp()),
@@ -655,35 +621,16 @@ for name, factor in [
 
 # %% [markdown]
 r"""
-There is a cheap and strong remedy. Images lie between -1 and 1, and an $\hat x_0$ outside cannot be right; so hold it there,
-which is called **clipping** $x_0$. The cell takes one reverse step from $T$ to $T-1$ (`tinyddpm.p_sample`, the step inside
-the loop that we used above; it takes $\hat x_0$ and not $\hat\varepsilon$), with estimates of the noise that are off by 1, 3
-and 10 per cent, and prints the standard deviation of the outcome. The next step expects 1.
-"""
-
-# %%
-x_T = tinyddpm.q_sample(clean, 1000, eps, cosine)
-for off in (0.01, 0.03, 0.1):
-    x_0_hat = tinyddpm.x_0_from_eps(eps + off * delta, x_T, 1000, cosine)
-    spread = []
-    for guessed in (x_0_hat, x_0_hat.clamp(-1, 1)):
-        x_s = tinyddpm.p_sample(x_T, guessed, 1000, 999, cosine, generator=torch.Generator().manual_seed(7))
-        spread.append(x_s.std().item())
-    print(
-        f"eps_hat off by {off:4.0%}: standard deviation at T - 1 is {spread[0]:.2f}, with clipping {spread[1]:.2f}"
-    )
-
-# %% [markdown]
-r"""
-With an error of a tenth and no clipping the very first step leaves the range in which every later step is at home; clipped,
-it does not notice the error at all. The library's `clip_x_0` does this for any denoiser. Another remedy is to ask the
-network for a quantity that need not be divided by nearly nothing, which is a subject of chapter 06.
+So at $T$ an $\hat\varepsilon$ that is off by a hundredth makes $\hat x_0$ off by about 200, where images lie between -1 and 1.
+There is a cheap and strong remedy: an $\hat x_0$ outside of that range cannot be right, so hold it there, which is called
+**clipping** $x_0$. The library's `clip_x_0` does this for any denoiser. Another remedy is to ask the network for a quantity
+that need not be divided by nearly nothing, which is a subject of chapter 06.
 
 ## What this chapter showed
 
 A schedule is a curve of log-SNR, and two questions judge it: how low it ends, and where it spends its steps. The end decides
-whether sampling may start from pure noise. A chain that keeps signal gives samples that are flawless one by one and wrong as
-a whole, and the mean brightness of $x_T$ tells it in advance. Linear betas belong to $T = 1000$ and must be scaled by
+whether sampling may start from pure noise, and the test is that $\sqrt{\bar\alpha_T}$ is below 1 %. A chain that keeps signal gives samples that are flawless one by one and wrong as
+a whole; for the digits, the mean brightness of $x_T$ makes it visible in advance. Linear betas belong to $T = 1000$ and must be scaled by
 $1000/T$ elsewhere; the cosine schedule is built from its end.
 
 ## Exercises
@@ -714,8 +661,8 @@ def answer_02a(T, offset):
 The square makes a variance of the amplitude, and the division by $f(0)$ makes the clean image clean.
 </details>
 
-**02b.** Choose betas for a short chain: they lie on the line from $k \cdot 10^{-4}$ to $k \cdot 0.02$, and $\bar\alpha_T$
-shall be below $10^{-4}$. Which is the smallest whole number $k$ that does it at a given $T$? The rule $1000/T$ is on the
+**02b.** Choose betas for a short chain: they lie on the line from $k \cdot 10^{-4}$ to $k \cdot 0.02$, and the
+chain shall end in noise by the test above, with $\bar\alpha_T$ below $10^{-4}$. Which is the smallest whole number $k$ that does it at a given $T$? The rule $1000/T$ is on the
 safe side; how far?
 """
 
@@ -802,15 +749,14 @@ def answer_02d(beta):
 
 | symbol | variable | shape | where |
 |---|---|---|---|
-| $\beta_t$ | `linear.beta`, `beta` | (T + 1,) | (2.1), (2.10); Ho et al. 2020, section 4 |
+| $\beta_t$ | `beta` | (T + 1,) | (2.1), (2.10); Ho et al. 2020, section 4 |
 | $\bar\alpha_t$ | `schedule.alpha_bar` | (T + 1,) | (2.2), (2.9); Nichol & Dhariwal 2021, eq. 17 |
 | $\sqrt{\bar\alpha_T}$ | `schedule.sqrt_alpha_bar` | (T + 1,) | the amplitude that is left, (2.2) |
 | $\lambda_t$ | `schedule.log_snr`, `lam` | (T + 1,) | log-SNR, (2.6) |
 | $\varphi_t$ | `angle` | (T,) | the angle from image to noise, (2.8) |
 | $b$ | `brightness` | (b,) | the mean over an image, (2.4) |
-| $s$ | `shift` | a number | (2.11); Hoogeboom et al. 2023 |
 | $\hat x_0$ | `x_0_hat` | (b, 1, 32, 32) | what a denoiser takes the clean image to be |
-| $\hat\varepsilon$ | `eps + 0.01 * delta` | (b, 1, 32, 32) | an estimate of the noise, (2.12) |
+| $\hat\varepsilon$ | `eps + 0.01 * delta` | (b, 1, 32, 32) | an estimate of the noise, (2.11) |
 
 **Next:** [03 · The reverse process](03_reverse_process.ipynb). The sampler was a black box here, and so was the exact
 denoiser. We open both, derive every line of them, and prove that together they give back the data, before any network
