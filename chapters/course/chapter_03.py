@@ -90,6 +90,51 @@ EXERCISES = {
         },
     ),
     "03b": Exercise(
+        loop,
+        loops,
+        {
+            "noise is still added at the last step: t is never 0 in this loop, it is t - 1 that gets there": (
+                lambda *arguments: loop(*arguments, noise_at=lambda t, T: True)
+            ),
+            "the loop stops at x_1: the last step must be taken, and only its noise left out": (
+                lambda *arguments: loop(*arguments, to=1)
+            ),
+            "the noise is left out at the first step, t = T, where it belongs: time runs backwards here": (
+                lambda *arguments: loop(*arguments, noise_at=lambda t, T: t < T)
+            ),
+            "now there is no noise at all, and the samples collapse: only the last step goes without": (
+                lambda *arguments: loop(*arguments, noise_at=lambda t, T: False)
+            ),
+        },
+    ),
+    "03c": Exercise(
+        two_numbers,
+        lambda: [(torch.linspace(-2, 2, 9), alpha_bar_t) for alpha_bar_t in (0.1, 0.4, 0.8)],
+        {
+            "that takes the nearer number, always: the best guess weighs both by how likely they are": (
+                lambda x_t, alpha_bar_t: x_t.sign()
+            ),
+            "that only undoes the shrinking: it can leave [-1, 1], where no average of the two can lie": (
+                lambda x_t, alpha_bar_t: x_t / alpha_bar_t**0.5
+            ),
+            "divide by the noise's variance, 1 - alpha_bar_t, and not by its standard deviation": (
+                lambda x_t, alpha_bar_t: torch.tanh(alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t) ** 0.5)
+            ),
+            "twice too steep: 2u is what the sigmoid takes for p, and 2 p - 1 is the tanh of u": (
+                lambda x_t, alpha_bar_t: torch.tanh(2 * alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t))
+            ),
+            "not steep enough: the exponents differ by 2u, p is the sigmoid of 2u, 2 p - 1 the tanh of u": (
+                lambda x_t, alpha_bar_t: torch.tanh(alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t) / 2)
+            ),
+            "twice not there yet: p is the sigmoid of 2u, and x_0_hat is not p but the average, 2 p - 1": (
+                lambda x_t, alpha_bar_t: torch.sigmoid(alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t))
+            ),
+            "that is the probability of +1: x_0_hat is the average, 2 p - 1": (
+                lambda x_t, alpha_bar_t: torch.sigmoid(2 * alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t))
+            ),
+        },
+    ),
+    "03d": Exercise(
         variance_of_samples,
         chains,
         {
@@ -109,45 +154,6 @@ EXERCISES = {
             ),
             "that is the variance of the data: the chain comes close to it but does not reach it": (
                 lambda V, alpha_bar: V
-            ),
-        },
-    ),
-    "03c": Exercise(
-        loop,
-        loops,
-        {
-            "noise is still added at the last step: t is never 0 in this loop, it is t - 1 that gets there": (
-                lambda *arguments: loop(*arguments, noise_at=lambda t, T: True)
-            ),
-            "the loop stops at x_1: the last step must be taken, and only its noise left out": (
-                lambda *arguments: loop(*arguments, to=1)
-            ),
-            "the noise is left out at the first step, t = T, where it belongs: time runs backwards here": (
-                lambda *arguments: loop(*arguments, noise_at=lambda t, T: t < T)
-            ),
-            "now there is no noise at all, and the samples collapse: only the last step goes without": (
-                lambda *arguments: loop(*arguments, noise_at=lambda t, T: False)
-            ),
-        },
-    ),
-    "03d": Exercise(
-        two_numbers,
-        lambda: [(torch.linspace(-2, 2, 9), alpha_bar_t) for alpha_bar_t in (0.1, 0.4, 0.8)],
-        {
-            "that takes the nearer number, always: the best guess weighs both by how likely they are": (
-                lambda x_t, alpha_bar_t: x_t.sign()
-            ),
-            "that only undoes the shrinking: it can leave [-1, 1], where no average of the two can lie": (
-                lambda x_t, alpha_bar_t: x_t / alpha_bar_t**0.5
-            ),
-            "divide by the noise's variance, 1 - alpha_bar_t, and not by its standard deviation": (
-                lambda x_t, alpha_bar_t: torch.tanh(alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t) ** 0.5)
-            ),
-            "twice too steep: 2u is what the sigmoid takes for p, and 2 p - 1 is the tanh of u": (
-                lambda x_t, alpha_bar_t: torch.tanh(2 * alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t))
-            ),
-            "that is the probability of +1: x_0_hat is the average, 2 p - 1": (
-                lambda x_t, alpha_bar_t: torch.sigmoid(2 * alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t))
             ),
         },
     ),
