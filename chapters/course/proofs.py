@@ -38,7 +38,8 @@ def same(mine, theirs, *arguments, within: float = 1e-5, **named) -> None:
         gap = largest_gap(left, right)
         if not gap <= within:
             raise AssertionError(f"yours and {label} differ by up to {gap:.3g}, allowed is {within:g}")
-    print(f"same as tinyddpm's {label}: shape {tuple(right.shape)}, equal to within {within:g}")
+    shapes = " and ".join(str(tuple(as_tensor(part).shape)) for part in library)
+    print(f"same as tinyddpm's {label}: shape {shapes}, equal to within {within:g}")
 
 
 def guess(yours: float | None, truth: float, what: str = "") -> None:

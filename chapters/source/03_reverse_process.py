@@ -237,7 +237,7 @@ print("the last step, to s = 0: the mean is x_0:", is_x_0, "| the variance is 0:
 
 # %% [markdown]
 r"""
-(`same` compared the means as well as the variances; the shape it prints is the variance's, a single number.) The last
+(The variance is a single number, hence its empty shape.) The last
 line is a small but useful fact. At $s = 0$ the witness from the past knows everything, so the mean is $x_0$ itself and
 the variance is 0. **The last step adds no noise**, and with this variance the loop needs no special case for it.
 

@@ -624,7 +624,7 @@ figure, axes = plt.subplots(1, 4, figsize=(8, 2.1))
 outside = torch.ones(32, 32, dtype=torch.bool)
 outside[5:28, 5:28] = False  # beyond the square of side 23 around pixel (16, 16)
 for axis, (name, candidate) in zip(axes, candidates.items()):
-    seen = field(lambda x: candidate(x, torch.full((len(x),), 300)), side=32)
+    seen = field(lambda x, net=candidate: net(x, torch.full((len(x),), 300)), side=32)
     axis.imshow((seen / seen.max()).clamp(min=1e-5).log10(), cmap="magma", vmin=-4, vmax=0)
     axis.set_title(name)
     axis.axis("off")
