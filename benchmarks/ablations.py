@@ -1,6 +1,6 @@
 """What was tried for the recipe `tiny`, one change at a time, each for as many minutes of one core.
 
-    python benchmarks/ablations.py run [NAME ...] [--minutes 2] [--seeds 0] [--workers 2]
+    python benchmarks/ablations.py run [NAME ...] [--seeds 0] [--workers 2]
     python benchmarks/ablations.py table     # writes benchmarks/ablations.md
 
 Every run is a process of its own with one thread. Its time is that process's own CPU time from the third
@@ -115,8 +115,9 @@ FIRST = {
     "eps": {"predicts": "eps"},
     "x_0": {"predicts": "x_0"},
 }
+X_0 = {"weights": "none"}  # what the second round changes
 SECOND = {
-    "tiny": {},
+    "x_0, weight 1": {},
     "shift 1": {"schedule": "cosine"},
     "shift 0.25": {"schedule": "cosine-shift-0.25"},
     "shift 0.25, learning rate 1e-2": {"schedule": "cosine-shift-0.25", "learning_rate": 1e-2},
@@ -151,7 +152,18 @@ SECOND = {
     "no decay": {"decay": "none"},
     "Adam's beta2 0.99": {"beta2": 0.99},
 }
-VARIANTS = {**{name: V | change for name, change in FIRST.items()}, **SECOND}
+THIRD = {
+    "tiny: x_0, SNR held in [1, 5]": {},
+    "x_0, weight 1, 4 minutes": {"weights": "none"},
+    "v, SNR held in [1, 5]": {"predicts": "v"},
+}
+ROUNDS = {  # title: (what each trial has, what it changes, minutes)
+    "First round: from v": (V | {"weights": "none"}, FIRST, 2.0),
+    "Second round: from x_0 with weight 1": (X_0, SECOND, 2.0),
+    "Third round: the weights of the loss, for longer": ({}, THIRD, 4.0),
+}
+VARIANTS = {name: base | change for base, changes, _ in ROUNDS.values() for name, change in changes.items()}
+MINUTES = {name: minutes for _, changes, minutes in ROUNDS.values() for name in changes}
 
 
 def trial_of(name: str) -> Trial:
@@ -163,8 +175,9 @@ def as_json(trial: Trial) -> dict:
     return json.loads(json.dumps({**dataclasses.asdict(trial), "epochs": None}))
 
 
-def run_trial(name: str, seed: int, minutes: float, out: Path) -> None:
+def run_trial(name: str, seed: int, out: Path) -> None:
     """Trains and measures one variant; writes out/NAME-SEED.json."""
+    minutes = MINUTES[name]
     torch.set_num_threads(1)
     BETAS["cosine-shift-0.25"] = functools.partial(cosine_betas, shift=0.25)
     trial = trial_of(name)
@@ -253,14 +266,13 @@ def run(args: argparse.Namespace) -> None:
     names = args.names or list(VARIANTS)
     if unknown := set(names) - set(VARIANTS):
         raise SystemExit(f"there is no variant {sorted(unknown)}: choose among {list(VARIANTS)}")
-    settings = ["--minutes", str(args.minutes), "--out", str(out)]
     todo = [(name, seed) for seed in args.seeds for name in names]
     todo = [(n, s) for n, s in todo if not (out / f"{file_name(n, s)}.json").exists()]
 
     def one(trial: tuple[str, int]) -> bool:
         name, seed = trial
         with open(out / f"{file_name(name, seed)}.log", "w") as log:
-            command = [sys.executable, __file__, "one", name, "--seeds", str(seed), *settings]
+            command = [sys.executable, __file__, "one", name, "--seeds", str(seed), "--out", str(out)]
             ok = subprocess.run(command, stdout=log, stderr=log).returncode == 0
         print(f"{'done' if ok else f'FAILED, see {log.name}'}: {name}, seed {seed}", flush=True)
         return ok
@@ -280,15 +292,12 @@ def table(args: argparse.Namespace) -> None:
         record = json.loads(path.read_text())
         if record["name"] not in VARIANTS or record["trial"] != as_json(trial_of(record["name"])):
             raise SystemExit(f"{path} is of another recipe than today's {record['name']!r}: move it away")
-        if record["minutes"] != args.minutes:
-            raise SystemExit(f"{path} had {record['minutes']} minutes: choose --minutes, or another --out")
+        if record["minutes"] != (minutes := MINUTES[record["name"]]):
+            raise SystemExit(f"{path} had {record['minutes']} minutes, not {minutes}: move it away")
         found[record["name"]].append(record)
-    lines = [HEAD.format(minutes=args.minutes)]
-    for title, names in (
-        ("First round: from v", FIRST),
-        ("Second round: from x_0, the recipe `tiny`", SECOND),
-    ):
-        lines += [f"## {title}", "", COLUMNS, "|---|---|---|---|---|---|"]
+    lines = [HEAD]
+    for title, (_, names, minutes) in ROUNDS.items():
+        lines += [f"## {title} ({minutes:g} minutes each)", "", COLUMNS, "|---|---|---|---|---|---|"]
         for name in sorted(set(names) & set(found), key=lambda name: mean(found[name], "distance")):
             records = found[name]
             cells = [name, str(len(records)), f"{mean(records, 'images') / 1000:.0f}"]
@@ -304,12 +313,12 @@ def table(args: argparse.Namespace) -> None:
 
 HEAD = """# What was tried for the recipe `tiny`
 
-Made by `python benchmarks/ablations.py run`, then `table`. Each run has {minutes:g} minutes of CPU time on
-one core, in bf16 and compiled, the compiler's own time not counted; then 1,000 samples of 20 DDIM steps at
+Made by `python benchmarks/ablations.py run`, then `table`. Each run has so many minutes of CPU time on one
+core, in bf16 and compiled, the compiler's own time not counted; then 1,000 samples of 20 DDIM steps at
 guidance scale 1. *Read* is the share that the classifier reads as asked (standard error of one run: about 1
 point), *distance* the Frechet digit distance to the test set, *v error* the mean squared error in v on test
-digits at log-SNRs even in [-8, 8]. Each row changes `v` in the first round, and `tiny` in the second, by
-what it names; rows are ordered by distance. With several seeds: mean and standard deviation.
+digits at log-SNRs even in [-8, 8]. Each row changes the recipe that its round began with (`v`; `x_0, weight 1`;
+`tiny`) by what it names; rows are ordered by distance. With several seeds: mean and standard deviation.
 """
 COLUMNS = "| change | seeds | 1,000 images | read, % | distance | v error |"
 
@@ -328,13 +337,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("command", choices=["run", "one", "table"])
     parser.add_argument("names", nargs="*")
-    parser.add_argument("--minutes", type=float, default=2.0)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--out", default="runs/ablations")
     args = parser.parse_args()
     if args.command == "one":
-        run_trial(args.names[0], args.seeds[0], args.minutes, Path(args.out))
+        run_trial(args.names[0], args.seeds[0], Path(args.out))
     else:
         {"run": run, "table": table}[args.command](args)
 

@@ -18,7 +18,7 @@ class Recipe:
     T: int = 1000
     predicts: str = "x_0"
     loss: str = "mse"
-    weights: str = "none"
+    weights: str = "clamped-snr"
     label_drop: float = 0.1  # share of images trained without their label, for guidance
     optimizer: str = "muon"  # or "adam"
     batch_size: int = 64
@@ -26,7 +26,7 @@ class Recipe:
     warmup: int = 100  # steps over which the learning rate rises
     grad_norm: float = 1.0
     ema_decay: float = 0.999
-    epochs: float = 18  # how often all of the data is seen
+    epochs: float = 30  # how often all of the data is seen
 
     def network(self, image_shape: tuple[int, int, int] = (1, 32, 32)) -> UNet:
         """The untrained network for images (c, h, w). Raises ValueError unless they are square."""
@@ -48,6 +48,7 @@ RECIPES = {
     "tiny": Recipe(),  # the shipped weights
     "nano": Recipe(
         dims=(16, 32, 64),
+        weights="none",  # the high noise first: there is no time for more
         batch_size=48,
         warmup=50,
         ema_decay=0.99,
