@@ -317,8 +317,8 @@ Made by `python benchmarks/ablations.py run`, then `table`. Each run has so many
 core, in bf16 and compiled, the compiler's own time not counted; then 1,000 samples of 20 DDIM steps at
 guidance scale 1. *Read* is the share that the classifier reads as asked (standard error of one run: about 1
 point), *distance* the Frechet digit distance to the test set, *v error* the mean squared error in v on test
-digits at log-SNRs even in [-8, 8]. Each row changes the recipe that its round began with (`v`; `x_0, weight 1`;
-`tiny`) by what it names; rows are ordered by distance. With several seeds: mean and standard deviation.
+digits at log-SNRs even in [-8, 8]. Each row changes the recipe that its round began with (`v`; `x_0, weight
+1`; `tiny`) by what it names; rows are ordered by distance. With several seeds: mean and standard deviation.
 """
 COLUMNS = "| change | seeds | 1,000 images | read, % | distance | v error |"
 
