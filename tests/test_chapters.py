@@ -50,6 +50,14 @@ chapters = pytest.mark.parametrize("stem", NOTEBOOKS)
 exercises = pytest.mark.parametrize(("stem", "name"), EXERCISES, ids=[name for _, name in EXERCISES])
 
 
+def test_the_course_is_complete():
+    topics = "forward_process noise_schedules reverse_process building_blocks unet training"
+    topics = f"{topics} conditional_generation making_gifs".split()
+    assert list(NOTEBOOKS) == [f"{number:02d}_{topic}" for number, topic in enumerate(topics, 1)]
+    readme = (ROOT.parent / "README.md").read_text()
+    assert all(f"chapters/{stem}.ipynb" in readme for stem in NOTEBOOKS)
+
+
 @chapters
 def test_a_notebook_is_what_its_source_says(stem):
     wanted = notebook_of(ROOT / "source" / f"{stem}.py").cells
