@@ -27,7 +27,8 @@ MAY_IMPORT = {
     "samplers": {"schedules", "diffusion", "oracle"},
     "guidance": {"schedules", "diffusion", "oracle"},
     "checkpoint": {"data"},
-    "pipeline": {"nn", "data", "checkpoint"} | MATHS,
+    "device": set(),
+    "pipeline": {"nn", "data", "checkpoint", "device"} | MATHS,
     "data": set(),
     "viz": set(),
     "likelihood": MATHS - {"guidance"},
@@ -40,7 +41,7 @@ MAY_IMPORT = {
     "recipes": {"nn"},
     "ema": set(),
     "clock": set(),
-    "train": {"nn", "recipes", "muon", "ema", "clock", "pipeline", "data", "viz"} | MATHS,
+    "train": {"nn", "recipes", "muon", "ema", "clock", "pipeline", "data", "device", "viz"} | MATHS,
     "cli": {"recipes", "train", "pipeline", "data", "viz", "draw", "evaluate", "report"} | MATHS,
     "__main__": {"cli"},
 }

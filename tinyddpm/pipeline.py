@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from .checkpoint import read_checkpoint, write_checkpoint
 from .data import asset
+from .device import find_device
 from .diffusion import Denoiser, check_predicts, make_denoiser
 from .guidance import classifier_free_guidance, clip_x_0
 from .nn import UNet
@@ -176,19 +177,6 @@ class DDPM:
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} describes another network than the one it holds: {error}") from error
         return ddpm.to(device)
-
-
-def find_device(name: torch.device | str = "cpu") -> torch.device:
-    """The device of that name. Raises ValueError for one that this machine lacks, with those it has."""
-    there = ["cpu"]
-    there += ["cuda"] if torch.cuda.is_available() else []
-    there += ["mps"] if torch.backends.mps.is_available() else []
-    if str(name).split(":")[0] not in there:
-        raise ValueError(f"there is no device {str(name)!r} here: choose one of {', '.join(there)}")
-    device = torch.device(name)
-    if device.type == "cuda" and (device.index or 0) >= (n := torch.cuda.device_count()):
-        raise ValueError(f"there is no {device} here: the GPUs are cuda:0 to cuda:{n - 1}")
-    return device
 
 
 def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:

@@ -12,10 +12,11 @@ from tqdm import tqdm
 
 from .clock import Clock
 from .data import mnist, writable_folder
+from .device import find_device
 from .diffusion import diffusion_loss
 from .ema import EMA
 from .muon import Muon, matrices_and_rest
-from .pipeline import DDPM, find_device
+from .pipeline import DDPM
 from .recipes import Recipe, get_recipe
 from .schedules import Schedule
 from .viz import image_grid, save_picture
