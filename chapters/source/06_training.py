@@ -710,7 +710,8 @@ print("after a tenth of the training, fewer than 50:", read[0] < 50)
 # %% [markdown]
 r"""
 These are handwritten digits, made from noise by a network that was trained while you waited. Some may be broken: twenty
-thousand images are little. The classifier that ships with the library reads most of them as what was asked for. The rows
+thousand images are little. The classifier that ships with the library reads most of them as what was asked for. (The run shown is
+the best of five seeds that were tried: 76 to 86 of the 100 were read as asked. Change the seed and see.) The rows
 tell in what order things are learned. First comes the grey of nothing, then the ink's place, as a blur, then the strokes;
 from one half on the images hardly change any more, and what improves is whether a stroke is closed where it should be. The
 loss curve shows little of this.
