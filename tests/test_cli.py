@@ -78,6 +78,7 @@ def test_without_a_command_the_help_is_shown(capsys):
         (["sample", "--device", "tpu"], "there is no device 'tpu' here"),
         (["sample", "--out", "samples.bmp"], "a .npz or a .png file, got 'samples.bmp'"),
         (["sample", "--weights", "nothing.safetensors"], "there is no checkpoint nothing.safetensors"),
+        (["gif", "--eta", "2"], "eta goes from 0 (no fresh noise) to 1 (as much as DDPM), got 2.0"),
         (["gif", "--frames", "0"], "--frames must be at least 1, got 0"),
         (["train", "--recipe", "huge"], "there is no recipe 'huge': choose one of tiny, nano"),
         (["train", "--precision", "fp8"], "there is no precision 'fp8': choose one of no, bf16"),

@@ -63,6 +63,14 @@ def test_the_samples_are_those_of_their_seeds_and_labels(small, tmp_path):
     assert len(x) == 130 and x.unique().numel() <= 256
 
 
+def test_samples_of_another_eta_are_other_samples(small, tmp_path):
+    y = torch.arange(130) % 10
+    still, stirred = (replace(DRAW, eta=eta).images(small, y, tmp_path) for eta in (0.0, 0.5))
+    alone = small.sample(y=[3], steps=2, seeds=[3], eta=0.5)
+    assert (stirred[3] - alone[0]).abs().max() <= 1.01 / 127.5
+    assert (stirred - still).abs().max() > 0.1
+
+
 def test_the_samples_have_the_labels_of_the_floors_digits(small, tmp_path, monkeypatch):
     asked = []
     monkeypatch.setattr(Draw, "images", lambda self, ddpm, y, folder: asked.append(y) or torch.zeros(130))

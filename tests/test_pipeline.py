@@ -30,6 +30,14 @@ def test_an_image_depends_on_its_seed_and_not_on_its_batch(small, sampler):
     assert (alone - other).abs().max() > 0.1
 
 
+def test_eta_leads_from_ddim_to_ddpm(small):
+    ask = dict(y=[3, 1], steps=5, seeds=[0, 1])
+    images = [small.sample(**ask, eta=eta) for eta in (0.0, 0.5, 1.0)]
+    assert torch.equal(images[0], small.sample(**ask))
+    torch.testing.assert_close(images[2], small.sample(**ask, sampler="ddpm"), atol=1e-4, rtol=0)
+    assert (images[1] - images[0]).abs().max() > 0.1 < (images[1] - images[2]).abs().max()
+
+
 def test_seeds_are_drawn_where_none_are_given(small):
     a, b = small.sample(y=[1, 1], steps=2), small.sample(y=[1, 1], steps=2)
     assert not torch.equal(a[0], a[1]) and not torch.equal(a, b)
@@ -82,6 +90,12 @@ def test_one_label_may_come_bare(small):
         (dict(y=[1], steps=0), r"steps must be in 1..T = 1..50, got 0"),
         (dict(y=[1], steps=51), r"steps must be in 1..T = 1..50, got 51"),
         (dict(y=[1], sampler="euler"), "there is no sampler 'euler': choose one of ddim, ddpm"),
+        (
+            dict(y=[1], sampler="ddpm", eta=0.5),
+            "eta is how much noise ddim adds: ddpm has none, got eta = 0.5",
+        ),
+        (dict(y=[1], eta=1.5), "eta goes from 0 .* got 1.5"),
+        (dict(y=[1], eta=float("nan")), "eta goes from 0 .* got nan"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused(small, ask, message):

@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -84,6 +85,7 @@ def draw_options(steps: int, scale: float) -> argparse.ArgumentParser:
     guidance = f"guidance: 1 none, above 1 the label counts for more ({scale:g})"
     draw.add_argument("--scale", type=float, default=scale, help=guidance)
     draw.add_argument("--sampler", default="ddim", help=f"{' or '.join(SAMPLERS)} (ddim)")
+    draw.add_argument("--eta", type=float, default=0.0, help="fresh noise in ddim: 0 none, 1 as ddpm (0)")
     draw.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (0)")
     draw.add_argument("--device", help="cpu, cuda or mps; cpu if not given")
     return draw
@@ -112,20 +114,22 @@ def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
     done = []
     with tqdm(total=len(y) * args.steps, desc="sampling", disable=None) as bar:
         for part, part_seeds in zip(y.split(BATCH), seeds.split(BATCH)):
-            walk = ddpm.sample_steps(part, None, args.steps, args.sampler, args.scale, part_seeds.tolist())
-            for step in walk:
+            for step in walk(ddpm, part, part_seeds, args):
                 bar.update(len(part) if step.t > 0 else 0)
             done.append(step.x_t.cpu())
     return torch.cat(done)
+
+
+def walk(ddpm: DDPM, y: Tensor, seeds: Tensor, args: argparse.Namespace) -> Iterator[Step]:
+    return ddpm.sample_steps(y, None, args.steps, args.sampler, args.scale, seeds.tolist(), args.eta)
 
 
 def run_gif(args: argparse.Namespace) -> None:
     out = writable_folder(args.out)
     frames = at_least_one(args.frames, "--frames")
     ddpm, y = load(args), digits_of("".join(dict.fromkeys(args.digits)))  # a file a digit
-    seeds = range(args.seed, args.seed + len(y))
-    walk = ddpm.sample_steps(y, None, args.steps, args.sampler, args.scale, seeds)
-    steps: list[Step] = list(tqdm(walk, "denoising", total=args.steps + 1, disable=None))
+    seeds = torch.arange(args.seed, args.seed + len(y))
+    steps = list(tqdm(walk(ddpm, y, seeds, args), "denoising", total=args.steps + 1, disable=None))
     times = torch.tensor([step.t for step in steps])
     shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], frames)]
     for i, digit in enumerate(y.tolist()):
@@ -142,7 +146,7 @@ def run_eval(args: argparse.Namespace) -> None:
     if args.checkpoint and args.weights:
         raise ValueError(f"one checkpoint at a time: got {args.checkpoint} and --weights {args.weights}")
     args.weights = args.checkpoint or args.weights
-    draw = Draw(args.n, args.steps, args.scale, args.sampler, args.seed)
+    draw = Draw(args.n, args.steps, args.scale, args.sampler, args.seed, args.eta)
     kept = evaluate(load(args), args.out, draw, sweeps=not args.no_sweeps)
     print(page(kept), end="")
     print(f"the report is in {args.out}")

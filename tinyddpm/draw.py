@@ -25,6 +25,7 @@ class Draw:
     scale: float
     sampler: str
     seed: int
+    eta: float = 0.0
 
     @property
     def seeds(self) -> Tensor:
@@ -37,7 +38,8 @@ class Draw:
     def images(self, ddpm: DDPM, y: Tensor | None, folder: Path) -> Tensor:
         """(n, 1, 32, 32), rounded to 256 grey values as real digits are. Each batch is kept in the folder
         as soon as it is there, and is not drawn again."""
-        kept = writable_folder(folder / fingerprint(ddpm) / f"{self.sampler}-{self.steps}-{self.scale!r}")
+        way = f"{self.sampler}-{self.steps}-{self.scale!r}" + (f"-{self.eta!r}" if self.eta else "")
+        kept = writable_folder(folder / fingerprint(ddpm) / way)
         x = []
         for chosen in tqdm(
             torch.arange(self.n).split(BATCH), f"{self.steps} steps, scale {self.scale:g}", disable=None
@@ -54,7 +56,7 @@ class Draw:
 
     def batch(self, ddpm: DDPM, y: Tensor | None, seeds: Tensor) -> Tensor:
         n = len(seeds) if y is None else None
-        images = ddpm.sample(y, n, self.steps, self.sampler, self.scale, seeds.tolist())
+        images = ddpm.sample(y, n, self.steps, self.sampler, self.scale, seeds.tolist(), self.eta)
         if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
             raise ValueError(
                 f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values"

@@ -70,19 +70,21 @@ class DDPM:
         sampler: str = "ddim",
         scale: float = 1.0,
         seeds: Sequence[int] | None = None,
+        eta: float = 0.0,
         callback: Callable[[Step], None] | None = None,
     ) -> Tensor:
         """New images, (b, c, h, w) float32 in [-1, 1]: one for each label in y, or n without labels.
 
         steps    calls of the network for each image, 1..T
-        sampler  "ddim" (no fresh noise) or "ddpm" (ancestral)
+        sampler  "ddim" or "ddpm" (ancestral)
         scale    of classifier-free guidance: 1 is the plain conditional model, 0 the unconditional
         seeds    one an image; an image depends on its own seed alone, not on the batch it is in
+        eta      how much fresh noise "ddim" adds on the way: 0 none, 1 as much as "ddpm"
         callback is shown every Step on the way
 
-        Raises ValueError for labels, steps, seeds or a sampler that this model does not have.
+        Raises ValueError for labels, steps, seeds, an eta or a sampler that this model does not have.
         """
-        walk = self.sample_steps(y, n, steps, sampler, scale, seeds)
+        walk = self.sample_steps(y, n, steps, sampler, scale, seeds, eta)
         if callback is None:
             return last(walk).x_t
         for step in walk:
@@ -97,11 +99,15 @@ class DDPM:
         sampler: str = "ddim",
         scale: float = 1.0,
         seeds: Sequence[int] | None = None,
+        eta: float = 0.0,
         spacing: str = "uniform",
     ) -> Iterator[Step]:
         """The same as a generator of every Step on the way; the last one holds the images."""
         if sampler not in SAMPLERS:
             raise ValueError(f"there is no sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
+        if eta and sampler != "ddim":
+            raise ValueError(f"eta is how much noise ddim adds: {sampler} has none, got eta = {eta:g}")
+        options = {"eta": eta} if sampler == "ddim" else {}
         grid = self.schedule.grid(steps, spacing)
         y = self.check_labels(y)
         if y is not None and n is not None:
@@ -120,7 +126,7 @@ class DDPM:
         x_T = noise_like(torch.empty(n, *self.image_shape, device=self.device), generators)
         self.model.eval()
         denoiser = self.denoiser(y, scale)
-        return SAMPLERS[sampler](denoiser, x_T, self.schedule, grid, generator=generators)
+        return SAMPLERS[sampler](denoiser, x_T, self.schedule, grid, generator=generators, **options)
 
     def check_labels(self, y: Sequence[int] | Tensor | int | None) -> Tensor | None:
         """Labels as (b,) int64. Raises ValueError for labels that the network was not trained on."""

@@ -63,7 +63,8 @@ def page(kept: dict) -> str:
         for name, label, read in ROWS
         if name in kept
     ]
-    how = f"{draw['n']} samples, {draw['steps']} steps of {draw['sampler']}, guidance scale {draw['scale']:g}"
+    sampler = draw["sampler"] + (f" (eta {draw['eta']:g})" if draw.get("eta") else "")
+    how = f"{draw['n']} samples, {draw['steps']} steps of {sampler}, guidance scale {draw['scale']:g}"
     lines = [
         f"{how}, seeds from {draw['seed']}; weights {kept['of']['weights']}.",
         f"The floor is what {draw['n']} real training digits score.",
