@@ -92,7 +92,7 @@ def test_one_label_may_come_bare(small):
         (dict(y=[1], sampler="euler"), "there is no sampler 'euler': choose one of ddim, ddpm"),
         (
             dict(y=[1], sampler="ddpm", eta=0.5),
-            "eta is how much noise ddim adds: ddpm has none, got eta = 0.5",
+            "how much noise ddim adds: ddpm has none, got eta = 0.5",
         ),
         (dict(y=[1], eta=1.5), "eta goes from 0 .* got 1.5"),
         (dict(y=[1], eta=float("nan")), "eta goes from 0 .* got nan"),
