@@ -26,6 +26,15 @@ def test_enlarging_repeats_pixels():
     assert grid[0].tolist() == [[0, 0, 0, 255, 255, 255]] * 3
 
 
+def test_fewer_levels_lie_evenly_from_black_to_white():
+    x = torch.linspace(-1, 1, 1001).reshape(1, 1, 1, 1001)
+    assert image_grid(x, columns=1, levels=4).unique().tolist() == [0, 85, 170, 255]
+    near = image_grid(x, columns=1, levels=16).int() - image_grid(x, columns=1).int()
+    assert near.abs().max() <= 9  # half of a step of 17
+    with pytest.raises(ValueError, match="2 to 256 levels of brightness, got 1"):
+        image_grid(x, levels=1)
+
+
 def test_no_columns_are_refused():
     with pytest.raises(ValueError, match="columns and enlarge must be at least 1, got 0 and 1"):
         image_grid(torch.zeros(1, 1, 2, 2), columns=0)

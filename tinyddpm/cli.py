@@ -15,6 +15,7 @@ from .samplers import Step
 from .viz import even_in_log_snr, image_grid, save_gif, save_picture
 
 BATCH = 200  # images sampled at once
+GREYS = 16  # of a GIF: noise is what fills the file
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,8 +134,9 @@ def run_gif(args: argparse.Namespace) -> None:
     times = torch.tensor([step.t for step in steps])
     shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], frames)]
     for i, digit in enumerate(y.tolist()):
-        save_gif([image_grid(x[i : i + 1], columns=1, enlarge=4) for x in shown], out / f"digit_{digit}.gif")
-    save_gif([image_grid(x, columns=5, enlarge=2) for x in shown], out / "digits.gif")
+        film = [image_grid(x[i : i + 1], columns=1, enlarge=4, levels=GREYS) for x in shown]
+        save_gif(film, out / f"digit_{digit}.gif")
+    save_gif([image_grid(x, columns=5, enlarge=2, levels=GREYS) for x in shown], out / "digits.gif")
     print(f"{len(y)} digits, {len(shown)} frames each, in {out}")
 
 

@@ -13,26 +13,33 @@ from torch import Tensor
 Picture = UInt8[Tensor, "c h w"]
 
 
-def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1) -> Picture:
+def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1, levels: int = 256) -> Picture:
     """Images (b, c, h, w) in [-1, 1], `columns` in a row: one uint8 picture (c, rows h, columns w), each
-    pixel shown as enlarge x enlarge. Values outside the range are held at its ends.
+    pixel shown as enlarge x enlarge, in so many levels from black to white: 16 make a GIF of noise less
+    than a third as large. Values outside the range are held at its ends.
 
-    Raises ValueError for images of another shape, for none, and for values that are not finite.
+    Raises ValueError for images of another shape, for none, for values that are not finite and for
+    columns, enlargements and levels that cannot be.
     """
     if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3):
         raise ValueError(f"image_grid takes images (b, 1 or 3, h, w), got shape {tuple(x.shape)}")
     if columns < 1 or enlarge < 1:
         raise ValueError(f"columns and enlarge must be at least 1, got {columns} and {enlarge}")
+    if not 2 <= levels <= 256:
+        raise ValueError(f"a picture has 2 to 256 levels of brightness, got {levels}")
     if not x.isfinite().all():
         raise ValueError("the images hold NaN or infinite values: what made them has diverged")
     x = x.detach().float().cpu()
     x = torch.cat([x, x.new_full((-len(x) % columns, *x.shape[1:]), -1.0)])
     x = rearrange(x, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
-    picture = ((x.clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    level = ((x.clamp(-1, 1) + 1) / 2 * (levels - 1)).round()
+    picture = (level * 255 / (levels - 1)).round().to(torch.uint8)
     return picture.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
 
 
-def film_strip(steps: Iterable, frames: int = 10, image: int = 0, enlarge: int = 1) -> Picture:
+def film_strip(
+    steps: Iterable, frames: int = 10, image: int = 0, enlarge: int = 1, levels: int = 256
+) -> Picture:
     """One image on its way from noise, left to right: x_t above x_0_hat, what the denoiser saw in it.
 
     steps: what a sampler yields, taken at `frames` places from the first to the last.
@@ -42,7 +49,7 @@ def film_strip(steps: Iterable, frames: int = 10, image: int = 0, enlarge: int =
         raise ValueError("there are no steps to show: was the sampler already drained?")
     chosen = [steps[round(i)] for i in torch.linspace(0, len(steps) - 1, min(frames, len(steps))).tolist()]
     rows = [step.x_t[image] for step in chosen] + [step.x_0_hat[image] for step in chosen]
-    return image_grid(torch.stack(rows), len(chosen), enlarge)
+    return image_grid(torch.stack(rows), len(chosen), enlarge, levels)
 
 
 def save_picture(picture: Picture, path: str | Path) -> None:
