@@ -139,14 +139,17 @@ def test_the_wheel_carries_data_and_weights_and_works_alone(tmp_path):
     assert Path(where).is_relative_to(tmp_path) and n == "10000" and shape == "(1, 1, 32, 32)"
 
 
-def test_the_quickstart_of_the_readme_runs(tmp_path, monkeypatch):
+def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
     readme = (ROOT / "README.md").read_text()
-    (code,) = re.findall(r"```python\n(.*?)```", readme, re.S)
-    assert len(code.strip().splitlines()) <= 12
+    quickstart, oracle = re.findall(r"```python\n(.*?)```", readme, re.S)
+    assert len(quickstart.strip().splitlines()) <= 12
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(code, names)
+    exec(quickstart, names)
     assert names["x"].shape == (3, 1, 32, 32)
+    assert all((tmp_path / name).exists() for name in ("314.png", "film.png", "seven.gif"))
+    exec(oracle, names)
+    assert names["images"].shape == (8, 1, 32, 32)
 
 
 def test_the_tree_of_the_readme_is_the_tree():

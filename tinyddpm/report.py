@@ -56,7 +56,7 @@ def save_pictures(out: Path, x: Tensor, y: Tensor | None, probabilities: Tensor,
 
 
 def page(kept: dict) -> str:
-    """The report as Markdown: each figure, and its floor."""
+    """The report as Markdown: each figure, and that of real digits."""
     draw = kept["of"]["draw"]
     rows = [
         (label, read(kept[name]), read(kept.get(f"floor of {name}")))
@@ -67,9 +67,9 @@ def page(kept: dict) -> str:
     how = f"{draw['n']} samples, {draw['steps']} steps of {sampler}, guidance scale {draw['scale']:g}"
     lines = [
         f"{how}, seeds from {draw['seed']}; weights {kept['of']['weights']}.",
-        f"The floor is what {draw['n']} real training digits score.",
+        f"Beside them {draw['n']} real training digits: a generator as good as the data would score as they do.",
         "",
-        "| figure | samples | floor |",
+        "| figure | samples | real digits |",
         "|---|---|---|",
         *(f"| {label} | {value} | {floor} |" for label, value, floor in rows),
     ]
