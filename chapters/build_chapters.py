@@ -45,12 +45,14 @@ def build(source: Path) -> Path:
 
 
 def smaller(png: str) -> str:
-    """A picture in base64, with at most 64 colours where that makes it smaller."""
+    """A picture in base64, with at most 64 colours where that makes it smaller; a GIF as it is."""
     from PIL import Image
 
-    picture = Image.open(io.BytesIO(base64.b64decode(png))).convert("RGB")
+    picture = Image.open(io.BytesIO(base64.b64decode(png)))
+    if picture.format == "GIF":
+        return png
     content = io.BytesIO()
-    picture.quantize(64, dither=Image.Dither.NONE).save(content, "png", optimize=True)
+    picture.convert("RGB").quantize(64, dither=Image.Dither.NONE).save(content, "png", optimize=True)
     return min(png, base64.b64encode(content.getvalue()).decode(), key=len)
 
 

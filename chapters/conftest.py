@@ -14,4 +14,4 @@ def pytest_configure(config):
 
 def pytest_collectstart(collector):
     if hasattr(collector, "skip_compare"):  # made by renderers, not by the chapter
-        collector.skip_compare += ("text/html", "image/gif", "image/svg+xml")
+        collector.skip_compare += ("text/html", "image/svg+xml")

@@ -5,8 +5,9 @@ same(mine, tinyddpm.q_sample, ...)  what you built and what the library has give
 guess(0.5, truth)                   your number beside the measured one
 check("01a", answer)                not attempted, ok, or what went wrong
 show(picture, "title")              a picture, pixel by pixel
+play("three.gif")                   a GIF
 """
 
 from .exercises import check
-from .figures import show
+from .figures import play, show
 from .proofs import guess, holds, same

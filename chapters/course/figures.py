@@ -1,6 +1,10 @@
 """One style for every figure of the course."""
 
+import base64
+from pathlib import Path
+
 import matplotlib.pyplot as plt
+from IPython.display import display
 
 plt.rcParams.update(
     {
@@ -28,3 +32,10 @@ def show(picture, title: str = "", width: float = 8.0) -> None:
     axes.set_title(title)
     axes.axis("off")
     plt.show()
+
+
+def play(path: str | Path) -> None:
+    """A GIF. It is handed on as a PNG, since pages made from notebooks leave out outputs of type GIF; a
+    browser looks at the bytes."""
+    content = base64.b64encode(Path(path).read_bytes()).decode()
+    display({"image/png": content, "text/plain": f"<{Path(path).name}>"}, raw=True)

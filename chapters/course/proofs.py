@@ -71,7 +71,9 @@ def as_tensor(x) -> Tensor:
 
 
 def as_tuple(x) -> tuple:
-    return tuple(x) if isinstance(x, (tuple, list)) else (x,)
+    """What a piece returns, part by part; a list of numbers is one part."""
+    several = isinstance(x, (tuple, list)) and not all(isinstance(part, (int, float)) for part in x)
+    return tuple(x) if several else (x,)
 
 
 def largest_gap(left: Tensor, right: Tensor) -> float:
