@@ -67,7 +67,7 @@ def page(kept: dict) -> str:
     how = f"{draw['n']} samples, {draw['steps']} steps of {sampler}, guidance scale {draw['scale']:g}"
     lines = [
         f"{how}, seeds from {draw['seed']}; weights {kept['of']['weights']}.",
-        f"Beside them {draw['n']} real training digits: a generator as good as the data would score as they do.",
+        f"Beside them: {draw['n']} real training digits. Samples as good as the data score the same.",
         "",
         "| figure | samples | real digits |",
         "|---|---|---|",

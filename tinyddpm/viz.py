@@ -13,7 +13,9 @@ from torch import Tensor
 Picture = UInt8[Tensor, "c h w"]
 
 
-def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1, levels: int = 256) -> Picture:
+def image_grid(
+    x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1, levels: int = 256
+) -> Picture:
     """Images (b, c, h, w) in [-1, 1], `columns` in a row: one uint8 picture (c, rows h, columns w), each
     pixel shown as enlarge x enlarge, in so many levels from black to white: 16 make a GIF of noise less
     than a third as large. Values outside the range are held at its ends.
