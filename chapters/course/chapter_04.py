@@ -88,6 +88,9 @@ EXERCISES = {
             "that is a mean for each input channel: a filter is all that makes one output channel": (
                 lambda weight, eps: standardized(weight, eps, (0, 2, 3))
             ),
+            "dimension 0 counts the filters: mean and variance run over the other three": (
+                lambda weight, eps: standardized(weight, eps, 0)
+            ),
             "the variance divides by n - 1: take unbiased=False, as the norms do": (
                 lambda weight, eps: standardized(weight, eps, unbiased=True)
             ),
@@ -137,6 +140,9 @@ EXERCISES = {
         {
             "that is the inner product: divide by both lengths, sqrt(n) each": (
                 lambda difference, dim: similarity(difference, dim) * (dim // 2)
+            ),
+            "divided by one length only: the two vectors have the length sqrt(n) each": (
+                lambda difference, dim: similarity(difference, dim) * (dim // 2) ** 0.5
             ),
             "divided by dim, though sines and cosines come in pairs: the squared length is n = dim / 2": (
                 lambda difference, dim: similarity(difference, dim) / 2

@@ -9,9 +9,9 @@ from .exercises import Exercise
 
 def batch():
     generator = torch.Generator().manual_seed(0)
-    x_0, eps = torch.randn(2, 3, 1, 4, 4, generator=generator)
+    x_0, eps = torch.randn(2, 4, 1, 4, 4, generator=generator)  # as many images as columns: see not_reshaped
     alpha_bar = torch.tensor([1.0, 0.9, 0.7, 0.5, 0.2, 0.01])
-    yield model, x_0, torch.tensor([1, 2, 5]), eps, alpha_bar
+    yield model, x_0, torch.tensor([1, 2, 4, 5]), eps, alpha_bar
 
 
 def model(x_t, t):
@@ -25,23 +25,26 @@ def parts(x_0, t, eps, alpha_bar):
 
 
 def v_loss(model, x_0, t, eps, alpha_bar):
-    signal, noise, x_t = parts(x_0, t, eps, alpha_bar)
-    return (model(x_t, t) - (signal * eps - noise * x_0)).square().mean()
+    return loss_of(lambda signal, noise, x_0, eps: signal * eps - noise * x_0)(model, x_0, t, eps, alpha_bar)
 
 
-def other_sign(model, x_0, t, eps, alpha_bar):
-    signal, noise, x_t = parts(x_0, t, eps, alpha_bar)
-    return (model(x_t, t) - (noise * x_0 - signal * eps)).square().mean()
+def loss_of(target):
+    def loss(model, x_0, t, eps, alpha_bar):
+        signal, noise, x_t = parts(x_0, t, eps, alpha_bar)
+        return (model(x_t, t) - target(signal, noise, x_0, eps)).square().mean()
+
+    return loss
 
 
-def not_exchanged(model, x_0, t, eps, alpha_bar):
-    signal, noise, x_t = parts(x_0, t, eps, alpha_bar)
-    return (model(x_t, t) - (signal * x_0 - noise * eps)).square().mean()
+def not_reshaped(model, x_0, t, eps, alpha_bar):
+    signal, noise = alpha_bar[t].sqrt(), (1 - alpha_bar[t]).sqrt()
+    return (model(signal * x_0 + noise * eps, t) - (signal * eps - noise * x_0)).square().mean()
 
 
-def of_noise(model, x_0, t, eps, alpha_bar):
-    _, _, x_t = parts(x_0, t, eps, alpha_bar)
-    return (model(x_t, t) - eps).square().mean()
+def without_roots(model, x_0, t, eps, alpha_bar):
+    signal = alpha_bar[t].reshape(-1, 1, 1, 1)
+    x_t = signal * x_0 + (1 - signal) * eps
+    return (model(x_t, t) - (signal * eps - (1 - signal) * x_0)).square().mean()
 
 
 def sees_the_image(model, x_0, t, eps, alpha_bar):
@@ -59,24 +62,26 @@ def table():
         yield 0.05, t, alpha_bar
 
 
-def errors(error, t, alpha_bar):
-    snr = alpha_bar[t] / (1 - alpha_bar[t])
-    return error / snr, error * (snr + 1) / snr
+def errors_by(from_eps, from_x_0):
+    """An answer to 06c: how to go from the error in eps to that in x_0, and from there to that in v."""
+
+    def answer(error, t, alpha_bar):
+        snr = alpha_bar[t] / (1 - alpha_bar[t])
+        in_x_0 = from_eps(error, snr)
+        return in_x_0, from_x_0(in_x_0, snr)
+
+    return answer
 
 
-def upside_down(error, t, alpha_bar):
-    snr = alpha_bar[t] / (1 - alpha_bar[t])
-    return error * snr, error * (snr + 1)
+def divided(error, snr):
+    return error / snr
 
 
-def rooted(error, t, alpha_bar):
-    snr = alpha_bar[t] / (1 - alpha_bar[t])
-    return error / snr.sqrt(), error * ((snr + 1) / snr).sqrt()
+def times_snr_and_one(error, snr):
+    return error * (snr + 1)
 
 
-def v_from_eps_alone(error, t, alpha_bar):
-    snr = alpha_bar[t] / (1 - alpha_bar[t])
-    return error / snr, error / (snr + 1)
+errors = errors_by(divided, times_snr_and_one)
 
 
 def signal_for_snr(error, t, alpha_bar):
@@ -90,9 +95,11 @@ def draws(answer, n, T):
     if t is None or t is ...:
         return None
     t = torch.as_tensor(t)
+    repeated = torch.as_tensor(answer(n, T, torch.Generator().manual_seed(0)))
     again = torch.cat([torch.as_tensor(answer(n, T, generator)).flatten() for _ in range(200)])
     whole = not (t.is_floating_point() or t.dtype == torch.bool)
-    return whole, tuple(t.shape) == (n,), int(again.min()), int(again.max()), len(t.unique()) > 1
+    ends = int(again.min()), int(again.max())
+    return whole, tuple(t.shape) == (n,), *ends, len(t.unique()) > 1, torch.equal(t, repeated)
 
 
 EXERCISES = {
@@ -100,11 +107,27 @@ EXERCISES = {
         v_loss,
         batch,
         {
-            "the sign is turned: v = sqrt(abar) eps - sqrt(1 - abar) x_0, noise with the plus": other_sign,
-            "exchange the factors: v has sqrt(abar) at the noise, where x_t has it at the image": (
-                not_exchanged
+            "the sign is turned: v = sqrt(abar) eps - sqrt(1 - abar) x_0, noise with the plus": loss_of(
+                lambda signal, noise, x_0, eps: noise * x_0 - signal * eps
             ),
-            "that is the loss of a network that predicts the noise: the target is v here": of_noise,
+            "exchange the factors: v has sqrt(abar) at the noise, where x_t has it at the image": loss_of(
+                lambda signal, noise, x_0, eps: signal * x_0 - noise * eps
+            ),
+            "the signs are right, the factors are not: sqrt(abar) belongs to the noise": loss_of(
+                lambda signal, noise, x_0, eps: noise * eps - signal * x_0
+            ),
+            "v is a difference: the image enters it with a minus": loss_of(
+                lambda signal, noise, x_0, eps: signal * eps + noise * x_0
+            ),
+            "the factors are the roots of abar and of 1 - abar, in x_t and in v": without_roots,
+            "alpha_bar[t] has the shape (b,) and was spread along the width of the images, without an error, "
+            "since there are as many images as columns: reshape it to (b, 1, 1, 1)": not_reshaped,
+            "that is the loss of a network that predicts the noise: the target is v here": loss_of(
+                lambda signal, noise, x_0, eps: eps
+            ),
+            "that is the loss of a network that predicts the image: the target is v here": loss_of(
+                lambda signal, noise, x_0, eps: x_0
+            ),
             "the model was shown the clean image: it has to see x_t": sees_the_image,
             "that is the sum over all pixels: the mean stays the same size for any batch": summed,
         },
@@ -125,6 +148,12 @@ EXERCISES = {
             "updates count from 1: the first one has d_1 = 2 / 11": (
                 lambda n, decay: math.prod(min(decay, (1 + k) / (10 + k)) for k in range(n))
             ),
+            "one factor too many: the first update is k = 1, there is none with k = 0": (
+                lambda n, decay: math.prod(min(decay, (1 + k) / (10 + k)) for k in range(n + 1))
+            ),
+            "that is d_n to the power n: each update has a d_k of its own, the early ones smaller": (
+                lambda n, decay: min(decay, (1 + n) / (10 + n)) ** n
+            ),
             "that is the share of everything since: what is left of the beginning is asked": (
                 lambda n, decay: 1 - math.prod(min(decay, (1 + k) / (10 + k)) for k in range(1, n + 1))
             ),
@@ -135,9 +164,41 @@ EXERCISES = {
         errors,
         table,
         {
-            "upside down: at low noise an error in eps is small in x_0, so divide by the SNR": upside_down,
-            "errors are squared, so their factor is the SNR itself and not its root": rooted,
-            "x_0 is right; go to v from there: multiply the error in x_0 by SNR + 1": v_from_eps_alone,
+            "the error in x_0 is upside down: at low noise an error in eps is small in x_0, so divide by the "
+            "SNR. From x_0 to v you went rightly": errors_by(lambda e, snr: e * snr, times_snr_and_one),
+            "the error in v is right, that in x_0 is upside down: divide by the SNR": lambda e, t, abar: (
+                e * abar[t] / (1 - abar[t]),
+                errors(e, t, abar)[1],
+            ),
+            "both are upside down: eps to x_0 divides by the SNR, x_0 to v multiplies by SNR + 1": errors_by(
+                lambda e, snr: e * snr, lambda e, snr: e / (snr + 1)
+            ),
+            "x_0 is right; from there to v multiply by SNR + 1, do not divide": errors_by(
+                divided, lambda e, snr: e / (snr + 1)
+            ),
+            "both are upside down: (6.7) divides the error in eps by the SNR": lambda e, t, abar: (
+                e * abar[t] / (1 - abar[t]),
+                e / (1 - abar[t]),
+            ),
+            "x_0 is right; SNR + 1 leads from x_0 to v, not from eps to v": lambda e, t, abar: (
+                errors(e, t, abar)[0],
+                e * (1 - abar[t]),
+            ),
+            "x_0 is right; for v multiply that by SNR + 1, not the error in eps": lambda e, t, abar: (
+                errors(e, t, abar)[0],
+                e / (1 - abar[t]),
+            ),
+            "x_0 is right; the error in v is not that in eps, it is larger": lambda e, t, abar: (
+                errors(e, t, abar)[0],
+                e,
+            ),
+            "the error in x_0 is divided by the SNR, not by SNR + 1": errors_by(
+                lambda e, snr: e / (snr + 1), times_snr_and_one
+            ),
+            "the two are swapped: x_0 first, then v": lambda e, t, abar: errors(e, t, abar)[::-1],
+            "errors are squared, so their factor is the SNR itself and not its root": errors_by(
+                lambda e, snr: e / snr.sqrt(), lambda e, snr: e * (snr + 1).sqrt()
+            ),
             "the SNR is abar / (1 - abar), not abar": signal_for_snr,
         },
     ),
@@ -156,6 +217,9 @@ EXERCISES = {
             ),
             "0 is among them: there is no noise at t = 0, and nothing to learn": (
                 lambda n, T, generator: torch.randint(0, T + 1, (n,), generator=generator)
+            ),
+            "the generator is not used: without it the run cannot be repeated": (
+                lambda n, T, generator: torch.randint(1, T + 1, (n,))
             ),
             "nothing is repaired yet: draw n numbers, and look at both ends of the range": (
                 lambda n, T, generator: torch.randint(0, T, (1,), generator=generator).expand(n)

@@ -6,19 +6,19 @@ r"""
 
 * say what each part of the network is for, write it in a few lines, and compare it with the library's;
 * turn a time into a vector and explain why it is made of sines;
-* test a part by its weights and not by its pictures, and tell how a wrong line hid in a popular tutorial for a year.
+* test a part by its weights and not by its pictures, and tell how a wrong line hid in a popular tutorial for over a year.
 
-*You need:* chapters 01 and 03, and what `nn.Linear` and `nn.Conv2d` do. *Reading:* 45 minutes. *Running:* under 20 seconds
-on a laptop, without a network. *You build and then import:* `SinusoidalEmbedding`, `LabelEmbedding`,
-`WeightStandardizedConv2d`, `ConvBlock`, `ResnetBlock`, `Attention`, `LinearAttention`, `SpaceToDepth`, `DepthToSpace`.
+*You need:* chapters 01 and 03, and what `nn.Linear` and `nn.Conv2d` do. *Reading:* 70 minutes, 25 more with the exercises.
+*Running:* under 20 seconds on a laptop, without a network. *You build and then import:* `SinusoidalEmbedding`,
+`LabelEmbedding`, `WeightStandardizedConv2d`, `ConvBlock`, `ResnetBlock`, `Attention`, `SpaceToDepth`, `DepthToSpace`.
 
 ---
 
 A denoiser is a function: it takes a noisy image $x_t$ and the time $t$, and returns its guess of the clean image. The one in
 chapter 03 was exact, and that was its limit: it needs all training images at hand and knows of nothing else. From here on a
-neural network shall do the work, and a network is built from parts. There are nine of them. Each is a handful of lines, and
-each makes a promise that can be measured, so we build them one at a time, from the bottom up, and measure the promise before
-we go on. Chapter 05 then only has to wire them together.
+neural network shall do the work, and a network is built from parts. There are eight of them. Each is a handful of lines and
+makes a promise that can be measured, so we build them one at a time, from the bottom up, and measure the promise before we go
+on. Chapter 05 wires them together.
 
 One rule runs through the chapter: **a part is tested on its own, by what it promises**. The bug museum in the middle shows
 what happens to people who test the finished network instead.
@@ -188,8 +188,10 @@ $$\operatorname{label}(y) = \operatorname{onehot}(y)\, E \tag{4.3}$$
 
 The table has an eleventh row. It stands for "no label given" and is called the *null class*; chapter 07 will steer the
 samples with the difference between what the network says with a label and without (Ho & Salimans 2022). Only the rows that a
-batch has used are touched by the gradient, and that is all that is to be known about it: a row that never occurs in training
-is never trained.
+batch has used are touched by the gradient: a row that never occurs in training is never trained.
+
+Two tables of random numbers are not equal. So where a piece has weights, `same` first copies the library's into yours, in the
+order in which they were made, and then compares what the two return.
 """
 
 
@@ -211,8 +213,8 @@ print("rows with a gradient:", label.weight.grad.abs().sum(1).nonzero().flatten(
 
 # %% [markdown]
 r"""
-Time and label are added up, and the sum is the *condition*, a vector $c$ of one length for all. Every block of the network
-receives it. From here on a block does not ask where $c$ came from.
+Time and label are added up, and the sum is the *condition*, the vector $\text{cond}$. Every block of the network receives
+it and does not ask where it came from.
 
 ## A convolution whose filters cannot drift
 
@@ -223,9 +225,8 @@ away. Whatever the stored weights are, the filter that is applied is
 
 $$\hat w = \frac{w - \operatorname{mean}(w)}{\sqrt{\operatorname{var}(w) + \epsilon}} \tag{4.4}$$
 
-with mean and variance over the 288 weights of one filter, and $\epsilon = 10^{-5}$ against a division by zero. (This
-$\epsilon$ is a small constant and has nothing to do with the noise $\varepsilon$ of the other chapters. Both are the usual
-letters, sadly.)
+with mean and variance over the 288 weights of one filter, and $\epsilon = 10^{-5}$ against a division by zero (a small
+constant, not the noise $\varepsilon$ of the other chapters).
 
 Batch normalization, which PyTorch has, computes the same expression over a batch of data. Fed with the weights in place of
 data, it is an independent check of ours.
@@ -255,18 +256,18 @@ same(mine, conv, x, within=1e-4)
 
 # %% [markdown]
 r"""
-The promise follows from (4.4) in one line. Subtracting the mean makes the mean 0, and dividing by $\sqrt{v + \epsilon}$
-divides the variance $v$ by $v + \epsilon$:
+The promise follows from (4.4) in one line. Subtracting the mean makes the mean 0, and dividing by
+$\sqrt{\sigma^2 + \epsilon}$ divides the variance $\sigma^2$ of the stored weights by $\sigma^2 + \epsilon$:
 
-$$\operatorname{mean}(\hat w) = 0, \qquad \operatorname{var}(\hat w) = \frac{v}{v + \epsilon} \approx 1 \tag{4.5}$$
+$$\operatorname{mean}(\hat w) = 0, \qquad \operatorname{var}(\hat w) = \frac{\sigma^2}{\sigma^2 + \epsilon} \approx 1 \tag{4.5}$$
 
-It is a statement about weights, so it needs no image, no data and no training to be tested. Remember this cell.
+It is a statement about weights, so it needs no image, no data and no training to be tested.
 """
 
 # %%
 var, mean = torch.var_mean(conv.standardized_weight(), dim=(1, 2, 3), unbiased=False)  # of 64 filters
-v = conv.weight.var(dim=(1, 2, 3), unbiased=False)
-holds("4.5", torch.stack([mean, var]), torch.stack([torch.zeros(64), v / (v + 1e-5)]), within=1e-4)
+stored = conv.weight.var(dim=(1, 2, 3), unbiased=False)
+holds("4.5", torch.stack([mean, var]), torch.stack([torch.zeros(64), stored / (stored + 1e-5)]), within=1e-4)
 print("all variances between 0.98 and 1:", bool(((var > 0.98) & (var < 1)).all()))
 
 # %% [markdown]
@@ -325,23 +326,24 @@ holds("4.7", torch.stack([norm(0.1 * h), norm(1000 * h)]), torch.stack([norm(h),
 
 # %% [markdown]
 r"""
-The norm forgets the size of what it is given. That is its purpose: the layers after it always see numbers of one size. It is
-also a perfect hiding place.
+The norm forgets the size of what it is given. That is its purpose, and it is also a perfect hiding place.
 
 ## Bug museum: the division that was a multiplication
 
-`rsqrt` is one divided by the square root. Fast code therefore *multiplies* by `rsqrt(var + eps)`. A popular tutorial, which
-many projects copied their network from, carried for a year this line:
+`rsqrt` is one divided by the square root. Fast code therefore *multiplies* by `rsqrt(var + eps)`. A popular tutorial, an
+annotated implementation on a company's blog from which many projects copied their network, carried this line from October
+2023 to November 2024:
 
 ```python
 weight = (weight - mean) / (var + eps).rsqrt()
 ```
 
 One character is wrong. Dividing by one over the root is multiplying by the root, so that every filter is multiplied by its
-standard deviation where it should be divided by it. Published copies of the line are still around.
+standard deviation where it should be divided by it. The tutorial has been repaired; copies of the line can still be found in
+public repositories.
 
-**Before you run the next cell:** how many times smaller than the right weights are the wrong ones, for 32 channels and
-PyTorch's usual initial weights?
+**Before you run the next cell:** how many times smaller than the right weights are the wrong ones, for 32 channels? (PyTorch
+draws the initial weights of a filter evenly from $-1/\sqrt{288}$ to $1/\sqrt{288}$.)
 """
 
 # %%
@@ -368,9 +370,9 @@ plt.show()
 
 # %% [markdown]
 r"""
-Three histograms of one shape, and only the numbers under them tell that the third is off by a factor of several hundred. Now
-the outputs. Each weight goes through the convolution and the group norm after it, and we compare the normed maps, right
-against wrong.
+Three histograms of one shape, and only the numbers under them differ. Right and wrong are apart by one over the variance, and
+an even distribution from $-a$ to $a$ has the variance $a^2/3$: that makes $3 \cdot 288 = 864$, up to the luck of the draw.
+Now the outputs. Each weight goes through the convolution and the group norm after it.
 
 **Before you run the next cell:** without the convolution's bias, how strongly are the two outputs correlated? (1 is equal up
 to scale, 0 is unrelated.)
@@ -420,8 +422,8 @@ correlation lacks.)
 
 Right, the convolution as the tutorial had it, with its bias. The bias did not shrink along. Next to outputs of the right
 size it is nothing; next to outputs that are hundreds of times too small it is the larger part, and the norm then blows up a
-map that is mostly constant offset. So the bug does change the outputs, by a lot. And still it is not seen: mean 0 and
-variance 1 are there as ever. The norm guarantees them for any input.
+map that is mostly constant offset. So the bug changes the outputs by a lot. And still it is not seen: mean 0 and variance 1
+are there as ever.
 
 But surely a network with such a bug does not learn? Two small denoisers, alike to the last initial weight, are trained for
 100 steps on noisy digits at $t = 300$, one of them with the wrong line. (The loss is the mean square error of the guessed
@@ -440,6 +442,7 @@ def small_denoiser(kind):
     torch.manual_seed(0)
     blocks = [nn.Sequential(kind(16, 16, 3, padding=1), nn.GroupNorm(8, 16), nn.SiLU()) for _ in range(4)]
     first, last = nn.Conv2d(4, 16, 3, padding=1), nn.Conv2d(16, 4, 1)
+    # PixelUnshuffle folds 2 x 2 pixels into 4 channels, PixelShuffle unfolds them: see the end of the chapter
     return nn.Sequential(nn.PixelUnshuffle(2), first, *blocks, last, nn.PixelShuffle(2))
 
 
@@ -472,9 +475,8 @@ print("and end within a third of each other:", 2 / 3 < wrong / right < 3 / 2)
 
 # %% [markdown]
 r"""
-It learns, and the two curves can hardly be told apart. Neither the statistics of the outputs nor the loss shows the mistake:
-training goes round it. What is lost is what the part was there for, filters whose size cannot drift, and with it the meaning
-of the weights: loaded into somebody else's correct code they make another network.
+It learns, and the two curves can hardly be told apart. What is lost is what the part was there for, filters whose size cannot
+drift, and with it the meaning of the weights: loaded into somebody else's correct code they make another network.
 
 The line that catches it is the promise (4.5), tested on the weight. It takes a millisecond and no data:
 """
@@ -535,16 +537,15 @@ r"""
 Two of these blocks, and a way past them (He et al. 2016):
 
 $$h = \operatorname{block}_2\bigl(\operatorname{block}_1(x,\; \text{scale}, \text{shift})\bigr) + x, \qquad
-[\text{scale}, \text{shift}] = W \operatorname{SiLU}(c) + b \tag{4.9}$$
+[\text{scale}, \text{shift}] = W \operatorname{SiLU}(\text{cond}) + b \tag{4.9}$$
 
-The condition $c$ goes through one linear layer, whose weights $W$ and $b$ the library calls `modulation`, and the result is
+The condition goes through one linear layer, whose weights $W$ and $b$ the library calls `modulation`, and the result is
 cut into scale and shift for the first block. Where the number of channels changes, $x$ cannot be added as it is, and a 1 by
 1 convolution adapts it. So the two blocks need to learn only *what to change* about $x$, and $x$ itself gets past them
 unharmed.
 
 `W` and `b` start at zero. This causes a small trouble with our comparisons. With $W = 0$ the condition has no effect, and
-*any* wiring of it would pass. A zero hides mistakes just as a norm does. So before we compare, every weight is moved off its
-start, and `moved` does that from now on.
+*any* wiring of it would pass. So before we compare, `moved` shifts every weight off its start.
 """
 
 
@@ -583,7 +584,7 @@ same(MyResnetBlock(32, 64, 128), moved(parts.ResnetBlock(32, 64, 128)), x, cond,
 
 # %% [markdown]
 r"""
-And what does a block do that has *not* been moved? Let $c_t$ be the condition that belongs to time $t$.
+And what does a block do that has *not* been moved? Let $\text{cond}_t$ be the condition that belongs to time $t$.
 
 **Before you run the next cell:** by how much does the output of an untrained block change if it is told $t = 1000$ instead
 of $t = 1$?
@@ -593,18 +594,18 @@ of $t = 1$?
 my_guess = None
 
 untrained = parts.ResnetBlock(32, 32, cond_dim=128)
-c = parts.SinusoidalEmbedding(128)(torch.tensor([1, 1000]))  # c_1 and c_1000
+conds = parts.SinusoidalEmbedding(128)(torch.tensor([1, 1000]))  # cond_1 and cond_1000
 one_image = x[:1].expand(2, -1, -1, -1)
-out = untrained(one_image, c)
+out = untrained(one_image, conds)
 guess(my_guess, round((out[0] - out[1]).abs().max().item(), 4))
 
 # %% [markdown]
 r"""
-$$\text{untrained:}\quad \operatorname{block}(x, c_t) = \operatorname{block}(x, c_s) \quad \text{for all } t, s \tag{4.10}$$
+$$\text{untrained:}\quad \operatorname{block}(x, \text{cond}_t) = \operatorname{block}(x, \text{cond}_s) \quad \text{for all } t, s \tag{4.10}$$
 
 An untrained block ignores the time, and is meant to. The network starts as one denoiser for all times and learns where they
-differ, rather than starting with a random opinion about each. It *can* learn it: the output does not depend on $c$ yet, but
-the gradient of the weights $W$ is not zero.
+differ, rather than starting with a random opinion about each. It *can* learn it: the output does not depend on the condition
+yet, but the gradient of the weights $W$ is not zero.
 """
 
 # %%
@@ -614,9 +615,9 @@ print("the modulation has a gradient:", bool(untrained.modulation.weight.grad.ab
 
 # %% [markdown]
 r"""
-What the way past is worth shows when blocks are stacked. The next cell sends an image through up to 32 untrained blocks,
-with their shortcuts and without, and asks two things: how much of the input can still be recognised in the output (their
-correlation), and how large a gradient becomes on its way back to the input.
+What the way past is worth shows when blocks are stacked. The next cell sends an image through up to 32 untrained blocks, with
+their shortcuts and without, and asks two things: how strongly the output is correlated with the input, and how large a
+gradient becomes on its way back to the input.
 """
 
 # %%
@@ -642,7 +643,7 @@ right.set(title="size of the gradient at the input", xlabel="blocks", yscale="lo
 left.legend()
 plt.show()
 (kept_with, growth_with), (kept_without, growth_without) = results.values()
-print("input still visible after 16 blocks:", kept_with > 0.3, "with,", abs(kept_without) > 0.3, "without")
+print("correlation above 0.3 after 16 blocks:", kept_with > 0.3, "with,", abs(kept_without) > 0.3, "without")
 print(
     "gradient after 32 blocks less than 20 times its size:",
     growth_with < 20,
@@ -653,9 +654,9 @@ print(
 
 # %% [markdown]
 r"""
-Without shortcuts one single block has already made the input unrecognisable, and the gradient grows by a constant factor
-with each block: it explodes. With them the image passes through, and the gradient that arrives has a size one can learn
-with.
+Without shortcuts the output of a single block is already uncorrelated with its input, and the gradient grows by a constant
+factor with each block: it explodes. With them the input stays in the sum, and the gradient that arrives has a size one can
+learn with.
 
 ## Attention: every pixel looks at every other
 
@@ -717,7 +718,7 @@ r"""
 The exact denoiser of chapter 03, the oracle, weighs all training images by how likely each is to have become $x_t$, and
 returns their mixture. Weights from a softmax, times values: it *is* attention. The query is the noisy image, the keys and
 the values are the training images $x_i$. Only the term that depends on the length of $x_i$ does not look like an inner
-product, and an extra coordinate makes it one:
+product, and an extra coordinate makes it one (the $\sqrt d$ in $q$ is there only to cancel that of (4.11)):
 
 $$\hat x_0 = \operatorname{attend}(q, k, v), \quad
 q = \sqrt d\,\Bigl[\tfrac{\sqrt{\bar\alpha_t}}{1-\bar\alpha_t}\,x_t,\; 1\Bigr], \quad
@@ -729,17 +730,17 @@ pixels of one image instead of at 60,000 images; the mechanism is the same.
 """
 
 # %%
-train_images = images[:500]
+held = images[:500]  # the images that the oracle holds
 time = torch.tensor([400, 400, 400])
 x_t = tinyddpm.q_sample(images[:3], time, torch.randn(3, 1, 32, 32, generator=generator), schedule)
 abar = schedule.alpha_bar[400].float()
 
-flat = train_images.flatten(1)  # (500, 1024)
+flat = held.flatten(1)  # (500, 1024)
 query = torch.cat([abar.sqrt() / (1 - abar) * x_t.flatten(1), torch.ones(3, 1)], dim=1)
 keys = torch.cat([flat, -abar / (2 * (1 - abar)) * flat.square().sum(1, keepdim=True)], dim=1)
 d = query.shape[1]  # 1025
 x_0_hat = my_attend(d**0.5 * query, keys, flat).reshape(x_t.shape)
-holds("4.13", x_0_hat, tinyddpm.dataset_oracle(train_images, schedule)(x_t, time), within=1e-3)
+holds("4.13", x_0_hat, tinyddpm.dataset_oracle(held, schedule)(x_t, time), within=1e-3)
 
 # %% [markdown]
 r"""
@@ -800,8 +801,9 @@ over the whole image. Nobody has trained it. A network learns which questions to
 ### As a block
 
 In the network, $q$, $k$ and $v$ are made from the group-normed map by a 1 by 1 convolution, split into several *heads* that
-attend independently, and the result is projected back and added to the input. The projection starts at zero: an untrained
-attention block returns its input.
+attend independently, and the result is projected back and added to the input. The norm has a single group, all channels of an
+image together, so that it leaves the channels' sizes relative to each other as they are. The projection starts at zero: an
+untrained attention block returns its input.
 """
 
 
@@ -861,18 +863,12 @@ print(
 
 # %% [markdown]
 r"""
-## The same with a cost that is linear
-
-Attention has $n \times n$ shares. A map of 32 by 32 pixels has $n = 1024$ and a million shares, and twice the side means
-sixteen times the work. Where does the $n^2$ come from? From the brackets. If the softmax stood on $q$ and on $k$ separately,
-instead of on their product, the product of three matrices could be taken in either order (Shen et al. 2021, equation 6):
-
-$$\bigl(\rho(q)\,\kappa(k)^\top\bigr)\, v \;=\; \rho(q)\,\bigl(\kappa(k)^\top v\bigr) \tag{4.15}$$
-
-where $\rho$ is a softmax over the $d$ channels of each query, divided by $\sqrt d$, and $\kappa$ a softmax over the $n$
-pixels for each channel of the keys. Left, the bracket is $n$ by $n$. Right, it is $d$ by $d$, whatever the size of the
-image: a summary of all pixels, made once, that every pixel reads. Both sides are the same numbers. But it is no longer the
-attention of (4.11): no pixel can pick out one single other pixel, it can only choose among $d$ summaries.
+> **Aside: a cost that is linear.** Attention has $n \times n$ shares: twice the side of a map, sixteen times the work. If the
+> softmax stood on $q$ and on $k$ separately, instead of on their product, the product of the three matrices could be taken in
+> the other order, first $k^\top v$, which is $d$ by $d$ whatever $n$ is (Shen et al. 2021). The library has this as
+> `LinearAttention`, which is `Attention` with two lines in place of one. No pixel can then pick out one single other pixel, it
+> can only choose among $d$ summaries, and below $n = d$ pixels it is not even cheaper. The network of the course attends in
+> full, on its smallest map only.
 """
 
 
@@ -883,57 +879,18 @@ class MyLinearAttention(MyAttention):
         return q @ (k.transpose(-1, -2) @ v)
 
 
-q, k, v = torch.randn(3, 2, 4, 64, 32, generator=generator)
-rho, kappa = q.softmax(-1) / 32**0.5, k.softmax(-2)
-holds("4.15", (rho @ kappa.transpose(-1, -2)) @ v, parts.LinearAttention(32).attend(q, k, v), within=1e-5)
 same(MyLinearAttention(32), moved(parts.LinearAttention(32)), x, within=1e-4)
 
 # %% [markdown]
 r"""
-Count the work. A product of an $a \times b$ matrix with a $b \times c$ matrix takes $abc$ multiplications and as many
-additions, $2abc$ operations. Full attention has the two products $q k^\top$ and (shares) $v$, the linear one has
-$\kappa^\top v$ and $\rho$ (summary):
-
-$$\text{full: } 2\,n d n + 2\,n n d = 4\,n^2 d, \qquad \text{linear: } 2\,d n d + 2\,n d d = 4\,n d^2 \tag{4.16}$$
-
-**Before you run the next cell:** with $d = 32$, how many times cheaper is the linear one on a map of 32 by 32 pixels? And on
-one of 4 by 4?
-"""
-
-# %%
-from torch.utils.flop_counter import FlopCounterMode
-
-my_guess = None
-
-
-def operations(kind, n, d=32):
-    with FlopCounterMode(display=False) as counter:
-        kind(8).attend(*torch.zeros(3, 1, 1, n, d))
-    return counter.get_total_flops()
-
-
-n = torch.tensor([4, 8, 16, 32, 64]) ** 2
-full = torch.tensor([operations(parts.Attention, int(i)) for i in n])
-linear = torch.tensor([operations(parts.LinearAttention, int(i)) for i in n])
-guess(my_guess, (full[3] / linear[3]).item(), " times cheaper at 32x32")
-print("at 4x4 it costs", (linear[0] / full[0]).item(), "times as much")
-holds("4.16", torch.stack([full, linear]), torch.stack([4 * n**2 * 32, 4 * n * 32**2]))
-for side, a, b in zip((4, 8, 16, 32, 64), full.tolist(), linear.tolist()):
-    print(f"{side:2} x {side:2} pixels: full {a:13,} operations, linear {b:10,}")
-
-# %% [markdown]
-r"""
-The two cost the same where $n = d$, between 4 by 4 and 8 by 8 here. On smaller maps the linear one is more expensive and can
-do less. This is why the network of the course attends in full, and only where the maps are small.
-
 ## Half the size without losing a pixel
 
 The network looks at the image at several sizes. To halve the size, many networks average or skip: of four pixels one number
 remains, and three are lost. *Space to depth* loses nothing. It moves each square of $p \times p$ pixels into the channels of
-one pixel: the image gets smaller and thicker (Shi et al. 2016, who describe the way back). With $i$ and $j$ the place inside
-the square, and $u$, $v$ the place of the square,
+one pixel: the image gets smaller and thicker (Shi et al. 2016, who describe the way back). With $c$ the channel, $a$ and $b$
+the row and column of the square, and $i$ and $j$ the place inside it,
 
-$$y_{\,c p^2 + p\,i + j,\; u,\, v} = x_{\,c,\; p u + i,\; p v + j} \tag{4.17}$$
+$$y_{\,c p^2 + p\,i + j,\; a,\, b} = x_{\,c,\; p a + i,\; p b + j} \tag{4.15}$$
 
 `einops` reads nearly like the sentence before: height is `(h p1)`, width is `(w p2)`, and both `p` move to the channels. Its
 inverse is the same line with the two sides exchanged.
@@ -956,28 +913,17 @@ y = parts.SpaceToDepth(2)(feature_map)
 by_slices = torch.stack(
     [feature_map[:, c, i::2, j::2] for c in range(3) for i in range(2) for j in range(2)], dim=1
 )
-holds("4.17", y, by_slices)
+holds("4.15", y, by_slices)
 same(MySpaceToDepth(), parts.SpaceToDepth(2), feature_map)
 same(MyDepthToSpace(), parts.DepthToSpace(2), y)
 print("there and back:", torch.equal(parts.DepthToSpace(2)(y), feature_map))
-
-# %% [markdown]
-r"""
-There and back is exact, to the bit: every number of the image has one place in the result, and every place one number. A map
-of that kind is a *bijection*. PyTorch calls it `pixel_unshuffle`. Other frameworks put the same numbers in another order,
-with the channel last, which is fine as long as one sticks to it, and fatal when weights are carried from one to the other:
-every channel is there, in the wrong place.
-"""
-
-# %%
 print("equal to pixel_unshuffle:", torch.equal(y, F.pixel_unshuffle(feature_map, 2)))
-channel_last = rearrange(feature_map, "b c (h p1) (w p2) -> b (p1 p2 c) h w", p1=2, p2=2)
-print("to the channel-last order:", torch.equal(y, channel_last))
-permutation = torch.arange(12).reshape(4, 3).T.flatten()  # where each channel went
-print("up to a permutation:", permutation.tolist(), torch.equal(y, channel_last[:, permutation]))
 
 # %% [markdown]
 r"""
+There and back is exact, to the bit. PyTorch calls it `pixel_unshuffle`. Other frameworks put the same numbers in another
+order, with the channel last, which is fatal when weights are carried from one to the other (exercise 04b).
+
 **Before you run the next cell:** halve the digits by averaging 2 by 2 pixels and enlarge them again. Which share of their
 variance is lost, in per cent?
 
@@ -1019,10 +965,8 @@ same(up, parts.Upsample(32, 16), x)
 r"""
 ## What this chapter showed
 
-Nine parts, and a promise for each that was executed: embeddings whose similarity depends on $t - s$ alone; filters of mean 0
-and variance 1; a norm that forgets size; blocks that start by ignoring the time and by passing their input on; attention
-whose shares add up to 1, and whose cost is a matter of brackets; a change of size that loses nothing. Two things hide
-mistakes, norms and zeros, and both are disarmed by testing a part on its own, with weights moved off zero.
+Each part kept its promise when it was tested on its own, by its weights, moved off zero. The one line that broke its promise
+was found in the same way, when neither the outputs nor the loss gave it away.
 
 ## Exercises
 
@@ -1146,14 +1090,14 @@ The inner product is (4.2), and both lengths are $\sqrt n$, so that the sum beco
 | $\operatorname{emb}(t)$ | `embed` | (b, dim) | (4.1); Vaswani et al. 2017, section 3.5 |
 | $\omega_i$ | `frequency` | (dim / 2,) | (4.1), (4.2) |
 | $E$ | `label.weight` | (classes + 1, dim) | (4.3) |
-| $c$ | `cond` | (b, cond_dim) | the condition: time plus label |
+| $\text{cond}$ | `cond` | (b, cond_dim) | the condition: time plus label |
 | $\hat w$ | `standardized_weight` | (c_out, c_in, 3, 3) | (4.4); Qiao et al. 2019, eq. 5 |
 | $\gamma, \delta$ | `gamma`, `delta` | (c,) | (4.6), the norm's own factor and offset |
 | $W, b$ | `modulation` | (2 c, cond_dim) | (4.9), start at zero |
 | $q, k, v$ | `q`, `k`, `v` | (b, heads, n, d) | (4.11); Vaswani et al. 2017, eq. 1 |
-| $\rho, \kappa$ | `rho`, `kappa` | (b, heads, n, d) | (4.15); Shen et al. 2021, eq. 6 |
+| $c$; $n$, $d$ | `c`; `n`, `d` | numbers | channels; pixels and length of a head's vectors, in attention |
 | $\pi$ | `shuffled`, `order` | (n,) | (4.14), a permutation of the pixels |
 
-**Next:** [05 · The U-Net](05_unet.ipynb). All parts lie on the table. One page of wiring makes them a denoiser, and three
-ways to wire it wrongly raise no error at all.
+**Next:** [05 · The U-Net](05_unet.ipynb). One page of wiring makes these parts a denoiser, and three ways to wire it wrongly
+are found by three questions.
 """

@@ -8,16 +8,14 @@ r"""
 * say what the way down, the way up and the skips are for, and what each level costs in work and in parameters;
 * catch three wrong wirings that raise no error, with one question to the network each.
 
-*You need:* chapter 04. *Reading:* 35 minutes. *Running:* under half a minute on a laptop, without a network. *You build and
-then import:* `UNet`.
+*You need:* chapter 04. *Reading:* 50 minutes, 20 more with the exercises. *Running:* under half
+a minute on a laptop, without a network. *You build and then import:* `UNet`.
 
 ---
 
-All parts lie on the table: embeddings for time and label, convolutions, norms, residual blocks, attention, and a change of
-size that loses nothing. What is missing is a plan in which order they are to be passed through. The plan fits on a page and
-contains no arithmetic at all. That makes it look harmless, and it is where many a diffusion model was broken: a wrong plan
-runs, has the right shapes, and learns. So besides building the network, this chapter collects questions that a wrong plan
-answers wrongly.
+The parts are made. What is missing is a plan in which order they are to be passed through. It fits on a page and contains no
+arithmetic at all. That makes it look harmless, and it is where many a diffusion model was broken: a wrong plan runs, has the
+right shapes, and learns. So besides building the network, this chapter collects questions that a wrong plan answers wrongly.
 """
 
 # %% tags=["setup"]
@@ -27,6 +25,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 from course import check, guess, holds, same
+from course.chapter_05 import draw_the_u
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -131,10 +130,13 @@ and 128 channels; space to depth in front (`patch`), so that the first level alr
 block a level on either way; attention at the lowest level only, where it is cheap. Read `forward` first.
 
 * The **condition**, time plus label, is made once and handed to *every* block. Each block can then act on it afresh, and
-  none needs to carry it along for the others.
-* On the **way down** each block's result is put on a pile, `skips`. On the **way up** it is taken off again, last in, first
-  out: the first block on the way up is the twin of the last one on the way down.
-* A block on the way up gets both things side by side, as twice as many channels. That is all that `join` does.
+  none needs to carry it along for the others. The **label may be left out**: `net(x_t, t)` takes the null class for all
+  images. (The library's `UNet(num_classes=None)` knows no labels at all and is always called so.)
+* On the **way down** each block's result is put on a pile, `skips`. Where attention follows the last block of a level, its
+  result replaces that block's, both as `h` and on the pile: `h = skips[-1] = attend(h)`. On the **way up** the pile is emptied
+  again, last in, first out: the first block on the way up is the twin of the last one on the way down.
+* A block on the way up gets both things side by side, as twice as many channels. That is all that `join` does. After the top
+  level one more block, `last`, is joined in the same way with what the **stem** had made before anything else.
 * The **last convolution** starts at zero. We shall see why.
 """
 
@@ -223,7 +225,7 @@ r"""
 ## The shapes on the way
 
 A *forward hook* is a function that PyTorch calls whenever a module has produced something. With a hook on each part the
-network writes its own table of shapes.
+network writes its own table of shapes: channels, height, width.
 
 **Before you run the next cell:** the image consists of 1,024 numbers. How many times as many are in the smallest map of this
 network, at the very bottom of the U?
@@ -234,37 +236,15 @@ my_guess = None
 
 
 def shapes_of(net, x, t):
-    """(name, level, shape) of what each part makes, in the order of the forward pass."""
-    rows, hooks = [], []
-
-    def watch(part, name, level):
-        def hook(part, given, out):
-            rows.append((name, level, tuple(out.shape[1:])))
-
-        hooks.append(part.register_forward_hook(hook))
-
-    lowest = len(net.down) - 1
-    watch(net.stem, "stem", 0)
-    for level, (resnets, attend, smaller) in enumerate(net.down):
-        watch(resnets[-1], "block down", level)
-        if level == lowest:
-            watch(attend, "attention", level)
-        else:
-            watch(smaller, "half the size", level + 1)
-    for part, name in (
-        (net.middle1, "middle block"),
-        (net.middle_attend, "attention"),
-        (net.middle2, "middle block"),
-    ):
-        watch(part, name, lowest)
-    for level, (larger, resnets, attend) in zip(range(lowest, -1, -1), net.up):
-        if level < lowest:
-            watch(larger, "twice the size", level)
-        watch(resnets[-1], "block up", level)
-        if level == lowest:
-            watch(attend, "attention", level)
-    watch(net.last, "last block", 0)
-    watch(net.out, "out", 0)
+    """(name, shape) of what each part makes, in the order of the forward pass."""
+    rows, names = [], {net.stem: "stem", net.out: "out"}
+    for part in net.modules():
+        if isinstance(part, (ResnetBlock, Attention, Downsample, Upsample)):
+            names[part] = type(part).__name__
+    hooks = [
+        part.register_forward_hook(lambda part, given, out: rows.append((names[part], tuple(out.shape[1:]))))
+        for part in names
+    ]
     with torch.no_grad():
         net(x, t)
     for hook in hooks:
@@ -272,12 +252,11 @@ def shapes_of(net, x, t):
     return rows
 
 
-net = MyUNet()
-rows = shapes_of(net, x_t[:1], t[:1])
-c, h, w = min((shape for _, _, shape in rows), key=lambda shape: shape[1])
+rows = shapes_of(MyUNet(), x_t[:1], t[:1])
+c, h, w = min((shape for _, shape in rows), key=lambda shape: shape[1])
 guess(my_guess, c * h * w / 1024, " times as many")
-for name, level, (c, h, w) in rows:
-    print(f"{'    ' * level}{name:15} {c:3} x {h:2} x {w:2} = {c * h * w:5,}")
+for name, (c, h, w) in rows:
+    print(f"{' ' * {8: 4, 4: 8}.get(h, 0)}{name:11} {c:3} x {h:2} x {w:2} = {c * h * w:5,}")
 
 # %% [markdown]
 r"""
@@ -288,38 +267,7 @@ The same rows as a picture. Height is the side of a map, width its channels, and
 """
 
 # %%
-figure, axes = plt.subplots(figsize=(8, 3))
-position, places = 0.0, []
-for name, level, (c, h, w) in rows:
-    width, height = 0.5 + c / 24, h / 8
-    colour = {"attention": "C1", "stem": "0.6", "out": "0.6"}.get(name, "C2" if "size" in name else "C0")
-    axes.add_patch(
-        plt.Rectangle((position, -3.2 * level - height / 2), width, height, color=colour, alpha=0.8)
-    )
-    places.append((name, level, position, position + width))
-    position += width + 0.8
-for level in range(3):
-    sources = [p for p in places if p[0] == ("attention" if level == 2 else "block down") and p[1] == level]
-    twins = [p for p in places if p[0] == "block up" and p[1] == level]
-    pairs = [(sources[0], twins[0])]
-    if level == 0:
-        pairs.append((places[0], places[-2]))  # stem and last block
-    for number, (source, twin) in enumerate(pairs):
-        roof = -3.2 * level + 16 / 2**level / 16 + 0.35 + 0.5 * number
-        x_from, x_to = (source[2] + source[3]) / 2, (twin[2] + twin[3]) / 2
-        axes.plot([x_from, x_from, x_to, x_to], [roof - 0.25, roof, roof, roof - 0.25], "k--", linewidth=0.8)
-for colour, name in (
-    ("C0", "residual block"),
-    ("C1", "attention"),
-    ("C2", "change of size"),
-    ("0.6", "stem, out"),
-):
-    axes.plot([], [], "s", color=colour, label=name)
-axes.set(xlim=(-1, position), ylim=(-8.2, 3.2))
-axes.set_yticks([0, -3.2, -6.4], ["16 x 16", "8 x 8", "4 x 4"])
-axes.set_xticks([])
-axes.legend(ncols=4, loc="lower center")
-plt.show()
+draw_the_u(rows)
 
 # %% [markdown]
 r"""
@@ -358,10 +306,10 @@ print("mean square of the images:     ", round(many.square().mean().item(), 1))
 
 # %% [markdown]
 r"""
-This is worth more than it looks. A network that starts with random outputs spends its first steps on unlearning them; this
-one starts at the best constant there is for the noise. And you have got a number to compare with: **if the first loss of a
-run is not 1, or not $\operatorname{mean}(x_0^2)$ where the image is predicted, something is wrong before anything is
-trained**, with the scale of the data, the reduction of the loss or the network.
+A network that starts with random outputs spends its first steps on unlearning them; this one starts at the best constant
+there is for the noise. And you have got a number to compare with: **if the first loss of a run is not 1, or not
+$\operatorname{mean}(x_0^2)$ where the image is predicted, something is wrong before anything is trained**, with the scale of
+the data, the reduction of the loss or the network.
 
 ## Is the time used?
 
@@ -389,7 +337,7 @@ r"""
 
 ### A time that is computed and never used
 
-Here is a way to put the condition together. It looks right, it runs, and each line of it is executed.
+Here is a way to put the condition together.
 
 ```python
 cond = self.label(y)
@@ -397,9 +345,9 @@ cond + self.time(t)
 return cond
 ```
 
-The second line computes a sum and drops it. (In another form the embedding is made at the top of `forward`, and no block
-ever asks for it.) We train the right network and this one, made smaller so that it is quick, to predict $\varepsilon$ from
-noisy digits, from the same initial weights, and look at two things: how much the output changes with $t$, and the loss.
+The second line computes a sum and drops it. We train the right network and this one, made smaller so that it is quick, to
+predict $\varepsilon$ from noisy digits, from the same initial weights, and look at two things: how much the output changes
+with $t$, and the loss.
 """
 
 
@@ -522,15 +470,14 @@ print("with equal weights the outputs differ by more than a tenth:", bool(differ
 
 # %% [markdown]
 r"""
-A network that is *trained* in this order may well make do with it. It is just not the network that its description promises,
-and weights from anywhere else, a paper's, a colleague's, your own before the last change, meet a wiring that they were not
-made for. The test asks each join where its map was made.
+A network that is *trained* in this order may well make do with it. But weights from anywhere else, a paper's, a colleague's,
+your own before the last change, meet a wiring that they were not made for. The test asks each join where its map was made.
 
 ### Images that talk to each other
 
-Chapter 04 promised that a group norm looks at one image at a time. *Batch* normalization, the older part, averages over all
-images of the batch as well, and is in several U-Nets that are offered for diffusion. What the network says about one image
-then depends on who else is in the batch.
+A group norm looks at one image at a time. *Batch* normalization, the older part, averages over all images of the batch as
+well; the U-Net of a much-copied script of one file for MNIST has it. What the network says about one image then depends on
+who else is in the batch.
 """
 
 
@@ -590,10 +537,11 @@ r"""
 ## What the network can see
 
 Back to the receptive field, now of real networks, with moved weights. The figure shows for each pixel of the input how
-strongly it moves one pixel in the middle of the output, on a logarithmic scale. Look at what lies outside the square of side
-23 that (5.1) allows to eleven convolutions in a row:
+strongly it moves one pixel in the middle of the output, on a logarithmic scale. A network of one level has eleven
+convolutions in a row: the stem, and two in each of five residual blocks (down, two in the middle, up, last). By (5.1) they
+see a square of side 23. Look at what lies outside of it:
 
-1. one level, eleven convolutions, the norms taken out;
+1. one level, the norms taken out;
 2. the same with its group norms;
 3. three levels, with group norms;
 4. three levels, with attention at the lowest.
@@ -671,23 +619,24 @@ print("under much noise it looks farther than under little:", shares[-1] > 3 * s
 # %% [markdown]
 r"""
 With little noise left, a pixel is cleaned by asking its neighbours. Under much noise no neighbourhood says anything, and the
-whole image is asked what digit this is. One network does both, and this is what it has skips *and* levels for.
+whole image is asked.
 
 ## What it costs
 
 The parameters of a residual block, counted by its formula from chapter 04: two convolutions of 9 weights for each pair of
-channels, a bias for each filter; two norms with a factor and an offset a channel; the modulation from $d$ condition numbers
-to $2c$; and a 1 by 1 convolution where $c_\text{in} \ne c$.
+channels, a bias for each filter; two norms with a factor and an offset a channel; the modulation from the $m$ numbers of the
+condition to $2c$; and a 1 by 1 convolution where $c_\text{in} \ne c$. (The bracket $[c_\text{in} \ne c]$ is 1 where that is
+so, and 0 otherwise.)
 
 $$N(c_\text{in}, c) = \underbrace{9\,c_\text{in} c + 9\,c^2 + 2c}_{\text{convolutions}}
- + \underbrace{4c}_{\text{norms}} + \underbrace{2c\,(d + 1)}_{\text{modulation}}
+ + \underbrace{4c}_{\text{norms}} + \underbrace{2c\,(m + 1)}_{\text{modulation}}
  + \underbrace{[c_\text{in} \ne c]\;c\,(c_\text{in} + 1)}_{\text{shortcut}} \tag{5.5}$$
 """
 
 
 # %%
-def block_parameters(c_in, c, d):
-    return 9 * c_in * c + 9 * c**2 + 2 * c + 4 * c + 2 * c * (d + 1) + (c_in != c) * c * (c_in + 1)
+def block_parameters(c_in, c, m):
+    return 9 * c_in * c + 9 * c**2 + 2 * c + 4 * c + 2 * c * (m + 1) + (c_in != c) * c * (c_in + 1)
 
 
 def count(part):
@@ -698,7 +647,7 @@ resnet_blocks = [part for part in library.modules() if isinstance(part, ResnetBl
 formula = []
 for block in resnet_blocks:
     c, c_in = block.block1.conv.weight.shape[:2]
-    formula.append(block_parameters(c_in, c, d=128))
+    formula.append(block_parameters(c_in, c, m=128))
 holds("5.5", [count(block) for block in resnet_blocks], formula)
 share = sum(formula) / count(library)
 print(f"{count(library):,} parameters, {round(100 * share)} % of them in the {len(formula)} residual blocks")
@@ -750,37 +699,19 @@ r"""
 The work is spread over the levels (the bottom has two blocks more, in the middle, and the attention; the top has one more,
 `last`). The parameters are not: most of what the network knows sits where it looks at 4 by 4 positions.
 
-The stem is the cheapest saving of all. It folds 2 by 2 pixels into channels before anything else happens, so that every
-level works on a quarter of the positions, with the same channels:
-"""
+The stem is the cheapest saving of all. It folds 2 by 2 pixels into channels before anything else happens, so that every level
+works on a quarter of the positions with the same channels: by (5.2), for a quarter of the work.
 
-
-# %%
-def operations_of(**arguments):
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        tinyddpm.UNet(num_classes=10, attention=(), **arguments)(x_t[:1], t[:1])
-    return counter.get_total_flops()
-
-
-print(
-    "work with pixels as they are, beside folded ones:",
-    round(operations_of(patch=1) / operations_of(patch=2), 1),
-)
-
-# %% [markdown]
-r"""
 ## 28 or 32 pixels?
 
-MNIST has 28 by 28 pixels, and this course works with 32 by 32. The reason is in the halvings. With a stem that folds
-$p \times p$ pixels and $K$ levels, a side $S$ is divided by $p$ once and by two $K - 1$ times, and comes back by as many
-multiplications. It comes back to $S$ only if nothing was lost to rounding on the way:
+MNIST has 28 by 28 pixels, and this course works with 32 by 32. With a stem that folds $p \times p$ pixels and $K$ levels, a
+side $S$ is divided by $p$ once and by two $K - 1$ times. It comes back to $S$ only if nothing was lost to rounding:
 
 $$2^{K-1} p \left\lfloor \frac{S}{2^{K-1} p} \right\rfloor = S
 \quad\Longleftrightarrow\quad S \text{ is a multiple of } 2^{K-1} p \tag{5.6}$$
 
-For our network that is a multiple of 8. Let an image of 28 pixels go down by rounding: 14, 7, 3; and up again: 6, 12, 24.
-The 6 is to be joined with the skip of side 7, and does not fit. Some networks crop or pad at every join to make it fit. It
-is easier to pad the image once, with background, and that is what the data set of the library does.
+For our network that is a multiple of 8. From 28 the way down is 14, 7, 3, and the 6 on the way up does not fit its twin of
+side 7. So the library's data set pads the image once, with background.
 """
 
 # %%
@@ -790,33 +721,25 @@ small_net = MyUNet(dims=(8, 16, 32))
 def comes_back(side):
     try:
         with torch.no_grad():
-            return small_net(torch.zeros(1, 1, side, side), torch.tensor([1])).shape[-1]
+            return small_net(torch.zeros(1, 1, side, side), torch.tensor([1])).shape[-1] == side
     except ValueError:
-        return 0
+        return False
 
 
 sides = torch.arange(8, 49)
-holds("5.6", [comes_back(int(side)) == side for side in sides], sides % 8 == 0)
-print("sides that fit:", [int(side) for side in sides if comes_back(int(side))])
-try:
-    library(torch.zeros(1, 1, 28, 28), torch.tensor([1]))
-except ValueError as error:
-    print(error)
+holds("5.6", [comes_back(int(side)) for side in sides], sides % 8 == 0)
 
 # %% [markdown]
 r"""
 ## What this chapter showed
 
 The U-Net is a plan: down, to see far and cheaply; up, because an image is owed; skips, because down there nobody knows where
-the edge was; time and label into every block; a zero at the end, so that the first loss is known. The plan adds no
-arithmetic to the parts, and yet three mistakes in it raised no error, and the one that we trained hardly showed in its loss.
-What finds them is a question to the network: is the time used, do the skips come from the twin, is an image alone what it is
-in company?
+the edge was. A wrong plan is not found by its shapes and hardly by its loss, but by a question to the network.
 
 ## Exercises
 
-**05a.** Which sides have the maps at each level, from the top to the bottom, for an image of side `size`, a stem that folds
-`patch` by `patch` pixels, and `levels` levels?
+**05a.** An image of side `size` is padded, as little as possible, so that a network with a stem that folds `patch` by `patch`
+pixels and with `levels` levels takes it. Which sides have the maps at each level, from the top to the bottom?
 """
 
 
@@ -834,10 +757,13 @@ r"""
 
 ```python
 def answer_05a(size, patch, levels):
-    return [size // patch // 2**level for level in range(levels)]
+    divisor = patch * 2 ** (levels - 1)
+    padded = -(-size // divisor) * divisor
+    return [padded // patch // 2**level for level in range(levels)]
 ```
 
-Three levels have two halvings between them, not three. For the network of the course: 16, 8, 4.
+`-(-a // b)` is division rounded up. Three levels have two halvings between them, not three. For the network of the course and
+MNIST's 28 pixels: 16, 8, 4.
 </details>
 
 **05b.** How many parameters has an `Attention(c, heads, head_dim)`? It has a norm with a factor and an offset a channel; a 1
@@ -867,10 +793,10 @@ def answer_05b(c, heads, head_dim):
 The number of pixels is not in it: attention has the same weights for maps of any size, and only the work grows.
 </details>
 
-**05c.** Cut the skips. Write a `join` that has the shape the blocks expect, but lets nothing through from beside: zeros in
-place of the skip. Before you compare the two losses, make a guess. The networks are trained to predict the noise in eight
-digits, always the same eight, for 80 steps: with a `join` that lets nothing through, will the loss be about the same, twice
-as high, or worse?
+**05c.** Cut the skips. Write a `join` that has the shape the blocks expect, but lets nothing through from beside: in the
+skip's place there shall be nothing at all. And guess: two networks are trained to predict the noise in eight digits, always
+the same eight, for 80 steps. With a `join` that lets nothing through, will the loss be about the same, twice as high, or
+worse?
 """
 
 
@@ -910,32 +836,6 @@ print("with skips below 0.2:", end[0] < 0.2, " without, more than three times as
 
 # %% [markdown]
 r"""
-**05d.** To which side must an image of side `size` be padded, at least, so that a network with `levels` levels and a stem
-that folds `patch` by `patch` pixels takes it?
-"""
-
-
-# %%
-def answer_05d(size, patch, levels):
-    """Returns the smallest side that fits and is not smaller than size."""
-    ...
-
-
-check("05d", answer_05d)
-
-# %% [markdown]
-r"""
-<details><summary>Solution 05d</summary>
-
-```python
-def answer_05d(size, patch, levels):
-    divisor = patch * 2 ** (levels - 1)
-    return -(-size // divisor) * divisor
-```
-
-`-(-a // b)` is division rounded up. The side need not be a power of two: 40 and 24 are fine for a divisor of 8.
-</details>
-
 ## Symbols
 
 | symbol | variable | shape | where |
@@ -943,12 +843,12 @@ def answer_05d(size, patch, levels):
 | $x_t$ | `x_t` | (b, 1, 32, 32) | the network's input |
 | $t$ | `t` | (b,) | its time |
 | $y$ | `y` | (b,) | its label, or the null class |
-| $c$ | `cond` | (b, cond_dim) | time plus label, into every block |
+| $\text{cond}$ | `cond` | (b, cond_dim) | time plus label, into every block |
 | $r$ | `field` | a number | (5.1), side of the receptive field |
 | $L$ | `first_loss` | a number | (5.3) |
 | $\varepsilon$ | `eps`, `noise` | (b, 1, 32, 32) | (5.3) |
 | $\bar\alpha_t$ | `schedule.alpha_bar` | (T + 1,) | (5.4) |
-| $N(c_\text{in}, c)$ | `block_parameters` | a number | (5.5) |
+| $N(c_\text{in}, c)$; $m$ | `block_parameters`; `m` | numbers | (5.5); $m$ is the length of the condition |
 | $S, p, K$ | `size`, `patch`, `levels` | numbers | (5.6) |
 
 **Next:** [06 · Training](06_training.ipynb). The network is wired, and says 0 to everything. Now it is trained, and drawn
