@@ -7,8 +7,9 @@ from .exercises import Exercise
 
 
 def in_rates(answer, y, num_classes, p):
-    """What dropping does to 500 batches: the shares of null labels, of labels as they were, of the first
-    and of the last class, and whether batches differ no more than independent coins make them."""
+    """What dropping does to 500 batches: the shares of null labels, of labels as they were, of the first and
+    of the last class, whether batches differ no more than independent coins make them, and whether the same
+    generator gives the same coins."""
     generator = torch.Generator().manual_seed(0)
     answers = [answer(y, num_classes, p, generator) for _ in range(500)]
     if any(found is None or found is ... for found in answers):
@@ -19,7 +20,9 @@ def in_rates(answer, y, num_classes, p):
     null, kept = (batches == num_classes).double(), (batches == y).double()
     spread = (1 - kept).mean(1).std() / (p * (1 - p) / len(y)) ** 0.5
     first, last = ((batches == k).double().mean() for k in (0, num_classes - 1))
-    return [null.mean(), kept.mean(), first, last, (spread < 1.5).double()]
+    again = [torch.as_tensor(answer(y, num_classes, p, torch.Generator().manual_seed(1))) for _ in range(2)]
+    repeats = float(torch.equal(*again))
+    return [null.mean(), kept.mean(), first, last, (spread < 1.5).double(), repeats]
 
 
 def drop_labels(y, num_classes, p, generator):
@@ -42,16 +45,21 @@ def null_is(what):
 
 def small_world():
     generator = torch.Generator().manual_seed(0)
-    data = torch.randn(12, 5, generator=generator)
-    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 9, 9])
+    data = torch.randn(17, 5, generator=generator)
+    labels = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6, 7, 8, 9])
     for signal in (0.9, 0.3):
         noise = (1 - signal**2) ** 0.5
-        yield signal * data[::3] + noise * torch.randn(4, 5, generator=generator), signal, noise, data, labels
+        yield signal * data[::4] + noise * torch.randn(5, 5, generator=generator), signal, noise, data, labels
 
 
 def posterior(x_t, signal, noise, data, labels, power=2, half=2.0):
     weights = (-torch.cdist(x_t, signal * data).pow(power) / (half * noise**2)).softmax(1)
     return weights @ F.one_hot(labels, 10).to(weights)
+
+
+def logs_averaged(x_t, signal, noise, data, labels):
+    logs = -(torch.cdist(x_t, signal * data) ** 2) / (2 * noise**2)
+    return torch.stack([logs[:, labels == k].mean(1) for k in range(10)], 1).softmax(1)
 
 
 def by_nearest(x_t, signal, noise, data, labels):
@@ -63,13 +71,8 @@ def class_means(x_t, signal, noise, data, labels):
     return total / total.sum(1, keepdim=True)
 
 
-def pairs():
-    eps_y, eps_null = torch.randn(2, 3, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    return [(eps_y, eps_null, w) for w in (0.0, 0.5, 3.0)]
-
-
 def denoisers():
-    x_t = torch.randn(4, 1, 3, 3, generator=torch.Generator().manual_seed(0))
+    x_t = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
     t = torch.tensor([100, 400, 600, 900])
     interval = lambda t: torch.where((t > 300) & (t < 700), 4.0, 1.0)  # noqa: E731
     for scale in (interval, lambda t: t / 250):
@@ -80,6 +83,14 @@ def guided(conditional, unconditional, scale):
     def denoiser(x_t, t):
         u = unconditional(x_t, t)
         return u + scale(t).reshape(-1, 1, 1, 1) * (conditional(x_t, t) - u)
+
+    return denoiser
+
+
+def flat(conditional, unconditional, scale):
+    def denoiser(x_t, t):
+        u = unconditional(x_t, t)
+        return u + scale(t) * (conditional(x_t, t) - u)
 
     return denoiser
 
@@ -102,6 +113,12 @@ EXERCISES = {
                 lambda k: 0
             ),
             "num_classes - 1 is the last real class: the null class is one more": null_is(lambda k: k - 1),
+            "the null class is 10 for digits only: in general it is num_classes, and here that is 6": null_is(
+                lambda k: 10
+            ),
+            "draw the coins from the generator: the same one must give the same coins": (
+                lambda y, num_classes, p, generator: drop_labels(y, num_classes, p, None)
+            ),
         },
         within=0.02,
         call=in_rates,
@@ -117,8 +134,12 @@ EXERCISES = {
                 lambda *a: posterior(*a, power=1)
             ),
             "the bells stand around signal * data: the data shrink on their way to t": (
-                lambda x, signal, noise, d, y: posterior(x / signal, 1.0, noise, d, y)
+                lambda x, signal, noise, d, y: posterior(x, 1.0, noise, d, y)
             ),
+            "you divide by 2 noise: the width of a bell is noise, and noise^2 stands in its exponent": (
+                lambda x, signal, noise, d, y: posterior(x, signal, noise**0.5, d, y)
+            ),
+            "you averaged logarithms over a class: add up the bells themselves, then compare": logs_averaged,
             "that is the class of the nearest image: every image has a say, by its weight": by_nearest,
             "you took the mean over each class where the sum belongs: larger classes are more likely": (
                 class_means
@@ -126,24 +147,10 @@ EXERCISES = {
         },
     ),
     "07c": Exercise(
-        lambda eps_y, eps_null, w: torch.lerp(eps_null, eps_y, 1 + w),
-        pairs,
-        {
-            "that is the library's scale: with their w = 0 it must be the labelled prediction": (
-                lambda eps_y, eps_null, w: torch.lerp(eps_null, eps_y, w)
-            ),
-            "the two are swapped: start at the null prediction and go towards the labelled one": (
-                lambda eps_y, eps_null, w: torch.lerp(eps_y, eps_null, 1 + w)
-            ),
-            "started at the labelled prediction, w has to lead away from the null one: its sign is wrong": (
-                lambda eps_y, eps_null, w: torch.lerp(eps_y, eps_null, w)
-            ),
-        },
-    ),
-    "07d": Exercise(
         guided,
         denoisers,
         {
+            "the scales, (b,), were spread over the columns of pixels: reshape them to (b, 1, 1, 1)": flat,
             "every image got the scale of the first one: each has its own t": (
                 lambda c, u, scale: guided(c, u, lambda t: scale(t)[:1].expand(len(t)))
             ),

@@ -39,6 +39,12 @@ def even_in_log_snr(log_snr, frames):
     return sorted({*nearest(log_snr, wanted), len(log_snr) - 1})
 
 
+def of_the_library(log_snr, frames):
+    return sorted(
+        {*nearest(log_snr, torch.linspace(-4, 6, frames - 1, dtype=torch.float64)), len(log_snr) - 1}
+    )
+
+
 def without_the_half(log_snr, frames):
     return sorted(set(nearest(torch.atan(torch.exp(-log_snr)), quarter(frames))))
 
@@ -77,6 +83,9 @@ EXERCISES = {
         {
             "that is even in t: space the wanted values evenly in the angle": even_in_index,
             "that is even in the log-SNR: turn it into angles first": even_in_log_snr,
+            "that is the library's rule, even in the log-SNR from -4 to 6: turn it into angles first": (
+                of_the_library
+            ),
             "the angle is the arctangent of exp(-log_snr / 2): the ratio of amplitudes, not of variances": (
                 without_the_half
             ),
@@ -90,10 +99,16 @@ EXERCISES = {
     ),
     "08b": Exercise(
         lambda n, fps, hold: [round(100 / fps)] * (n - 1) + [round(100 * hold)],
-        lambda: [(5, 12.5, 1.5), (3, 24, 2.0), (2, 30, 0.25)],
+        lambda: [(5, 12.5, 1.5), (3, 24, 2.0), (2, 30, 0.25), (4, 15, 1.0)],
         {
             "these are milliseconds: GIF counts hundredths of a second": (
                 lambda n, fps, hold: [round(1000 / fps)] * (n - 1) + [round(1000 * hold)]
+            ),
+            "these are seconds: GIF counts hundredths of a second": (
+                lambda n, fps, hold: [1 / fps] * (n - 1) + [hold]
+            ),
+            "you cut the fraction off: round to the nearest, 6.67 becomes 7": (
+                lambda n, fps, hold: [int(100 / fps)] * (n - 1) + [int(100 * hold)]
             ),
             "GIF's delays are whole numbers: round them": (
                 lambda n, fps, hold: [100 / fps] * (n - 1) + [100 * hold]
