@@ -209,9 +209,9 @@ def patch_training(trial: Trial) -> None:
             u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
             return (u * T).long() + 1
 
-        tinyddpm.train.draw_times = draw_times
+        tinyddpm.step.draw_times = draw_times
     elif trial.times == "logit-normal":  # the middle more often (Esser et al. 2024, section 3.1)
-        tinyddpm.train.draw_times = lambda n, T, generator: (
+        tinyddpm.step.draw_times = lambda n, T, generator: (
             (torch.randn(n, generator=generator).sigmoid() * T).long().clamp(0, T - 1) + 1
         )
 
@@ -219,7 +219,7 @@ def patch_training(trial: Trial) -> None:
         left = {"linear": 1 - progress, "none": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2}
         return recipe.learning_rate * min(1, step / recipe.warmup) * max(0.0, left[trial.decay])
 
-    tinyddpm.train.learning_rate = learning_rate
+    tinyddpm.run.learning_rate = learning_rate
     torch.optim.Adam = functools.partial(Adam, betas=(0.9, trial.beta2))
 
     def elapsed(clock):
@@ -227,7 +227,7 @@ def patch_training(trial: Trial) -> None:
             clock.started = time.process_time()
         return (time.process_time() - clock.started) / 60
 
-    tinyddpm.train.Clock.elapsed = elapsed
+    tinyddpm.clock.Clock.elapsed = elapsed
 
 
 def measure(ddpm: DDPM, n: int = 1000, steps: int = 20) -> dict:

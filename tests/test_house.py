@@ -41,8 +41,12 @@ MAY_IMPORT = {
     "recipes": {"nn"},
     "ema": set(),
     "clock": set(),
-    "train": {"nn", "recipes", "muon", "ema", "clock", "pipeline", "data", "device", "viz"} | MATHS,
-    "cli": {"recipes", "train", "pipeline", "data", "viz", "draw", "evaluate", "report"} | MATHS,
+    "step": {"muon", "recipes", "schedules", "diffusion"},
+    "state": {"data"},
+    "interrupt": set(),
+    "run": {"recipes", "step", "ema", "clock", "state", "interrupt", "pipeline", "schedules", "viz"},
+    "train": {"recipes", "run", "interrupt", "pipeline", "data", "device"},
+    "cli": {"train", "interrupt", "pipeline", "samplers", "data", "viz", "draw", "evaluate", "report"},
     "__main__": {"cli"},
 }
 

@@ -1,6 +1,7 @@
 """tinyddpm train | sample | gif | eval: the library from the command line."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .data import crop_to, to_uint8, writable_folder
+from .interrupt import Interrupted
 from .pipeline import DDPM, SAMPLERS, load_pretrained
 from .samplers import Step
 from .viz import even_in_log_snr, image_grid, save_gif, save_picture
@@ -19,7 +21,8 @@ GREYS = 16  # of a GIF: noise is what fills the file
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns 0, or 2 after a message on stderr where something was not as it must be."""
+    """Runs one command. Returns 0; 2 after a message on stderr where something was not as it must be; and
+    after a signal that ended a training run 128 and its number, as shells do."""
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.command is None:
@@ -27,6 +30,10 @@ def main(argv: list[str] | None = None) -> int:
         return 2
     try:
         args.command(args)
+    except Interrupted as interrupted:
+        again = shlex.join(["tinyddpm", *(sys.argv[1:] if argv is None else argv)])
+        print(f"tinyddpm: {interrupted}\nto go on: {again}", file=sys.stderr)
+        return 128 + interrupted.signal
     except (ValueError, OSError) as error:
         print(f"tinyddpm: {error}", file=sys.stderr)
         return 2
@@ -74,6 +81,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument(
         "--compile", action="store_true", help="through torch.compile: slow to start, then faster"
     )
+    train.add_argument("--fresh", action="store_true", help="begin anew where the folder holds a run")
     train.set_defaults(command=run_train)
     return parser
 
@@ -168,6 +176,7 @@ def run_train(args: argparse.Namespace) -> None:
         args.device,
         args.precision,
         args.compile,
+        args.fresh,
     )
     print(f"the trained network is {out / 'model.safetensors'}")
 

@@ -1,0 +1,81 @@
+"""Kills a short training run at random moments, goes on, and compares with the run that was never killed.
+
+    python benchmarks/kill.py [--times 50] [--seed 0]
+
+Each run is `tinyddpm train` in a process of its own, ended by SIGKILL after a random time; it is started again
+until it finishes. A run that is killed while it saves is part of it: a state is saved after every step.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from tinyddpm import DDPM
+
+RUN = """
+import sys
+import tinyddpm.run
+from torch.utils.data import Subset
+from tinyddpm.data import mnist
+from tinyddpm.recipes import Recipe
+from tinyddpm.train import train
+
+tinyddpm.run.SAVE_EVERY = -1.0
+recipe = Recipe(dims=(8, 16), attention=(), T=50, batch_size=16, warmup=5, ema_decay=0.9, epochs=3)
+train(recipe, sys.argv[1], Subset(mnist(), range(320)), device="cpu")
+"""
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", RUN, folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def weights(folder: Path) -> torch.Tensor:
+    model = DDPM.load(folder / "model.safetensors").model
+    return torch.cat([p.flatten() for p in model.parameters()])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--times", type=int, default=50)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    moments, kills, runs = random.Random(args.seed), 0, 0
+    with tempfile.TemporaryDirectory() as out:
+        began = time.monotonic()
+        whole = start(Path(out) / "whole")
+        if whole.wait():
+            raise SystemExit(whole.stdout.read().decode())
+        length, wanted = time.monotonic() - began, weights(Path(out) / "whole")
+        while kills < args.times:
+            folder = Path(out) / str(runs)
+            while True:
+                run = start(folder)
+                try:
+                    run.wait(moments.uniform(0.3, 1) * length if kills < args.times else None)
+                except subprocess.TimeoutExpired:
+                    run.kill()
+                    run.wait()
+                    kills += 1
+                    continue
+                if run.returncode:
+                    raise SystemExit(f"after {kills} kills, in {folder}:\n{run.stdout.read().decode()}")
+                break
+            runs += 1
+            if not torch.equal(weights(folder), wanted):
+                raise SystemExit(f"run {runs} ended with other weights, after {kills} kills in all")
+    print(
+        f"{kills} kills in {runs} runs: each went on, and ended with the weights of the run that was not killed"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+import os
+import signal
+
+import pytest
+import torch
+from filelock import FileLock
+from torch.utils.data import Dataset
+
+from tinyddpm import DDPM
+from tinyddpm.cli import main
+from tinyddpm.interrupt import Interrupted
+from tinyddpm.recipes import Recipe
+from tinyddpm.schedules import Schedule
+from tinyddpm.state import FILES
+from tinyddpm.step import batch_loss
+from tinyddpm.train import train
+
+MINI = Recipe(dims=(8, 16), attention=(), T=20, batch_size=4, warmup=2, ema_decay=0.9, epochs=2)
+STEPS = 6  # two epochs of three
+
+
+class Fetched(Dataset):
+    """Twelve noisy images of which number `fatal` to be fetched does what `what` does."""
+
+    def __init__(self, fatal: int | None = None, what=None):
+        self.fatal, self.what, self.fetched = fatal, what, 0
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, i):
+        self.fetched += 1
+        if self.fetched == self.fatal:
+            self.what()
+        return (torch.rand(1, 32, 32) + i / 6 - 1).clamp(-1, 1), i % 10  # other pixels at each look
+
+
+def send(number):
+    return lambda: os.kill(os.getpid(), number)
+
+
+def crash():
+    raise RuntimeError("the power failed")
+
+
+def weights(ddpm):
+    return torch.cat([p.flatten() for p in ddpm.model.parameters()])
+
+
+@pytest.fixture(scope="module")
+def never_stopped(tmp_path_factory):
+    return {
+        optimizer: weights(train(recipe(optimizer), tmp_path_factory.mktemp("run"), Fetched(), device="cpu"))
+        for optimizer in ("adam", "muon")
+    }
+
+
+def recipe(optimizer):
+    return Recipe(**{**MINI.__dict__, "optimizer": optimizer})
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+@pytest.mark.parametrize("step", range(1, STEPS + 1))
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(
+    tmp_path, never_stopped, optimizer, step, number
+):
+    if step < STEPS:
+        with pytest.raises(Interrupted, match=f"at step {step},") as caught:
+            train(recipe(optimizer), tmp_path, Fetched(1 + 4 * step, send(number)), device="cpu")
+        assert caught.value.signal == number
+        ddpm = train(recipe(optimizer), tmp_path, Fetched(), device="cpu")
+    else:  # nothing is left to do when the signal comes
+        ddpm = train(recipe(optimizer), tmp_path, Fetched(4 * step, send(number)), device="cpu")
+    assert torch.equal(weights(ddpm), never_stopped[optimizer])
+    assert torch.equal(weights(DDPM.load(tmp_path / "model.safetensors")), never_stopped[optimizer])
+    assert ddpm.notes["steps"] == STEPS and not any((tmp_path / name).exists() for name in FILES)
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5])
+def test_a_run_that_dies_goes_on_from_its_last_state(tmp_path, never_stopped, step):
+    with pytest.raises(RuntimeError, match="the power failed"):
+        train(MINI, tmp_path, Fetched(4 * step, crash), device="cpu")
+    assert torch.equal(weights(train(MINI, tmp_path, Fetched(), device="cpu")), never_stopped["muon"])
+
+
+def test_a_state_is_saved_as_time_goes_by(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tinyddpm.run.SAVE_EVERY", -1.0)
+    with pytest.raises(RuntimeError):
+        train(MINI, tmp_path, Fetched(4 * 2 + 1, crash), device="cpu")
+    train(MINI, tmp_path, Fetched(), device="cpu")
+    assert f"going on in {tmp_path}: epoch 1, step 1, " in capsys.readouterr().out
+
+
+def test_the_second_ctrl_c_ends_at_once(tmp_path):
+    def twice():
+        send(signal.SIGINT)()
+        send(signal.SIGINT)()
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        train(MINI, tmp_path, Fetched(6, twice), device="cpu")
+    assert not isinstance(caught.value, Interrupted)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_the_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("tinyddpm.train.mnist", lambda: Fetched(6, send(signal.SIGTERM)))
+    monkeypatch.setattr("tinyddpm.recipes.RECIPES", {"mini": MINI})
+    ask = ["train", "--recipe", "mini", "--out", str(tmp_path / "my run"), "--device", "cpu"]
+    assert main(ask) == 128 + signal.SIGTERM
+    error = capsys.readouterr().err
+    assert f"to go on: tinyddpm train --recipe mini --out '{tmp_path / 'my run'}' --device cpu\n" in error
+
+
+def stopped(folder, **options):
+    with pytest.raises(Interrupted):
+        train(MINI, folder, Fetched(6, send(signal.SIGINT)), device="cpu", **options)
+
+
+def test_a_run_of_other_settings_is_not_gone_on_with(tmp_path):
+    stopped(tmp_path)
+    other = Recipe(**{**MINI.__dict__, "learning_rate": 1.0})
+    message = r"other settings \(learning_rate 0.005 -> 1.0, seed 0 -> 5\): give it the settings"
+    with pytest.raises(ValueError, match=message):
+        train(other, tmp_path, Fetched(), seed=5, device="cpu")
+    train(other, tmp_path, Fetched(), seed=5, device="cpu", fresh=True)
+
+
+def test_a_finished_run_is_not_written_over(tmp_path):
+    train(MINI, tmp_path, Fetched(), device="cpu")
+    good = (tmp_path / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"of a finished run: train in another folder \(--out\), or replace"):
+        train(MINI, tmp_path, Fetched(), seed=1, device="cpu")
+    assert (tmp_path / "model.safetensors").read_bytes() == good
+
+
+def test_a_damaged_state_is_named_and_nothing_is_lost(tmp_path):
+    stopped(tmp_path)
+    for name in FILES:
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-1])
+    with pytest.raises(ValueError, match="run.state is not as it was written"):
+        train(MINI, tmp_path, Fetched(), device="cpu")
+    assert (tmp_path / FILES[0]).exists()
+
+
+def test_a_full_disk_is_named_with_what_is_safe(tmp_path, monkeypatch, never_stopped):
+    stopped(tmp_path)
+
+    def full(folder, *_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyddpm.run.save_state", full)
+        with pytest.raises(
+            ValueError, match=r"cannot save .*No space left.*the last good state is that of step 2"
+        ):
+            train(MINI, tmp_path, Fetched(), device="cpu")
+    assert torch.equal(weights(train(MINI, tmp_path, Fetched(), device="cpu")), never_stopped["muon"])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_with_what_is_safe(tmp_path, monkeypatch):
+    stopped(tmp_path)
+    nan = lambda net, *_: sum(p.sum() for p in net.parameters()) * torch.nan  # noqa: E731
+    monkeypatch.setattr("tinyddpm.run.batch_loss", nan)
+    message = r"NaN or infinite at step 3, learning rate 0.0\d+: the last good state is that of step 2"
+    with pytest.raises(ValueError, match=message):
+        train(MINI, tmp_path, Fetched(), device="cpu")
+
+
+def test_a_folder_holds_one_run_at_a_time(tmp_path):
+    with FileLock(tmp_path / "run.lock"):
+        with pytest.raises(ValueError, match="another run is at work in"):
+            train(MINI, tmp_path, Fetched(), device="cpu")
+    train(MINI, tmp_path, Fetched(), device="cpu")
+
+
+def test_parts_of_a_batch_see_the_noise_of_the_whole():
+    net = MINI.network()
+    x, y = torch.rand(8, 1, 32, 32) * 2 - 1, torch.arange(8)
+    schedule = Schedule.named("cosine", 20)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn(p.shape))
+        whole = batch_loss(net, x, y, MINI, schedule, torch.Generator().manual_seed(3))
+        parts = [
+            batch_loss(net, *part, MINI, schedule, torch.Generator().manual_seed(3), k, 2)
+            for k, part in enumerate(zip(x.split(4), y.split(4)))
+        ]
+    torch.testing.assert_close(sum(parts) / 2, whole)
+    assert not torch.isclose(*parts)

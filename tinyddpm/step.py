@@ -1,0 +1,75 @@
+"""One step of training: which times and labels, which loss, how far to go."""
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+
+from .diffusion import diffusion_loss
+from .muon import Muon, matrices_and_rest
+from .recipes import Recipe
+from .schedules import Schedule
+
+OPTIMIZERS = ("adam", "muon")
+
+
+def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | None = None) -> Tensor:
+    """Each label by itself becomes the null class with probability p (Ho & Salimans 2022, algorithm 1).
+
+    Raises ValueError for labels outside 0..num_classes-1 (looked at on the CPU only).
+    """
+    if y.device.type == "cpu" and (y.min() < 0 or y.max() >= num_classes):
+        raise ValueError(
+            f"the recipe has labels 0..{num_classes - 1}, but the data has {y.min()}..{y.max()}: "
+            "set the recipe's num_classes to that of the data"
+        )
+    dropped = torch.rand(y.shape, generator=generator, device=y.device) < p
+    return torch.where(dropped, num_classes, y)
+
+
+def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
+    """Rises over the warm-up's steps, then falls to 0 on half a cosine; progress from 0 to 1."""
+    rise = min(1, step / max(1, recipe.warmup))
+    return recipe.learning_rate * rise * (1 + math.cos(math.pi * min(progress, 1))) / 2
+
+
+def make_optimizers(recipe: Recipe, model: nn.Module, half: bool) -> list[torch.optim.Optimizer]:
+    """Adam for all weights, or Muon for the matrices and Adam for the rest.
+
+    Raises ValueError for the name of another optimizer.
+    """
+    if recipe.optimizer not in OPTIMIZERS:
+        raise ValueError(f"the optimizer is one of {', '.join(OPTIMIZERS)}, got {recipe.optimizer!r}")
+    matrices, rest = matrices_and_rest(model) if recipe.optimizer == "muon" else ([], model.parameters())
+    adam = torch.optim.Adam(rest, fused=next(model.parameters()).device.type != "mps")
+    return [Muon(matrices, half=half), adam] if matrices else [adam]
+
+
+def draw_times(n: int, T: int, generator: Generator) -> Tensor:
+    """n times, each uniform in 1..T: (n,)."""
+    return torch.randint(1, T + 1, (n,), generator=generator, device=generator.device)
+
+
+def batch_loss(
+    net: nn.Module,
+    x_0: Tensor,
+    y: Tensor,
+    recipe: Recipe,
+    schedule: Schedule,
+    generator: Generator,
+    part: int = 0,
+    parts: int = 1,
+) -> Tensor:
+    """The loss of one batch at random times, under random noise (Ho et al. 2020, algorithm 1).
+
+    x_0 may be one of several equal parts of a batch, each with a process of its own: all draw the times,
+    the noise and the dropped labels of the whole batch, and take theirs.
+    """
+    n = len(x_0)
+    mine = slice(part * n, (part + 1) * n)
+    t = draw_times(parts * n, schedule.T, generator)[mine]
+    eps = torch.randn((parts * n, *x_0.shape[1:]), generator=generator, device=x_0.device)[mine]
+    labels = None
+    if recipe.num_classes is not None:
+        labels = drop_labels(y.repeat(parts), recipe.num_classes, recipe.label_drop, generator)[mine]
+    return diffusion_loss(net, x_0, t, eps, schedule, labels, recipe.predicts, recipe.loss, recipe.weights)
