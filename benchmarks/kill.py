@@ -2,8 +2,8 @@
 
     python benchmarks/kill.py [--times 50] [--seed 0]
 
-Each run is `tinyddpm train` in a process of its own, ended by SIGKILL after a random time; it is started again
-until it finishes. A run that is killed while it saves is part of it: a state is saved after every step.
+Each run has a process of its own, which SIGKILL ends after a random time, and is started again until it
+finishes. A state is saved after every step, so that many kills come while one is written.
 """
 
 import argparse
@@ -72,9 +72,7 @@ def main() -> None:
             runs += 1
             if not torch.equal(weights(folder), wanted):
                 raise SystemExit(f"run {runs} ended with other weights, after {kills} kills in all")
-    print(
-        f"{kills} kills in {runs} runs: each went on, and ended with the weights of the run that was not killed"
-    )
+    print(f"{kills} kills in {runs} runs: each went on, to the weights of the run that was not killed")
 
 
 if __name__ == "__main__":
