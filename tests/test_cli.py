@@ -80,7 +80,7 @@ def test_without_a_command_the_help_is_shown(capsys):
         (["sample", "--weights", "nothing.safetensors"], "there is no checkpoint nothing.safetensors"),
         (["gif", "--eta", "2"], "eta goes from 0 (no fresh noise) to 1 (as much as DDPM), got 2.0"),
         (["gif", "--frames", "0"], "--frames must be at least 1, got 0"),
-        (["train", "--recipe", "huge"], "there is no recipe 'huge': choose one of tiny, nano"),
+        (["train", "--recipe", "huge"], "there is no recipe 'huge': choose one of tiny, nano, "),
         (["train", "--precision", "fp8"], "there is no precision 'fp8': choose one of no, bf16"),
         (["train", "--device", "tpu"], "there is no device 'tpu' here: choose one of cpu"),
     ],
@@ -97,7 +97,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
     command, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("tinyddpm.cli.load", lambda _: pytest.fail("the work had begun"))
-    monkeypatch.setattr("tinyddpm.train.mnist", lambda: pytest.fail("the work had begun"))
+    monkeypatch.setattr("tinyddpm.train.mnist", lambda **_: pytest.fail("the work had begun"))
     (tmp_path / "file").write_bytes(b"")
     assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2
     assert "cannot write to the folder" in capsys.readouterr().err

@@ -63,6 +63,15 @@ def test_the_samples_are_those_of_their_seeds_and_labels(small, tmp_path):
     assert len(x) == 130 and x.unique().numel() <= 256
 
 
+def test_digits_without_padding_are_measured_as_well(tmp_path):
+    torch.manual_seed(0)
+    ddpm = DDPM(
+        UNet((8, 16), 1, 10, image_size=28, attention=()), Schedule.named("cosine", 50), "v", (1, 28, 28)
+    )
+    found = evaluate(ddpm, tmp_path, DRAW, sweeps=False)
+    assert found["bits_per_dim"][0] > 0 and 0 <= found["label_accuracy"] < 0.5
+
+
 def test_samples_of_another_eta_are_other_samples(small, tmp_path):
     y = torch.arange(130) % 10
     still, stirred = (replace(DRAW, eta=eta).images(small, y, tmp_path) for eta in (0.0, 0.5))

@@ -104,7 +104,7 @@ def test_the_second_ctrl_c_ends_at_once(tmp_path):
 
 
 def test_the_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.train.mnist", lambda: Fetched(6, send(signal.SIGTERM)))
+    monkeypatch.setattr("tinyddpm.train.mnist", lambda **_: Fetched(6, send(signal.SIGTERM)))
     monkeypatch.setattr("tinyddpm.recipes.RECIPES", {"mini": MINI})
     ask = ["train", "--recipe", "mini", "--out", str(tmp_path / "my run"), "--device", "cpu"]
     assert main(ask) == 128 + signal.SIGTERM

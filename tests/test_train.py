@@ -1,4 +1,6 @@
 import math
+import warnings
+from dataclasses import replace
 
 import imageio.v3 as iio
 import pytest
@@ -9,7 +11,7 @@ from tinyddpm import DDPM, Schedule
 from tinyddpm.clock import Clock
 from tinyddpm.data import mnist
 from tinyddpm.recipes import RECIPES, Recipe, get_recipe
-from tinyddpm.step import batch_loss, drop_labels, learning_rate, make_optimizers
+from tinyddpm.step import batch_loss, drop_labels, epoch_order, learning_rate, make_optimizers
 from tinyddpm.train import train
 
 MINI = Recipe(dims=(8, 16), attention=(), T=50, batch_size=4, warmup=2, ema_decay=0.9, epochs=1)
@@ -148,14 +150,47 @@ def test_drawing_steps_of_a_clock_end_at_one():
     assert [clock.tick() for _ in range(4)] == [0.25, 0.5, 0.75, 1.0]
 
 
+PARAMETERS = {  # in millions
+    "tiny": 2.13,
+    "nano": 0.58,
+    "unconditional-300": 2.13,
+    "conditional-500": 1.43,
+    "unconditional-1000": 2.13,
+    "l1-1000": 2.13,
+    "large-1000": 47.2,
+}
+LEFT = {"unconditional-300": "21.9%", "conditional-500": "8.0%"}  # of the amplitude, at T, where it is much
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_each_recipe_builds_and_makes_a_step(name, tmp_path):
-    recipe = get_recipe(name)
-    net = recipe.network()
-    x, y = torch.zeros(2, 1, 32, 32), torch.zeros(2, dtype=torch.long)
-    loss = batch_loss(net, x, y, recipe, Schedule.named(recipe.schedule, recipe.T), torch.Generator())
-    loss.backward()
-    assert loss.isfinite()
+def test_each_recipe_builds_steps_saves_and_samples(name, tmp_path):
+    recipe = replace(get_recipe(name), batch_size=2)
+    size = 28 if name in LEFT else 32
+    if name in LEFT:
+        with pytest.warns(UserWarning, match=f"leaves {LEFT[name]}"):
+            Schedule.named(recipe.schedule, recipe.T)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        ddpm = train(recipe, tmp_path, images(2, size=size), epochs=1, device="cpu")
+        loaded = DDPM.load(tmp_path / "model.safetensors")
+    assert sum(p.numel() for p in ddpm.model.parameters()) / 1e6 == pytest.approx(PARAMETERS[name], rel=0.01)
+    y, n = (None, 1) if recipe.num_classes is None else ([3], None)
+    x = loaded.sample(y, n, steps=2, seeds=[0])
+    assert x.shape == (1, 1, size, size) and x.isfinite().all()
+    assert len(mnist(size=recipe.image_size)[0][0][0]) == size
+
+
+def test_what_others_train_takes_steps_of_one_size_and_averages_nothing(tmp_path):
+    recipe = replace(RECIPES["conditional-500"], dims=(8, 16), attention=(), batch_size=4, schedule="cosine")
+    assert learning_rate(recipe, 1, 0) == learning_rate(recipe, 10**6, 0.9) == 1e-4
+    (optimizer,) = make_optimizers(recipe, recipe.network(), half=False)
+    assert isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["weight_decay"] == 1e-5
+    kept = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tinyddpm.run.Run.end_of_epoch", lambda run: kept.append(run))
+        train(recipe, tmp_path, images(8, size=28), epochs=1, device="cpu")
+    for average, weight in zip(kept[0].ema.model.parameters(), kept[0].model.parameters()):
+        assert torch.equal(average, weight)
 
 
 class Outside(Dataset):
@@ -169,7 +204,7 @@ class Outside(Dataset):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (dict(recipe="huge"), "there is no recipe 'huge': choose one of tiny, nano"),
+        (dict(recipe="huge"), "there is no recipe 'huge': choose one of tiny, nano, "),
         (dict(device="tpu"), "there is no device 'tpu' here: choose one of cpu"),
         (dict(precision="fp8"), "there is no precision 'fp8': choose one of no, bf16"),
         (dict(data=images(3)), "batch is 4 images for each of 1 processes, but the data has 3"),
@@ -208,6 +243,20 @@ def test_a_run_has_one_end(tmp_path):
         train(MINI, tmp_path, images(), epochs=2, minutes=1, device="cpu")
 
 
+def test_a_decay_that_does_not_exist_is_refused():
+    recipe = Recipe(dims=(8, 16), attention=(), decay="steep")
+    with pytest.raises(ValueError, match="one of cosine, none, got 'steep'"):
+        make_optimizers(recipe, recipe.network(), half=False)
+
+
 def test_images_that_are_not_square_are_refused():
     with pytest.raises(ValueError, match="got 32x16: pad them first"):
         MINI.network((1, 32, 16))
+
+
+def test_the_parts_of_an_epoch_are_its_whole_and_no_epoch_is_like_another():
+    whole = epoch_order(23, 6, seed=1, epoch=1)
+    parts = [epoch_order(23, 3, 1, 1, part, 2) for part in (0, 1)]
+    assert [a + b for a, b in zip(*parts)] == whole and len(whole) == 3
+    assert len({i for batch in whole for i in batch}) == 18
+    assert whole == epoch_order(23, 6, 1, 1) != epoch_order(23, 6, 1, 2) != epoch_order(23, 6, 2, 1)

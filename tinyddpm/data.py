@@ -75,11 +75,12 @@ class Digits(Dataset):
         return self[:]
 
 
-def mnist(train: bool = True, root: str | Path | None = None) -> Digits:
-    """MNIST as it ships with the package: 60,000 training or 10,000 test digits (LeCun et al. 1998)."""
+def mnist(train: bool = True, root: str | Path | None = None, size: int = 32) -> Digits:
+    """MNIST as it ships with the package: 60,000 training or 10,000 test digits (LeCun et al. 1998), 28x28
+    and padded to size."""
     MNIST = torchvision_datasets().MNIST
     digits = MNIST(unpack_mnist(root), train=train)
-    return Digits(digits.data, digits.targets)
+    return Digits(digits.data, digits.targets, size)
 
 
 def unpack_mnist(root: str | Path | None = None) -> Path:

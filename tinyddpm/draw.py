@@ -1,4 +1,4 @@
-"""Which samples are measured, and the folder that keeps them: none is drawn twice."""
+"""Which samples are looked at and measured, and the folder that keeps them: none is drawn twice."""
 
 import hashlib
 import io
@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import from_uint8, to_uint8, writable_folder, write_whole
+from .data import from_uint8, pad_to, to_uint8, writable_folder, write_whole
 from .pipeline import DDPM
+from .viz import image_grid
 
 BATCH = 200  # images sampled at once, and kept at once
 
@@ -61,7 +62,16 @@ class Draw:
             raise ValueError(
                 f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values"
             )
-        return images.cpu()
+        return pad_to(images.cpu())
+
+
+def few_of_each(ddpm: DDPM) -> Tensor:
+    """Four images a class, or 40 without classes, from the same noise each time."""
+    classes = ddpm.model.num_classes
+    if classes is None:
+        return image_grid(ddpm.sample(n=40, steps=20, seeds=range(40)), columns=20)
+    y = torch.arange(classes).repeat_interleave(4)
+    return image_grid(ddpm.sample(y, steps=20, seeds=range(len(y))), columns=20)
 
 
 def fingerprint(ddpm: DDPM) -> str:

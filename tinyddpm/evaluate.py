@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from .classifier import DigitClassifier, classify, features, load_classifier
-from .data import mnist, writable_folder, write_whole
+from .data import crop_to, mnist, writable_folder, write_whole
 from .draw import Draw, digest, fingerprint
 from .likelihood import bits_per_dim, denoising_error
 from .metrics import (
@@ -67,7 +67,7 @@ def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> di
 
 
 def check(ddpm: DDPM, n: int, seed: int, features: int) -> None:
-    if ddpm.image_shape != (1, 32, 32) or ddpm.model.num_classes not in (None, 10):
+    if ddpm.image_shape not in ((1, 32, 32), (1, 28, 28)) or ddpm.model.num_classes not in (None, 10):
         raise ValueError(
             "only models of MNIST's digits can be measured, since the classifier knows nothing else: this "
             f"one draws images {ddpm.image_shape} of {ddpm.model.num_classes} classes"
@@ -130,10 +130,11 @@ def bits(ddpm: DDPM, data: Real, n: int = 100) -> tuple[float, float]:
     ddpm.model.eval()
     labelled, generator = ddpm.model.num_classes is not None, Generator().manual_seed(0)
     denoiser = ddpm.denoiser(data.y_real[:n] if labelled else None)
-    error = denoising_error(denoiser, data.real[:n].to(ddpm.device), ddpm.schedule, generator=generator)
+    real = crop_to(data.real[:n], ddpm.image_shape[-1]).to(ddpm.device)
+    error = denoising_error(denoiser, real, ddpm.schedule, generator=generator)
     chosen = data.order[:n]
     denoiser = ddpm.denoiser(data.y_test[chosen] if labelled else None)
-    x = data.test[chosen].to(ddpm.device)
+    x = crop_to(data.test[chosen], ddpm.image_shape[-1]).to(ddpm.device)
     found = bits_per_dim(denoiser, x, ddpm.schedule, None, error, generator)
     return float(found.mean()), float(found.std() / n**0.5)
 

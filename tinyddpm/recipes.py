@@ -1,6 +1,6 @@
 """What to train, by name: all that decides what the weights become, in one frozen class."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .nn import UNet
 
@@ -24,13 +24,17 @@ class Recipe:
     batch_size: int = 64
     learning_rate: float = 5e-3
     warmup: int = 100  # steps over which the learning rate rises
-    grad_norm: float = 1.0
-    ema_decay: float = 0.999
+    decay: str = "cosine"  # how it then falls to 0; "none": not at all
+    weight_decay: float = 0.0  # with "adam" alone: AdamW's
+    grad_norm: float | None = 1.0  # gradients are scaled down to this norm
+    ema_decay: float = 0.999  # 0: no average
     epochs: float = 30  # how often all of the data is seen
+    image_size: int = 32  # of the bundled digits
 
-    def network(self, image_shape: tuple[int, int, int] = (1, 32, 32)) -> UNet:
-        """The untrained network for images (c, h, w). Raises ValueError unless they are square."""
-        channels, size, width = image_shape
+    def network(self, image_shape: tuple[int, int, int] | None = None) -> UNet:
+        """The untrained network for images (c, h, w), the bundled digits where None. Raises ValueError
+        unless they are square."""
+        channels, size, width = image_shape or (1, self.image_size, self.image_size)
         if size != width:
             raise ValueError(f"a recipe takes square images, got {size}x{width}: pad them first")
         return UNet(
@@ -44,6 +48,22 @@ class Recipe:
         )
 
 
+# What others train, with their settings: eps, linear betas as published and not scaled to T, Adam at one
+# rate throughout, all noise levels alike, no average of the weights.
+PUBLISHED = Recipe(
+    patch=1,
+    num_classes=None,
+    schedule="linear-unscaled",
+    predicts="eps",
+    weights="none",
+    optimizer="adam",
+    learning_rate=1e-4,
+    warmup=0,
+    decay="none",
+    grad_norm=None,
+    ema_decay=0.0,
+    epochs=20,
+)
 RECIPES = {
     "tiny": Recipe(),  # the shipped weights
     "nano": Recipe(
@@ -54,6 +74,25 @@ RECIPES = {
         ema_decay=0.99,
         epochs=0.7,
     ),  # under a minute on two cores
+    "unconditional-300": replace(
+        PUBLISHED, image_size=28, attention=(7,), T=300, batch_size=128, learning_rate=2e-4
+    ),
+    "conditional-500": replace(
+        PUBLISHED,
+        image_size=28,
+        dims=(32, 64, 96),
+        attention=(7,),
+        num_classes=10,
+        T=500,
+        batch_size=128,
+        weight_decay=1e-5,
+        grad_norm=1.0,
+    ),
+    "unconditional-1000": replace(PUBLISHED, attention=(8,), batch_size=48),
+    "l1-1000": replace(PUBLISHED, attention=(8,), batch_size=48, loss="l1"),
+    "large-1000": replace(
+        PUBLISHED, dims=(64, 128, 256, 512), blocks=2, attention=(16, 4), num_classes=10, loss="l1"
+    ),
 }
 
 

@@ -107,5 +107,5 @@ ROWS = [
         lambda m: "" if m is None else f"{m['copied']:.2%}; {m['median']:.2f} ({m['floor_median']:.2f})",
     ),
     ("train_on_synthetic", "a classifier trained on them reads the test set", number(".2%")),
-    ("bits_per_dim", "bits per dimension of test digits (32x32), at most", pair(".4f", " ± ")),
+    ("bits_per_dim", "bits per dimension of test digits, at most", pair(".4f", " ± ")),
 ]

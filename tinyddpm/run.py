@@ -11,14 +11,15 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
 from .clock import Clock
+from .draw import few_of_each
 from .ema import EMA
 from .interrupt import Interrupted, Interrupts
 from .pipeline import DDPM
 from .recipes import Recipe
 from .schedules import Schedule
 from .state import clear_state, differences, flat, load_state, save_state, unflat
-from .step import batch_loss, learning_rate, make_optimizers
-from .viz import image_grid, save_picture
+from .step import batch_loss, epoch_order, learning_rate, make_optimizers
+from .viz import save_picture
 
 SAVE_EVERY = 5.0  # minutes
 
@@ -64,8 +65,7 @@ class Run:
         self.saved = None  # the step of the last good state
 
     def take_up(self, fresh: bool) -> None:
-        """Goes on from the state in the folder, where there is one. Raises ValueError for that of another
-        run, and for a finished one."""
+        """Goes on from the state in the folder, if there is one. Raises ValueError for another run's."""
         model = self.out / "model.safetensors"
         found = None if fresh else load_state(self.out)
         if found is None:
@@ -147,33 +147,21 @@ class Run:
 
     def caught(self, interrupts: Interrupts) -> int:
         """The signal that any of the processes caught, or 0: they stop at the same step."""
-        caught = interrupts.caught or 0
         if self.accelerator.num_processes == 1:
-            return caught
-        each = self.accelerator.gather(torch.tensor([caught], device=self.accelerator.device))
-        return int(each.max())
+            return interrupts.caught or 0
+        caught = torch.tensor([interrupts.caught or 0], device=self.accelerator.device)
+        return int(self.accelerator.gather(caught).max())
 
     def rest_of_epoch(self) -> Iterator:
-        """This process's batches that this epoch has not seen yet, under a progress bar. The order of
-        an epoch follows from the seed and its number alone."""
-        order = torch.randperm(
-            len(self.data), generator=Generator().manual_seed(self.seed + self.epoch * 2**32)
-        )
-        size, processes = self.recipe.batch_size, self.accelerator.num_processes
-        order = order[: self.batches * processes * size].reshape(self.batches, processes, size)
-        mine = order[self.batch :, self.accelerator.process_index].tolist()
+        """This process's batches that this epoch has not seen yet, under a progress bar."""
+        part = self.accelerator.process_index, self.accelerator.num_processes
+        size = self.recipe.batch_size
+        mine = epoch_order(len(self.data), size, self.seed, self.epoch, *part)[self.batch :]
         random = torch.get_rng_state()
         loader = iter(DataLoader(self.data, batch_sampler=mine))
         torch.set_rng_state(random)  # a loader takes a number for its workers, whenever one is made
-        bar = tqdm(
-            loader,
-            f"epoch {self.epoch}",
-            self.batches,
-            unit="images",
-            unit_scale=size,
-            initial=self.batch,
-            disable=None if self.accelerator.is_main_process else True,
-        )
+        shown = None if self.accelerator.is_main_process else True
+        bar = tqdm(loader, f"epoch {self.epoch}", self.batches, initial=self.batch, disable=shown)
         for x_0, y in bar:
             yield x_0.to(self.accelerator.device), y.to(self.accelerator.device)
             if self.batch % 50 == 0:
@@ -186,7 +174,8 @@ class Run:
         part = self.accelerator.process_index, self.accelerator.num_processes
         loss = batch_loss(net, x_0, y, self.recipe, self.schedule, self.noise, *part)
         self.accelerator.backward(loss)
-        self.accelerator.clip_grad_norm_(net.parameters(), self.recipe.grad_norm)
+        if self.recipe.grad_norm is not None:
+            self.accelerator.clip_grad_norm_(net.parameters(), self.recipe.grad_norm)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad()
@@ -202,19 +191,10 @@ class Run:
             print(f"epoch {self.epoch}: loss {float(self.total) / self.batch:.4f}, {self.clock}", flush=True)
             made = {"steps": self.clock.steps, "minutes": round(self.clock.spent, 1)}
             self.ddpm.notes = {**self.settings, **made}
-            picture = epoch_picture(self.ddpm)  # refuses NaN: what diverges must not replace a good file
+            picture = few_of_each(self.ddpm)  # refuses NaN: what diverges must not replace a good file
             self.ddpm.save(self.out / "model.safetensors")
             save_picture(picture, self.out / "samples" / f"epoch_{self.epoch:03d}.png")
         self.epoch, self.batch = self.epoch + 1, 0
         self.total.zero_()
         if self.clock.progress < 1:
             self.save()
-
-
-def epoch_picture(ddpm: DDPM) -> Tensor:
-    """Four images a class, or 40 without classes, from the same noise each time."""
-    classes = ddpm.model.num_classes
-    if classes is None:
-        return image_grid(ddpm.sample(n=40, steps=20, seeds=range(40)), columns=20)
-    y = torch.arange(classes).repeat_interleave(4)
-    return image_grid(ddpm.sample(y, steps=20, seeds=range(len(y))), columns=20)

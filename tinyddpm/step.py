@@ -1,6 +1,7 @@
 """One step of training: which times and labels, which loss, how far to go."""
 
 import math
+import random
 
 import torch
 from torch import Generator, Tensor, nn
@@ -11,6 +12,7 @@ from .recipes import Recipe
 from .schedules import Schedule
 
 OPTIMIZERS = ("adam", "muon")
+DECAYS = ("cosine", "none")
 
 
 def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | None = None) -> Tensor:
@@ -28,26 +30,45 @@ def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | No
 
 
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
-    """Rises over the warm-up's steps, then falls to 0 on half a cosine; progress from 0 to 1."""
+    """Rises over the warm-up's steps, then falls to 0 on half a cosine, or stays; progress from 0 to 1."""
     rise = min(1, step / max(1, recipe.warmup))
+    if recipe.decay == "none":
+        return recipe.learning_rate * rise
     return recipe.learning_rate * rise * (1 + math.cos(math.pi * min(progress, 1))) / 2
 
 
 def make_optimizers(recipe: Recipe, model: nn.Module, half: bool) -> list[torch.optim.Optimizer]:
     """Adam for all weights, or Muon for the matrices and Adam for the rest.
 
-    Raises ValueError for the name of another optimizer.
+    Raises ValueError for the name of another optimizer or decay.
     """
+    if recipe.decay not in DECAYS:
+        raise ValueError(f"the learning rate's decay is one of {', '.join(DECAYS)}, got {recipe.decay!r}")
     if recipe.optimizer not in OPTIMIZERS:
         raise ValueError(f"the optimizer is one of {', '.join(OPTIMIZERS)}, got {recipe.optimizer!r}")
     matrices, rest = matrices_and_rest(model) if recipe.optimizer == "muon" else ([], model.parameters())
-    adam = torch.optim.Adam(rest, fused=next(model.parameters()).device.type != "mps")
+    fused = next(model.parameters()).device.type != "mps"
+    if recipe.weight_decay:
+        adam = torch.optim.AdamW(rest, weight_decay=recipe.weight_decay, fused=fused)
+    else:
+        adam = torch.optim.Adam(rest, fused=fused)
     return [Muon(matrices, half=half), adam] if matrices else [adam]
 
 
 def draw_times(n: int, T: int, generator: Generator) -> Tensor:
     """n times, each uniform in 1..T: (n,)."""
     return torch.randint(1, T + 1, (n,), generator=generator, device=generator.device)
+
+
+def epoch_order(n: int, batch: int, seed: int, epoch: int, part: int = 0, parts: int = 1) -> list[list[int]]:
+    """Which of n images each batch of an epoch takes: it follows from the seed and the epoch's number alone.
+
+    Each of several processes gets a part of every batch, `batch` images long. What fills no batch is left.
+    """
+    both = random.Random(f"{seed} {epoch}").getrandbits(32)  # torch looks at 32 bits of a seed
+    order = torch.randperm(n, generator=Generator().manual_seed(both))
+    batches = n // (parts * batch)
+    return order[: batches * parts * batch].reshape(batches, parts, batch)[:, part].tolist()
 
 
 def batch_loss(

@@ -60,7 +60,7 @@ def train(
     processes = accelerator.num_processes
     if minutes is not None and processes > 1:
         raise ValueError("minutes are for one process, since each has its own clock: give epochs instead")
-    data = mnist() if data is None else data
+    data = mnist(size=recipe.image_size) if data is None else data
     if len(data) < recipe.batch_size * processes:
         raise ValueError(
             f"the recipe's batch is {recipe.batch_size} images for each of {processes} processes, but the "

@@ -39,7 +39,7 @@ from tinyddpm.ema import EMA
 from tinyddpm.likelihood import bits_per_dim
 from tinyddpm.metrics import nearest
 from tinyddpm.recipes import get_recipe
-from tinyddpm.train import make_optimizers
+from tinyddpm.step import make_optimizers
 from tinyddpm.viz import image_grid
 
 # %% [markdown]
