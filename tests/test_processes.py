@@ -1,0 +1,98 @@
+"""Two processes: the same run as one process with the double batch."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tinyddpm import DDPM
+from tinyddpm.state import load_state
+
+RUN = """
+import json, sys
+import torch
+import tinyddpm.run
+from torch.utils.data import Subset
+from tinyddpm.data import mnist
+from tinyddpm.interrupt import Interrupted
+from tinyddpm.recipes import Recipe
+from tinyddpm.train import train
+
+batch_size = int(sys.argv[2])
+recipe = Recipe(dims=(8, 16), attention=(), T=20, batch_size=batch_size, warmup=2, ema_decay=0.9, epochs=2)
+losses, stop, end = [], int(sys.argv[3]), tinyddpm.run.Run.end_of_epoch
+step_of = tinyddpm.run.Run.step
+def step(run, *arguments):
+    step_of(run, *arguments)
+    total = run.accelerator.reduce(run.total.clone(), "mean")
+    losses.append(float(total) / run.batch)
+    run.stopped_by = 2 if run.clock.steps == stop and run.accelerator.process_index == 1 else None
+tinyddpm.run.Run.step = step
+caught = tinyddpm.run.Run.caught
+def both(run, interrupts):
+    interrupts.caught = run.stopped_by
+    return caught(run, interrupts)
+tinyddpm.run.Run.caught = both
+kept = []
+tinyddpm.run.Run.end_of_epoch = lambda run: (kept.append(run), end(run))[1]
+try:
+    train(recipe, sys.argv[1], Subset(mnist(), range(48)), device="cpu")
+    average = torch.cat([p.flatten() for p in kept[-1].ema.model.parameters()])
+    all_of_them = kept[-1].accelerator.gather(average[None])
+    assert (all_of_them == average).all(), "the averages of the processes differ"
+    if kept[-1].accelerator.is_main_process:
+        print(json.dumps(losses))
+except Interrupted as interrupted:
+    print(interrupted)
+"""
+
+
+def run(processes, folder, batch, stop=0):
+    """What the first process printed last."""
+    script = folder.parent / "run.py"
+    script.write_text(RUN)
+    launch = [sys.executable, script]
+    if processes > 1:
+        launch = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc-per-node",
+            "2",
+            script,
+        ]
+    command = [*map(str, launch), str(folder), str(batch), str(stop)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()[-1]
+
+
+def weights(folder):
+    return torch.cat([p.flatten() for p in DDPM.load(folder / "model.safetensors").model.parameters()])
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("one") / "run"
+    return json.loads(run(1, folder, 8)), weights(folder)
+
+
+def test_two_processes_are_one_with_the_double_batch(tmp_path, alone):
+    losses, wanted = alone
+    found = json.loads(run(2, tmp_path / "run", 4))
+    assert len(found) == len(losses) == 12
+    torch.testing.assert_close(torch.tensor(found), torch.tensor(losses), rtol=1e-4, atol=0)
+    torch.testing.assert_close(weights(tmp_path / "run"), wanted, rtol=0, atol=1e-4)
+    pictures = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    assert pictures == ["epoch_001.png", "epoch_002.png"]
+
+
+def test_two_processes_stop_together_and_go_on(tmp_path, alone):
+    said = run(2, tmp_path / "run", 4, stop=4)  # the second process is told to stop, the first is not
+    assert "at step 4" in said and load_state(tmp_path / "run")[0]["steps"] == 4
+    run(2, tmp_path / "run", 4)
+    torch.testing.assert_close(weights(tmp_path / "run"), alone[1], rtol=0, atol=1e-4)
