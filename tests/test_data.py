@@ -142,3 +142,10 @@ def test_torchvision_reads_the_same_cache(root):
 def test_an_asset_that_is_not_there_is_named():
     with pytest.raises(FileNotFoundError, match="nothing.xz should ship with tinyddpm"):
         data.asset("mnist/nothing.xz")
+
+
+def test_items_come_together_as_they_come_one_by_one():
+    digits = data.mnist(train=False)
+    chosen = [5, 0, 9999]
+    for together, alone in zip(digits.__getitems__(chosen), (digits[i] for i in chosen), strict=True):
+        assert torch.equal(together[0], alone[0]) and together[1] == alone[1]

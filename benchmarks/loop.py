@@ -1,0 +1,121 @@
+"""What the training loop costs over the bare step, and what a second process gains, as ratios in one run.
+
+    python benchmarks/loop.py overhead [--rounds 15]    # one thread
+    python benchmarks/loop.py processes [--rounds 3]    # needs two idle cores
+
+The bare step is loss, gradients, clipping and optimizer on images that lie ready. The loop reads and
+shuffles the data, sets the learning rate, averages the weights, looks for NaN, draws a progress bar and
+keeps the time.
+"""
+
+import argparse
+import itertools
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from tinyddpm.data import mnist
+from tinyddpm.recipes import RECIPES
+from tinyddpm.run import Run
+from tinyddpm.step import batch_loss
+from tinyddpm.train import make_accelerator, train
+
+STEPS = 20  # in each turn
+SKIPPED = 10  # first steps of a process, which are slow
+
+
+def made(recipe: str, folder: str) -> Run:
+    accelerator = make_accelerator("cpu", "no", False)
+    return Run(RECIPES[recipe], mnist(), Path(folder), 1000, None, 0, accelerator)
+
+
+def overhead(recipe: str, rounds: int) -> float:
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as folder:
+        run, bare = made(recipe, folder), made(recipe, folder)
+        x, y = next(run.rest_of_epoch())
+        batches = run.rest_of_epoch()
+
+        def loop():
+            for images, labels in itertools.islice(batches, STEPS):
+                run.step(run.model, run.optimizers, images, labels)
+
+        def steps():
+            for _ in range(STEPS):
+                batch_loss(bare.model, x, y, bare.recipe, bare.schedule, bare.noise).backward()
+                torch.nn.utils.clip_grad_norm_(bare.model.parameters(), bare.recipe.grad_norm)
+                for optimizer in bare.optimizers:
+                    optimizer.step()
+                    optimizer.zero_grad()
+
+        loop(), steps()
+        return statistics.median(timed(loop) / timed(steps) for _ in range(rounds)) - 1
+
+
+def timed(what) -> float:
+    started = time.perf_counter()
+    what()
+    return time.perf_counter() - started
+
+
+def worker() -> None:
+    """Trains nano for a while and says how many images a second this process saw, after the first steps."""
+    marks, step = [], Run.step
+
+    def watched(run, *arguments):
+        step(run, *arguments)
+        marks.append(time.perf_counter())
+
+    Run.step, Run.end_of_epoch = watched, lambda run: None
+    with tempfile.TemporaryDirectory() as folder:
+        if os.environ.get("WORLD_SIZE"):  # one folder for all
+            folder = sys.argv[2]
+        train("nano", folder, epochs=0.1, device="cpu")
+    seconds = marks[-1] - marks[SKIPPED]
+    print("images/s", RECIPES["nano"].batch_size * (len(marks) - 1 - SKIPPED) / seconds, flush=True)
+
+
+def images_per_second(processes: int, threads: int) -> float:
+    launch = [sys.executable]
+    if processes > 1:
+        launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with tempfile.TemporaryDirectory() as folder:
+        command = [*launch, __file__, "worker", folder]
+        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
+    return sum(float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("images/s"))
+
+
+def processes(rounds: int) -> None:
+    turns = [
+        (images_per_second(2, 1), images_per_second(1, 1), images_per_second(1, 2)) for _ in range(rounds)
+    ]
+    for name, one in (("one thread", 1), ("two threads", 2)):
+        ratio = statistics.median(turn[0] / turn[one] for turn in turns)
+        print(f"nano: two processes of one thread are {ratio:.2f} times as fast as one of {name}")
+    print("images/s, by turns:", [[round(value) for value in turn] for turn in turns])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("command", choices=["overhead", "processes", "worker"])
+    parser.add_argument("folder", nargs="?")
+    parser.add_argument("--rounds", type=int)
+    args = parser.parse_args()
+    if args.command == "worker":
+        worker()
+    elif args.command == "processes":
+        processes(args.rounds or 3)
+    else:
+        for recipe in ("tiny", "nano"):
+            print(f"{recipe}: the loop costs {overhead(recipe, args.rounds or 15):+.1%} over the bare step")
+
+
+if __name__ == "__main__":
+    main()
