@@ -65,6 +65,8 @@ def main() -> None:
                     run.kill()
                     run.wait()
                     kills += 1
+                    if (folder / "model.safetensors").exists() and not any(folder.glob("run.state*")):
+                        break  # it was killed on its way out, with all done
                     continue
                 if run.returncode:
                     raise SystemExit(f"after {kills} kills, in {folder}:\n{run.stdout.read().decode()}")
