@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 
 from tinyddpm import DDPM
+from tinyddpm.state import load_state
 
 RUN = """
 import sys
@@ -65,7 +66,7 @@ def main() -> None:
                     run.kill()
                     run.wait()
                     kills += 1
-                    if (folder / "model.safetensors").exists() and not any(folder.glob("run.state*")):
+                    if (folder / "model.safetensors").exists() and load_state(folder) is None:
                         break  # it was killed on its way out, with all done
                     continue
                 if run.returncode:

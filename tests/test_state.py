@@ -1,7 +1,17 @@
 import pytest
 import torch
 
-from tinyddpm.state import FILES, Damaged, differences, flat, load_state, read_state, save_state, unflat
+from tinyddpm.state import (
+    FILES,
+    Damaged,
+    clear_state,
+    differences,
+    flat,
+    load_state,
+    read_state,
+    save_state,
+    unflat,
+)
 
 COUNTERS = {"steps": 3, "progress": 0.25}
 TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.zeros((), dtype=torch.uint8)}
@@ -51,6 +61,13 @@ def test_a_disk_that_is_full_leaves_the_state_before(tmp_path, monkeypatch):
     with pytest.raises(OSError):
         save_state(tmp_path, {"steps": 2}, TENSORS)
     assert load_state(tmp_path)[0] == {"steps": 1}
+
+
+def test_clearing_leaves_nothing_half_written_and_the_model(tmp_path):
+    for name in (*FILES, "run.state.x7dk2m_a", "model.safetensors.p0s9fk2l", "model.safetensors", "run.lock"):
+        (tmp_path / name).touch()
+    clear_state(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "run.lock"]
 
 
 def test_differences_are_named():

@@ -70,8 +70,10 @@ def read_state(path: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def clear_state(folder: Path) -> None:
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
+    """Removes the states of a run, and what was half written when a process was killed."""
+    for pattern in (*FILES, f"{FILES[0]}.*", "model.safetensors.*"):
+        for path in folder.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def differences(before: dict, now: dict) -> str:
