@@ -97,10 +97,11 @@ def test_the_second_ctrl_c_ends_at_once(tmp_path):
         send(signal.SIGINT)()
         send(signal.SIGINT)()
 
+    before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt) as caught:
         train(MINI, tmp_path, Fetched(6, twice), device="cpu")
     assert not isinstance(caught.value, Interrupted)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_the_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
