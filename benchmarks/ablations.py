@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import functools
 import json
-import math
 import statistics
 import subprocess
 import sys
@@ -49,7 +48,6 @@ class Trial(Recipe):
     dropout: float = 0.0
     moved: int = 0  # pixels that a digit is moved by, at most
     times: str = "uniform"
-    decay: str = "cosine"
     beta2: float = 0.999
 
     def network(self, image_shape=(1, 32, 32)):
@@ -185,9 +183,8 @@ def run_trial(name: str, seed: int, out: Path) -> None:
     data = Moved(data, trial.moved) if trial.moved else data
     patch_training(trial)
     folder = out / file_name(name, seed)
-    ddpm = tinyddpm.train.train(
-        trial, folder, data, minutes=minutes, seed=seed, device="cpu", precision="bf16", compile=True
-    )
+    how = {"minutes": minutes, "seed": seed, "device": "cpu", "precision": "bf16", "compile": True}
+    ddpm = tinyddpm.train.train(trial, folder, data, fresh=True, **how)
     record = {
         "trial": as_json(trial),
         "name": name,
@@ -215,11 +212,6 @@ def patch_training(trial: Trial) -> None:
             (torch.randn(n, generator=generator).sigmoid() * T).long().clamp(0, T - 1) + 1
         )
 
-    def learning_rate(recipe, step, progress):
-        left = {"linear": 1 - progress, "none": 1.0, "cosine": (1 + math.cos(math.pi * progress)) / 2}
-        return recipe.learning_rate * min(1, step / recipe.warmup) * max(0.0, left[trial.decay])
-
-    tinyddpm.run.learning_rate = learning_rate
     torch.optim.Adam = functools.partial(Adam, betas=(0.9, trial.beta2))
 
     def elapsed(clock):

@@ -127,6 +127,8 @@ def test_the_learning_rate_rises_and_falls_to_zero():
     assert learning_rate(recipe, 10, 0) == pytest.approx(2.0)
     assert learning_rate(recipe, 99, 0.5) == pytest.approx(1.0)
     assert learning_rate(recipe, 99, 1) == learning_rate(recipe, 99, 1.2) == pytest.approx(0.0)
+    assert learning_rate(replace(recipe, decay="linear"), 99, 0.75) == pytest.approx(0.5)
+    assert learning_rate(replace(recipe, decay="none"), 99, 1) == 2.0
 
 
 def test_the_first_step_has_the_rate_of_the_warm_up(tmp_path, monkeypatch):
@@ -245,7 +247,7 @@ def test_a_run_has_one_end(tmp_path):
 
 def test_a_decay_that_does_not_exist_is_refused():
     recipe = Recipe(dims=(8, 16), attention=(), decay="steep")
-    with pytest.raises(ValueError, match="one of cosine, none, got 'steep'"):
+    with pytest.raises(ValueError, match="one of cosine, linear, none, got 'steep'"):
         make_optimizers(recipe, recipe.network(), half=False)
 
 

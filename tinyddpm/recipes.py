@@ -24,7 +24,7 @@ class Recipe:
     batch_size: int = 64
     learning_rate: float = 5e-3
     warmup: int = 100  # steps over which the learning rate rises
-    decay: str = "cosine"  # how it then falls to 0; "none": not at all
+    decay: str = "cosine"  # how it then falls to 0, or "linear"; "none": not at all
     weight_decay: float = 0.0  # with "adam" alone: AdamW's
     grad_norm: float | None = 1.0  # gradients are scaled down to this norm
     ema_decay: float = 0.999  # 0: no average

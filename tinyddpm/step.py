@@ -12,7 +12,7 @@ from .recipes import Recipe
 from .schedules import Schedule
 
 OPTIMIZERS = ("adam", "muon")
-DECAYS = ("cosine", "none")
+DECAYS = ("cosine", "linear", "none")
 
 
 def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | None = None) -> Tensor:
@@ -30,11 +30,11 @@ def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | No
 
 
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:
-    """Rises over the warm-up's steps, then falls to 0 on half a cosine, or stays; progress from 0 to 1."""
-    rise = min(1, step / max(1, recipe.warmup))
-    if recipe.decay == "none":
-        return recipe.learning_rate * rise
-    return recipe.learning_rate * rise * (1 + math.cos(math.pi * min(progress, 1))) / 2
+    """Rises over the warm-up's steps, then falls to 0 as the recipe's decay says, or stays; progress from 0
+    to 1."""
+    rise, progress = min(1, step / max(1, recipe.warmup)), min(progress, 1)
+    left = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "none": 1.0}
+    return recipe.learning_rate * rise * left[recipe.decay]
 
 
 def make_optimizers(recipe: Recipe, model: nn.Module, half: bool) -> list[torch.optim.Optimizer]:
