@@ -530,7 +530,7 @@ same(my_ema, ema, walk, 0.9)
 r"""
 ## Before training: three numbers to beat
 
-The data are the first 20,000 digits. We shall go through them exactly **once**: no digit is seen twice, so nothing can be
+The data are the first 17,600 digits. We shall go through them exactly **once**: no digit is seen twice, so nothing can be
 learned by heart, and every loss that is printed is a loss on digits which the network has not seen before. Since the network
 predicts $x_0$, it *is* a denoiser, and its loss can be compared with answers that need no network at all.
 
@@ -540,7 +540,7 @@ predicts $x_0$, it *is* a denoiser, and its loss can be compared with answers th
 # %%
 my_guess = None
 
-images, labels = mnist()[:20_000]
+images, labels = mnist()[:17_600]
 class_means = torch.stack([images[labels == k].mean(0) for k in range(10)])  # (10, 1, 32, 32)
 of_grey = images.square().mean()
 of_mean_image = squared_error(images, images.mean(0)).mean()
@@ -557,7 +557,7 @@ image, draw noise, spoil the images, square the error. Three are PyTorch's usual
 new ones, take a step. One updates the average.
 
 Here it is bare: no labels, one optimizer, and a single batch of two digits, always the same. A network that cannot learn
-two images by heart will not learn twenty thousand, so this is also the first test of any training code. It takes seconds.
+two images by heart will not learn thousands, so this is also the first test of any training code. It takes seconds.
 """
 
 # %%
@@ -601,7 +601,7 @@ makes the digits readable in a run as short as this one: there are fewer doubts 
 to say about labels). The learning rate rises over 50 steps and then falls to 0 along half a cosine, so that the weights come
 to rest. And two optimizers share the work: Adam takes the vectors, and Muon the matrices. Muon makes each step orthogonal, so
 that all directions of a matrix move equally fast, and learns more from each image (Jordan et al. 2024), which counts when
-there are only 20,000 of them. With `[torch.optim.Adam(model.parameters())]` in their place the loop is the same.
+there are only 17,600 of them. With `[torch.optim.Adam(model.parameters())]` in their place the loop is the same.
 
 `look_back` is not part of the loop: it keeps copies of the weights for the figures and the museum below.
 """
@@ -621,7 +621,7 @@ no_warmup, kept, looks = copy.deepcopy(model), {0: copy.deepcopy((model, model))
 def look_back(n):
     for a, w in zip(no_warmup.parameters(), model.parameters()):
         a.data.lerp_(w.data, 1 - 0.999)
-    if n in (62, 312) or n in looks:
+    if n in (55, 275) or n in looks:
         kept[n] = copy.deepcopy((average, model))
 
 
@@ -649,7 +649,7 @@ Did it learn? (The verdicts are given in bands, because the last digits of a tra
 """
 
 # %%
-thirds = [sum(part) / len(part) for part in (losses[:208], losses[208:416], losses[416:])]
+thirds = [sum(part) / len(part) for part in (losses[:183], losses[183:366], losses[366:])]
 print("the loss began where grey is:", abs(losses[0] - float(of_grey)) < 0.1)
 print("each third is lower than the one before:", thirds[0] > thirds[1] > thirds[2])
 print("the last third is below 0.1, well under the mean image of the label:", thirds[2] < 0.1)
@@ -669,7 +669,7 @@ Is the network done when the curve is flat? Ask the samples.
 ## The loop of chapter 03, with a network in it
 
 Nothing about the sampler changes: it takes a denoiser and does not ask what is inside. The same noise $x_T$, and the same
-noise in all steps, goes to four denoisers: the average before training, after 62 steps (a tenth), after 312 (one half), and
+noise in all steps, goes to four denoisers: the average before training, after 55 steps (a tenth), after 275 (one half), and
 at the end.
 """
 
@@ -684,7 +684,7 @@ def draw(denoise, y, x_T, steps=50):
 
 y = torch.arange(10).repeat(2)
 x_T = torch.randn(20, 1, 32, 32, generator=torch.Generator().manual_seed(5))
-drawn = [draw(kept[n][0], y[:10], x_T[:10]) for n in (0, 62, 312)] + [draw(average, y, x_T)]
+drawn = [draw(kept[n][0], y[:10], x_T[:10]) for n in (0, 55, 275)] + [draw(average, y, x_T)]
 rows = torch.cat([x[:10] for x in drawn])
 show(image_grid(rows, columns=10), "after 0 %, 10 %, 50 % and 100 % of training", width=6)
 
@@ -696,7 +696,7 @@ print("of 100 digits, at least 60 are read as what was asked for:", read >= 60)
 
 # %% [markdown]
 r"""
-These are handwritten digits, made from noise. Some are broken: twenty thousand images are little. The classifier that ships
+These are handwritten digits, made from noise. Some are broken: 17,600 images are few. The classifier that ships
 with the library reads most of them as what was asked for. (The run shown is the best of five seeds that were tried: 76 to 86
 of the 100 were read as asked. Change the seed and see.) The rows tell in what order things are learned. First comes the grey
 of nothing, then the ink's place, as a blur, then the strokes. In the second half most digits keep their shape, and what
@@ -750,7 +750,7 @@ print(
 r"""
 Compare the columns. From the same noise, the two often draw nearly the same digit, with the same slant and the same
 thickness: the network has learned what that denoiser computes. But it holds a little over half a million numbers, where the
-exact one holds 20,000 images of 1,024 pixels, more than twenty million. It cannot store them, so it must answer with what
+exact one holds 17,600 images of 1,024 pixels, eighteen million numbers. It cannot store them, so it must answer with what
 digits have in common, and it deviates from the exact denoiser by just that. **Its error against the exact denoiser of the
 training set is the reason that it draws new digits at all.**
 
@@ -891,7 +891,7 @@ All of these run without an error, and with a loss curve that falls.
 
 1. **The EMA without warm-up.** Published research code averages with a fixed $d = 0.9999$ from the first step; in 2022 users
    of two such projects asked in public why the averaged networks drew only noise. The initial weights keep the share $d^n$
-   after $n$ steps. **Guess before you run:** what is it after our 625 steps with 0.999?
+   after $n$ steps. **Guess before you run:** what is it after our 550 steps with 0.999?
 2. **One time for the whole batch.** `t = torch.randint(1, T + 1, (1,))` is shorter by a word and needs no reshaping. On
    average it is correct. But each batch now looks at one noise level only.
 3. **Images left in [0, 1].** A collection of papers explained in code, and a much-copied script of one file for MNIST, train
@@ -906,7 +906,7 @@ All of these run without an error, and with a loss curve that falls.
 # %%
 my_guess = None
 
-guess(my_guess, round(0.999**625, 2))
+guess(my_guess, round(0.999**550, 2))
 print(
     "its loss is more than 3 times that of the average with warm-up:",
     test_loss(no_warmup) > 3 * test_loss(average),
@@ -928,7 +928,7 @@ def spread_of_batches(one_time, repeats=20):
     return torch.tensor(values).std()
 
 
-halfway = kept[312][1]
+halfway = kept[275][1]
 jumps = spread_of_batches(one_time=True) > 3 * spread_of_batches(one_time=False)
 print("one time a batch: the loss jumps at least 3 times as much:", bool(jumps))
 
@@ -955,7 +955,7 @@ Each of the four is caught by one line before an hour of training is spent.
 # %%
 print(
     "1. initial weights left in the average, under 1 %:",
-    math.prod(min(0.999, (1 + n) / (10 + n)) for n in range(1, 626)) < 0.01,
+    math.prod(min(0.999, (1 + n) / (10 + n)) for n in range(1, 551)) < 0.01,
 )
 t = torch.randint(1, schedule.T + 1, (32,), generator=torch.Generator().manual_seed(0))
 print("2. a batch has many times:", len(t.unique()) > 16)
