@@ -32,7 +32,8 @@ def build(source: Path) -> Path:
     from nbclient import NotebookClient
 
     notebook = notebook_of(source)
-    NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(HERE)}}).execute()
+    where = {"metadata": {"path": str(HERE)}}
+    NotebookClient(notebook, timeout=600, resources=where, coalesce_streams=True).execute()
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when each cell ran is nobody's business
         for output in cell.get("outputs", []):

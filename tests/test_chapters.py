@@ -73,6 +73,9 @@ def test_a_notebook_was_executed_from_the_top_and_without_errors(stem):
     assert [cell["execution_count"] for cell in cells] == list(range(1, len(cells) + 1))
     outputs = [output for cell in cells for output in cell["outputs"]]
     assert not [o for o in outputs if o["output_type"] == "error" or o.get("name") == "stderr"]
+    for cell in cells:  # what is printed in one go is shown in one piece
+        kinds = [output.get("name") for output in cell["outputs"]]
+        assert not [a for a, b in zip(kinds, kinds[1:]) if a == b == "stdout"]
     plain = json.dumps(outputs)
     assert not re.search(r"/(home|tmp|work|root|Users)/", plain)
 

@@ -96,7 +96,7 @@ def test_bad_input_ends_with_one_clear_line(argv, message, capsys, tmp_path, mon
 def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
     command, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("tinyddpm.cli.load", lambda _: pytest.fail("the work had begun"))
+    monkeypatch.setattr("tinyddpm.commands.load", lambda _: pytest.fail("the work had begun"))
     monkeypatch.setattr("tinyddpm.train.mnist", lambda **_: pytest.fail("the work had begun"))
     (tmp_path / "file").write_bytes(b"")
     assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2

@@ -46,7 +46,8 @@ MAY_IMPORT = {
     "interrupt": set(),
     "run": {"recipes", "step", "ema", "clock", "state", "interrupt", "pipeline", "draw", "schedules", "viz"},
     "train": {"recipes", "run", "interrupt", "pipeline", "data", "device"},
-    "cli": {"train", "interrupt", "pipeline", "samplers", "data", "viz", "draw", "evaluate", "report"},
+    "commands": {"train", "pipeline", "samplers", "data", "viz", "draw", "evaluate", "report"},
+    "cli": {"commands", "interrupt", "pipeline"},
     "__main__": {"cli"},
 }
 

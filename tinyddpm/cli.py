@@ -3,21 +3,10 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Iterator
-from pathlib import Path
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
-
-from .data import crop_to, to_uint8, writable_folder
+from .commands import run_eval, run_gif, run_sample, run_train
 from .interrupt import Interrupted
-from .pipeline import DDPM, SAMPLERS, load_pretrained
-from .samplers import Step
-from .viz import even_in_log_snr, image_grid, save_gif, save_picture
-
-BATCH = 200  # images sampled at once
-GREYS = 16  # of a GIF: noise is what fills the file
+from .pipeline import SAMPLERS
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -98,102 +87,3 @@ def draw_options(steps: int, scale: float) -> argparse.ArgumentParser:
     draw.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (0)")
     draw.add_argument("--device", help="cpu, cuda or mps; cpu if not given")
     return draw
-
-
-def run_sample(args: argparse.Namespace) -> None:
-    out = Path(args.out)
-    writable_folder(out.parent)
-    if out.suffix not in (".npz", ".png"):
-        raise ValueError(f"samples go to a .npz or a .png file, got {out.name!r}")
-    y = digits_of(args.digits).repeat_interleave(at_least_one(args.per_digit, "--per-digit"))
-    x = crop_to(draw(load(args), y, args))
-    if out.suffix == ".png":
-        save_picture(image_grid(x, columns=args.per_digit if args.per_digit > 1 else 10), out)
-    else:
-        import numpy as np
-
-        images = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
-        np.savez_compressed(out, images=to_uint8(images).numpy(), labels=y.numpy())
-    print(f"{len(x)} digits in {out}")
-
-
-def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
-    """One image for each label, in batches, under a progress bar that counts calls of the network."""
-    seeds = torch.arange(args.seed, args.seed + len(y))
-    done = []
-    with tqdm(total=len(y) * args.steps, desc="sampling", disable=None) as bar:
-        for part, part_seeds in zip(y.split(BATCH), seeds.split(BATCH)):
-            for step in walk(ddpm, part, part_seeds, args):
-                bar.update(len(part) if step.t > 0 else 0)
-            done.append(step.x_t.cpu())
-    return torch.cat(done)
-
-
-def walk(ddpm: DDPM, y: Tensor, seeds: Tensor, args: argparse.Namespace) -> Iterator[Step]:
-    return ddpm.sample_steps(y, None, args.steps, args.sampler, args.scale, seeds.tolist(), args.eta)
-
-
-def run_gif(args: argparse.Namespace) -> None:
-    out = writable_folder(args.out)
-    frames = at_least_one(args.frames, "--frames")
-    ddpm, y = load(args), digits_of("".join(dict.fromkeys(args.digits)))  # a file a digit
-    seeds = torch.arange(args.seed, args.seed + len(y))
-    steps = list(tqdm(walk(ddpm, y, seeds, args), "denoising", total=args.steps + 1, disable=None))
-    times = torch.tensor([step.t for step in steps])
-    shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], frames)]
-    for i, digit in enumerate(y.tolist()):
-        film = [image_grid(x[i : i + 1], columns=1, enlarge=4, levels=GREYS) for x in shown]
-        save_gif(film, out / f"digit_{digit}.gif")
-    save_gif([image_grid(x, columns=5, enlarge=2, levels=GREYS) for x in shown], out / "digits.gif")
-    print(f"{len(y)} digits, {len(shown)} frames each, in {out}")
-
-
-def run_eval(args: argparse.Namespace) -> None:
-    from .draw import Draw
-    from .evaluate import evaluate
-    from .report import page
-
-    if args.checkpoint and args.weights:
-        raise ValueError(f"one checkpoint at a time: got {args.checkpoint} and --weights {args.weights}")
-    args.weights = args.checkpoint or args.weights
-    draw = Draw(args.n, args.steps, args.scale, args.sampler, args.seed, args.eta)
-    kept = evaluate(load(args), args.out, draw, sweeps=not args.no_sweeps)
-    print(page(kept), end="")
-    print(f"the report is in {args.out}")
-
-
-def run_train(args: argparse.Namespace) -> None:
-    from .train import train
-
-    out = Path(args.out or f"runs/{args.recipe}")
-    train(
-        args.recipe,
-        out,
-        None,
-        args.epochs,
-        args.minutes,
-        args.seed,
-        args.device,
-        args.precision,
-        args.compile,
-        args.fresh,
-    )
-    print(f"the trained network is {out / 'model.safetensors'}")
-
-
-def load(args: argparse.Namespace) -> DDPM:
-    device = args.device or "cpu"
-    return DDPM.load(args.weights, device) if args.weights else load_pretrained(device=device)
-
-
-def digits_of(text: str) -> Tensor:
-    """The labels that a string of digits names. Raises ValueError for anything else in it."""
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"--digits takes digits such as 0123456789, got {text!r}")
-    return torch.tensor([int(digit) for digit in text])
-
-
-def at_least_one(n: int, name: str) -> int:
-    if n < 1:
-        raise ValueError(f"{name} must be at least 1, got {n}")
-    return n
