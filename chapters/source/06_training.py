@@ -697,10 +697,10 @@ print("of 100 digits, at least 60 are read as what was asked for:", read >= 60)
 # %% [markdown]
 r"""
 These are handwritten digits, made from noise. Some are broken: 17,600 images are few. The classifier that ships
-with the library reads most of them as what was asked for. (The run shown is the best of five seeds that were tried: 76 to 86
+with the library reads most of them as what was asked for. (The run shown is the best of five seeds that were tried: 73 to 86
 of the 100 were read as asked. Change the seed and see.) The rows tell in what order things are learned. First comes the grey
 of nothing, then the ink's place, as a blur, then the strokes. In the second half most digits keep their shape, and what
-changes is whether a stroke is closed where it should be: that makes a 0 of what looked like an A. The loss curve shows
+changes is which strokes are closed, for better or worse: the gap in the 6 goes, and makes a B of it. The loss curve shows
 little of this.
 
 ## A compressed oracle
