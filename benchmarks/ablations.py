@@ -202,13 +202,13 @@ def patch_training(trial: Trial) -> None:
     """What a Trial changes in the loop itself, and a clock of CPU time."""
     if trial.times == "stratified":  # one in each n-th part of 1..T (Kingma et al. 2021, appendix I.1)
 
-        def draw_times(n, T, generator):
+        def draw_times(n, T, generator, _):
             u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
             return (u * T).long() + 1
 
         tinyddpm.step.draw_times = draw_times
     elif trial.times == "logit-normal":  # the middle more often (Esser et al. 2024, section 3.1)
-        tinyddpm.step.draw_times = lambda n, T, generator: (
+        tinyddpm.step.draw_times = lambda n, T, generator, _: (
             (torch.randn(n, generator=generator).sigmoid() * T).long().clamp(0, T - 1) + 1
         )
 
@@ -282,7 +282,8 @@ def table(args: argparse.Namespace) -> None:
     found = defaultdict(list)
     for path in sorted(Path(args.out).glob("*.json")):
         record = json.loads(path.read_text())
-        if record["name"] not in VARIANTS or record["trial"] != as_json(trial_of(record["name"])):
+        trial = as_json(Trial()) | record["trial"]  # what recipes did not have then is as it is by default
+        if record["name"] not in VARIANTS or trial != as_json(trial_of(record["name"])):
             raise SystemExit(f"{path} is of another recipe than today's {record['name']!r}: move it away")
         if record["minutes"] != (minutes := MINUTES[record["name"]]):
             raise SystemExit(f"{path} had {record['minutes']} minutes, not {minutes}: move it away")

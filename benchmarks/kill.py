@@ -21,13 +21,13 @@ from tinyddpm.state import load_state
 
 RUN = """
 import sys
-import tinyddpm.run
+import tinyddpm.loop
 from torch.utils.data import Subset
 from tinyddpm.data import mnist
 from tinyddpm.recipes import Recipe
 from tinyddpm.train import train
 
-tinyddpm.run.SAVE_EVERY = -1.0
+tinyddpm.loop.SAVE_EVERY = -1.0
 recipe = Recipe(dims=(8, 16), attention=(), T=50, batch_size=16, warmup=5, ema_decay=0.9, epochs=3)
 train(recipe, sys.argv[1], Subset(mnist(), range(320)), device="cpu")
 """
@@ -42,6 +42,11 @@ def start(folder: Path) -> subprocess.Popen:
 def weights(folder: Path) -> torch.Tensor:
     model = DDPM.load(folder / "model.safetensors").model
     return torch.cat([p.flatten() for p in model.parameters()])
+
+
+def steps(folder: Path) -> list[str]:
+    """Those that the table has a row for."""
+    return [row.split(",")[0] for row in (folder / "log.csv").read_text().splitlines()]
 
 
 def main() -> None:
@@ -75,6 +80,8 @@ def main() -> None:
             runs += 1
             if not torch.equal(weights(folder), wanted):
                 raise SystemExit(f"run {runs} ended with other weights, after {kills} kills in all")
+            if steps(folder) != steps(Path(out) / "whole"):
+                raise SystemExit(f"run {runs} has other rows in its table, after {kills} kills in all")
     print(f"{kills} kills in {runs} runs: each went on, to the weights of the run that was not killed")
 
 

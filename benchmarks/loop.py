@@ -21,34 +21,36 @@ from pathlib import Path
 import torch
 
 from tinyddpm.data import mnist
+from tinyddpm.loop import Loop
 from tinyddpm.recipes import RECIPES
-from tinyddpm.run import Run
-from tinyddpm.step import batch_loss
+from tinyddpm.step import batch_losses, draw_noise
 from tinyddpm.train import make_accelerator, train
 
 STEPS = 20  # in each turn
 SKIPPED = 10  # first steps of a process, which are slow
 
 
-def made(recipe: str, folder: str) -> Run:
+def made(recipe: str, folder: str) -> Loop:
     accelerator = make_accelerator("cpu", "no", False)
-    return Run(RECIPES[recipe], mnist(), Path(folder), 1000, None, 0, accelerator)
+    return Loop(RECIPES[recipe], mnist(), Path(folder), 1000, None, 0, accelerator)
 
 
 def overhead(recipe: str, rounds: int) -> float:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         run, bare = made(recipe, folder), made(recipe, folder)
+        run.watch.begin(run.clock)
         x, y = next(run.rest_of_epoch())
         batches = run.rest_of_epoch()
 
         def loop():
             for images, labels in itertools.islice(batches, STEPS):
-                run.step(run.model, run.optimizers, images, labels)
+                run.step(images, labels)
 
         def steps():
             for _ in range(STEPS):
-                batch_loss(bare.model, x, y, bare.recipe, bare.schedule, bare.noise).backward()
+                drawn = draw_noise(x, y, bare.recipe, bare.noise)
+                batch_losses(bare.model, x, *drawn, bare.recipe, bare.schedule).mean().backward()
                 torch.nn.utils.clip_grad_norm_(bare.model.parameters(), bare.recipe.grad_norm)
                 for optimizer in bare.optimizers:
                     optimizer.step()
@@ -66,13 +68,13 @@ def timed(what) -> float:
 
 def worker() -> None:
     """Trains nano for a while and says how many images a second this process saw, after the first steps."""
-    marks, step = [], Run.step
+    marks, step = [], Loop.step
 
     def watched(run, *arguments):
         step(run, *arguments)
         marks.append(time.perf_counter())
 
-    Run.step, Run.end_of_epoch = watched, lambda run: None
+    Loop.step, Loop.end_of_epoch = watched, lambda run: None
     with tempfile.TemporaryDirectory() as folder:
         if os.environ.get("WORLD_SIZE"):  # one folder for all
             folder = sys.argv[2]

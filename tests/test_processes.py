@@ -1,6 +1,6 @@
 """Two processes: the same run as one process with the double batch."""
 
-import json
+import csv
 import os
 import subprocess
 import sys
@@ -12,9 +12,9 @@ from tinyddpm import DDPM
 from tinyddpm.state import load_state
 
 RUN = """
-import json, sys
+import sys
 import torch
-import tinyddpm.run
+import tinyddpm.loop, tinyddpm.watch
 from torch.utils.data import Subset
 from tinyddpm.data import mnist
 from tinyddpm.interrupt import Interrupted
@@ -23,28 +23,25 @@ from tinyddpm.train import train
 
 batch_size = int(sys.argv[2])
 recipe = Recipe(dims=(8, 16), attention=(), T=20, batch_size=batch_size, warmup=2, ema_decay=0.9, epochs=2)
-losses, stop, end = [], int(sys.argv[3]), tinyddpm.run.Run.end_of_epoch
-step_of = tinyddpm.run.Run.step
+tinyddpm.watch.EVERY = 1
+stop, end = int(sys.argv[3]), tinyddpm.loop.Loop.end_of_epoch
+step_of = tinyddpm.loop.Loop.step
 def step(run, *arguments):
     step_of(run, *arguments)
-    total = run.accelerator.reduce(run.total.clone(), "mean")
-    losses.append(float(total) / run.batch)
     run.stopped_by = 2 if run.clock.steps == stop and run.accelerator.process_index == 1 else None
-tinyddpm.run.Run.step = step
-caught = tinyddpm.run.Run.caught
+tinyddpm.loop.Loop.step = step
+caught = tinyddpm.loop.Loop.caught
 def both(run, interrupts):
     interrupts.caught = run.stopped_by
     return caught(run, interrupts)
-tinyddpm.run.Run.caught = both
+tinyddpm.loop.Loop.caught = both
 kept = []
-tinyddpm.run.Run.end_of_epoch = lambda run: (kept.append(run), end(run))[1]
+tinyddpm.loop.Loop.end_of_epoch = lambda run: (kept.append(run), end(run))[1]
 try:
     train(recipe, sys.argv[1], Subset(mnist(), range(48)), device="cpu")
     average = torch.cat([p.flatten() for p in kept[-1].ema.model.parameters()])
     all_of_them = kept[-1].accelerator.gather(average[None])
     assert (all_of_them == average).all(), "the averages of the processes differ"
-    if kept[-1].accelerator.is_main_process:
-        print(json.dumps(losses))
 except Interrupted as interrupted:
     print(interrupted)
 """
@@ -75,19 +72,30 @@ def weights(folder):
     return torch.cat([p.flatten() for p in DDPM.load(folder / "model.safetensors").model.parameters()])
 
 
+def table(folder):
+    """The rows of log.csv, without what depends on the clock: (steps, columns)."""
+    with open(folder / "log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    names = [name for name in rows[0] if name not in ("minutes", "images_per_s")]
+    return torch.tensor([[float(row[name] or "nan") for name in names] for row in rows])
+
+
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one") / "run"
-    return json.loads(run(1, folder, 8)), weights(folder)
+    run(1, folder, 8)
+    return table(folder), weights(folder)
 
 
 def test_two_processes_are_one_with_the_double_batch(tmp_path, alone):
-    losses, wanted = alone
-    found = json.loads(run(2, tmp_path / "run", 4))
-    assert len(found) == len(losses) == 12
-    torch.testing.assert_close(torch.tensor(found), torch.tensor(losses), rtol=1e-4, atol=0)
-    torch.testing.assert_close(weights(tmp_path / "run"), wanted, rtol=0, atol=1e-4)
-    pictures = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
+    rows, wanted = alone
+    folder = tmp_path / "run"
+    run(2, folder, 4)
+    found = table(folder)
+    assert found.shape == (12, 15) and (found[:, 0] == torch.arange(1, 13)).all()
+    torch.testing.assert_close(found, rows, rtol=2e-4, atol=0, equal_nan=True)  # five digits are written
+    torch.testing.assert_close(weights(folder), wanted, rtol=0, atol=1e-4)
+    pictures = sorted(path.name for path in (folder / "samples").iterdir())
     assert pictures == ["epoch_001.png", "epoch_002.png"]
 
 
@@ -95,4 +103,5 @@ def test_two_processes_stop_together_and_go_on(tmp_path, alone):
     said = run(2, tmp_path / "run", 4, stop=4)  # the second process is told to stop, the first is not
     assert "at step 4" in said and load_state(tmp_path / "run")[0]["steps"] == 4
     run(2, tmp_path / "run", 4)
+    torch.testing.assert_close(table(tmp_path / "run"), alone[0], rtol=2e-4, atol=0, equal_nan=True)
     torch.testing.assert_close(weights(tmp_path / "run"), alone[1], rtol=0, atol=1e-4)

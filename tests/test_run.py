@@ -1,10 +1,9 @@
-import os
 import signal
 
 import pytest
 import torch
 from filelock import FileLock
-from torch.utils.data import Dataset
+from small_run import MINI, STEPS, Fetched, crash, send, weights
 
 from tinyddpm import DDPM
 from tinyddpm.cli import main
@@ -12,39 +11,8 @@ from tinyddpm.interrupt import Interrupted
 from tinyddpm.recipes import Recipe
 from tinyddpm.schedules import Schedule
 from tinyddpm.state import FILES
-from tinyddpm.step import batch_loss
+from tinyddpm.step import batch_losses, draw_noise
 from tinyddpm.train import train
-
-MINI = Recipe(dims=(8, 16), attention=(), T=20, batch_size=4, warmup=2, ema_decay=0.9, epochs=2)
-STEPS = 6  # two epochs of three
-
-
-class Fetched(Dataset):
-    """Twelve noisy images of which number `fatal` to be fetched does what `what` does."""
-
-    def __init__(self, fatal: int | None = None, what=None):
-        self.fatal, self.what, self.fetched = fatal, what, 0
-
-    def __len__(self):
-        return 12
-
-    def __getitem__(self, i):
-        self.fetched += 1
-        if self.fetched == self.fatal:
-            self.what()
-        return (torch.rand(1, 32, 32) + i / 6 - 1).clamp(-1, 1), i % 10  # other pixels at each look
-
-
-def send(number):
-    return lambda: os.kill(os.getpid(), number)
-
-
-def crash():
-    raise RuntimeError("the power failed")
-
-
-def weights(ddpm):
-    return torch.cat([p.flatten() for p in ddpm.model.parameters()])
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +53,7 @@ def test_a_run_that_dies_goes_on_from_its_last_state(tmp_path, never_stopped, st
 
 
 def test_a_state_is_saved_as_time_goes_by(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.run.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("tinyddpm.loop.SAVE_EVERY", -1.0)
     with pytest.raises(RuntimeError):
         train(MINI, tmp_path, Fetched(4 * 2 + 1, crash), device="cpu")
     train(MINI, tmp_path, Fetched(), device="cpu")
@@ -153,7 +121,7 @@ def test_a_full_disk_is_named_with_what_is_safe(tmp_path, monkeypatch, never_sto
     with monkeypatch.context() as patch:
         patch.setattr("tinyddpm.run.save_state", full)
         with pytest.raises(
-            ValueError, match=r"cannot save .*No space left.*the last good state is that of step 2"
+            ValueError, match=r"cannot write to .*No space left.*the last good state is that of step 2"
         ):
             train(MINI, tmp_path, Fetched(), device="cpu")
     assert torch.equal(weights(train(MINI, tmp_path, Fetched(), device="cpu")), never_stopped["muon"])
@@ -161,8 +129,8 @@ def test_a_full_disk_is_named_with_what_is_safe(tmp_path, monkeypatch, never_sto
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_what_is_safe(tmp_path, monkeypatch):
     stopped(tmp_path)
-    nan = lambda net, *_: sum(p.sum() for p in net.parameters()) * torch.nan  # noqa: E731
-    monkeypatch.setattr("tinyddpm.run.batch_loss", nan)
+    nan = lambda net, x, *_: x.flatten(1).sum(1) * sum(p.sum() for p in net.parameters()) * torch.nan  # noqa: E731
+    monkeypatch.setattr("tinyddpm.step.batch_losses", nan)
     message = r"NaN or infinite at step 3, learning rate 0.0\d+: the last good state is that of step 2"
     with pytest.raises(ValueError, match=message):
         train(MINI, tmp_path, Fetched(), device="cpu")
@@ -182,10 +150,11 @@ def test_parts_of_a_batch_see_the_noise_of_the_whole():
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.1 * torch.randn(p.shape))
-        whole = batch_loss(net, x, y, MINI, schedule, torch.Generator().manual_seed(3))
-        parts = [
-            batch_loss(net, *part, MINI, schedule, torch.Generator().manual_seed(3), k, 2)
-            for k, part in enumerate(zip(x.split(4), y.split(4)))
-        ]
-    torch.testing.assert_close(sum(parts) / 2, whole)
-    assert not torch.isclose(*parts)
+
+        def losses(x, y, *part):
+            drawn = draw_noise(x, y, MINI, torch.Generator().manual_seed(3), 1.0, *part)
+            return batch_losses(net, x, *drawn, MINI, schedule)
+
+        parts = [losses(*half, k, 2) for k, half in enumerate(zip(x.split(4), y.split(4)))]
+        torch.testing.assert_close(torch.cat(parts), losses(x, y))
+    assert not torch.isclose(*parts).any()

@@ -11,8 +11,8 @@ from tinyddpm import DDPM, Schedule
 from tinyddpm.clock import Clock
 from tinyddpm.data import mnist
 from tinyddpm.recipes import RECIPES, Recipe, get_recipe
-from tinyddpm.step import batch_loss, drop_labels, epoch_order, learning_rate, make_optimizers
-from tinyddpm.train import train
+from tinyddpm.step import Stepper, draw_noise, drop_labels, epoch_order, learning_rate, make_optimizers
+from tinyddpm.train import make_accelerator, train
 
 MINI = Recipe(dims=(8, 16), attention=(), T=50, batch_size=4, warmup=2, ema_decay=0.9, epochs=1)
 
@@ -79,37 +79,90 @@ def test_what_is_returned_samples_as_what_was_saved(tmp_path):
     assert torch.equal(*(d.sample(y=[3], steps=3, seeds=[0]) for d in (ddpm, loaded)))
 
 
-def test_gradients_are_clipped_at_the_norm_of_the_recipe(tmp_path, monkeypatch):  # trap 36
-    from accelerate import Accelerator
+@pytest.mark.parametrize("most", [1.0, None])
+def test_gradients_are_held_to_the_norm_of_the_recipe(most):  # trap 36
+    given, left = gradients(replace(MINI, grad_norm=most), factor=1e4)
+    assert given > 1000 and left == pytest.approx(most or given, rel=1e-3)
 
-    seen = []
-    clip = Accelerator.clip_grad_norm_
 
-    def spy(self, parameters, max_norm, *args, **kwargs):
-        parameters = list(parameters)
-        for p in parameters:
-            p.grad.mul_(1e4)
-        clip(self, parameters, max_norm, *args, **kwargs)
-        seen.append((max_norm, float(torch.stack([p.grad.norm() for p in parameters]).norm())))
+def gradients(recipe, factor=1.0, **options):
+    """The norm that a step reports, and that of the gradients which the optimizers get."""
+    torch.manual_seed(0)
+    net = recipe.network()
+    torch.nn.init.normal_(net.out[0].weight, std=factor)
+    optimizers = make_optimizers(recipe, net, half=False)
+    seen = {}
+    for optimizer in optimizers:
+        grads = [p for group in optimizer.param_groups for p in group["params"]]
+        optimizer.register_step_pre_hook(lambda *_, g=grads: seen.update((id(p), p.grad.norm()) for p in g))
+    schedule = Schedule.named(recipe.schedule, recipe.T)
+    accelerator = make_accelerator("cpu", "no", False)
+    stepper = Stepper(net, optimizers, recipe, schedule, accelerator, **options)
+    x, y = images(8).tensors
+    noise = draw_noise(x, y, recipe, torch.Generator().manual_seed(1))
+    _, norm = stepper(x, *noise, 1e-3)
+    return float(norm), float(torch.stack(list(seen.values())).norm())
 
-    monkeypatch.setattr(Accelerator, "clip_grad_norm_", spy)
-    train(MINI, tmp_path, images(4), device="cpu")
-    assert seen[0][0] == MINI.grad_norm == 1.0 and seen[0][1] == pytest.approx(1.0, rel=1e-3)
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+def test_a_batch_in_parts_is_the_same_step(parts):
+    assert gradients(MINI, accumulate=parts) == pytest.approx(gradients(MINI), rel=1e-4)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "muon"])
+def test_a_scaler_of_gradients_changes_nothing_but_their_range(optimizer):
+    """fp16 needs a GPU, its scaler does not: unscaled once, for both optimizers."""
+    ended = []
+    for scaler in (None, torch.amp.GradScaler("cpu", init_scale=1024.0)):
+        torch.manual_seed(0)
+        recipe = replace(MINI, optimizer=optimizer)
+        net = recipe.network()
+        accelerator = make_accelerator("cpu", "no", False)
+        accelerator.scaler = scaler
+        schedule = Schedule.named(recipe.schedule, recipe.T)
+        stepper = Stepper(net, make_optimizers(recipe, net, False), recipe, schedule, accelerator)
+        x, y = images(8).tensors
+        generator = torch.Generator().manual_seed(1)
+        norms = [stepper(x, *draw_noise(x, y, recipe, generator), 1e-3)[1] for _ in range(3)]
+        ended.append((torch.cat([p.detach().flatten() for p in net.parameters()]), torch.stack(norms)))
+    torch.testing.assert_close(*ended, rtol=1e-4, atol=1e-5)
+
+
+def test_training_begins_with_few_times_and_ends_with_all():
+    recipe = Recipe(T=20, grow=(2, 5), num_classes=None)
+    generator, x = torch.Generator().manual_seed(0), torch.zeros(500, 1, 2, 2)
+    seen = [
+        set(draw_noise(x, None, recipe, generator, p)[0].tolist()) for p in (0, 0.33, 0.34, 0.66, 0.67, 1)
+    ]
+    few, some, all_of_them = {10, 20}, {4, 8, 12, 16, 20}, set(range(1, 21))
+    assert seen == [few, few, some, some, all_of_them, all_of_them]
+
+
+@pytest.mark.parametrize("plan", [(0,), (5, 5), (10, 5), (1000,), (2000,)])
+def test_a_plan_that_does_not_grow_is_refused(plan):
+    with pytest.raises(ValueError, match="rising and below T = 1000"):
+        Recipe(grow=plan)
+
+
+@pytest.mark.parametrize(
+    ("precision", "message"),
+    [("fp16", "cpu here has no fp16 .*no or bf16"), ("half", "there is no precision")],
+)
+def test_a_precision_that_is_not_there_is_refused(tmp_path, precision, message):
+    with pytest.raises(ValueError, match=message):
+        train(MINI, tmp_path, images(4), device="cpu", precision=precision)
+
+
+@pytest.mark.parametrize("parts", [0, 5])
+def test_a_batch_in_too_many_parts_is_refused(tmp_path, parts):
+    with pytest.raises(ValueError, match="a batch of 4 goes in 1 to as many parts, got"):
+        train(MINI, tmp_path, images(4), device="cpu", accumulate=parts)
 
 
 def test_the_times_of_training_are_the_times_of_sampling():  # trap 4
-    class Spy(torch.nn.Module):
-        seen = set()
-
-        def forward(self, x, t, y):
-            self.seen |= set(t.tolist())
-            return x
-
-    generator, x = torch.Generator().manual_seed(0), torch.zeros(50, 1, 4, 4)
-    schedule = Schedule.named("cosine", 20)
-    for _ in range(20):
-        batch_loss(Spy(), x, torch.zeros(50, dtype=torch.long), Recipe(T=20), schedule, generator)
-    assert Spy.seen == {t for t, _ in schedule.grid()} == set(range(1, 21))
+    generator, x = torch.Generator().manual_seed(0), torch.zeros(1000, 1, 4, 4)
+    t, _, _ = draw_noise(x, torch.zeros(1000, dtype=torch.long), Recipe(T=20), generator)
+    assert set(t.tolist()) == {t for t, _ in Schedule.named("cosine", 20).grid()} == set(range(1, 21))
 
 
 def test_labels_are_dropped_one_by_one_and_as_often_as_asked():  # trap 18
@@ -189,7 +242,7 @@ def test_what_others_train_takes_steps_of_one_size_and_averages_nothing(tmp_path
     assert isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["weight_decay"] == 1e-5
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyddpm.run.Run.end_of_epoch", lambda run: kept.append(run))
+        patch.setattr("tinyddpm.loop.Loop.end_of_epoch", lambda run: kept.append(run))
         train(recipe, tmp_path, images(8, size=28), epochs=1, device="cpu")
     for average, weight in zip(kept[0].ema.model.parameters(), kept[0].model.parameters()):
         assert torch.equal(average, weight)

@@ -66,10 +66,17 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--minutes", type=float, help="stop by the clock instead")
     train.add_argument("--seed", type=int, default=0, help="(0)")
     train.add_argument("--device", help="cpu, cuda or mps; the fastest there is if not given")
-    train.add_argument("--precision", default="no", help="no (float32) or bf16 (no)")
+    train.add_argument("--precision", default="no", help="no (float32), bf16 or fp16 (no)")
     train.add_argument(
         "--compile", action="store_true", help="through torch.compile: slow to start, then faster"
     )
+    train.add_argument(
+        "--accumulate", type=int, default=1, metavar="N", help="each batch in N parts, for less memory (1)"
+    )
+    train.add_argument(
+        "--grow", help="progressive: how many different times to begin with, such as 10,100, before all T"
+    )
+    train.add_argument("--tensorboard", action="store_true", help="write the figures for TensorBoard, too")
     train.add_argument("--fresh", action="store_true", help="begin anew where the folder holds a run")
     train.set_defaults(command=run_train)
     return parser

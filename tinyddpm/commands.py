@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -80,21 +81,15 @@ def run_eval(args: argparse.Namespace) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
+    from .recipes import get_recipe
     from .train import train
 
     out = Path(args.out or f"runs/{args.recipe}")
-    train(
-        args.recipe,
-        out,
-        None,
-        args.epochs,
-        args.minutes,
-        args.seed,
-        args.device,
-        args.precision,
-        args.compile,
-        args.fresh,
-    )
+    recipe = get_recipe(args.recipe)
+    if args.grow:
+        recipe = replace(recipe, grow=whole_numbers(args.grow, "--grow"))
+    names = "epochs minutes seed device precision compile fresh accumulate tensorboard".split()
+    train(recipe, out, **{name: getattr(args, name) for name in names})
     print(f"the trained network is {out / 'model.safetensors'}")
 
 
@@ -108,6 +103,14 @@ def digits_of(text: str) -> Tensor:
     if not text.isascii() or not text.isdigit():
         raise ValueError(f"--digits takes digits such as 0123456789, got {text!r}")
     return torch.tensor([int(digit) for digit in text])
+
+
+def whole_numbers(text: str, name: str) -> tuple[int, ...]:
+    """(10, 100) for "10,100". Raises ValueError for anything else."""
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"{name} takes whole numbers with commas between, got {text!r}") from None
 
 
 def at_least_one(n: int, name: str) -> int:

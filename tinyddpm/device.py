@@ -14,3 +14,10 @@ def find_device(name: torch.device | str = "cpu") -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= (n := torch.cuda.device_count()):
         raise ValueError(f"there is no {device} here: the GPUs are cuda:0 to cuda:{n - 1}")
     return device
+
+
+def fastest_device() -> str:
+    """The kind of device to train on where none is asked for."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"

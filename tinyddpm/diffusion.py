@@ -110,9 +110,10 @@ def diffusion_loss(
     predicts: str = "eps",
     loss: str = "mse",
     weights: str = "none",
-) -> Float[Tensor, ""]:
+    reduction: str = "mean",
+) -> Float[Tensor, ""] | Float[Tensor, " b"]:
     """The mean over images of w(t) |target - model(x_t, t)|: the simple loss (Ho et al. 2020, eq. 14),
-    with eps, x_0 or v as the target.
+    with eps, x_0 or v as the target. With the reduction "none", that of each image.
 
     "l1" learns the median where "mse" learns the mean, and samplers want the mean. "min-snr" weighs
     the error in x_0 by min(SNR, 5) whatever is predicted (Hang et al. 2023, section 3.4), "clamped-snr"
@@ -130,7 +131,8 @@ def diffusion_loss(
     if target is None:
         target = v_from(x_0, eps, t, schedule)
     per_image = LOSSES[loss](out, target, reduction="none").flatten(1).mean(1)  # (b,)
-    return (loss_weight(t, x_0, schedule, predicts, weights) * per_image).mean()
+    per_image = loss_weight(t, x_0, schedule, predicts, weights) * per_image
+    return per_image if reduction == "none" else per_image.mean()
 
 
 def loss_weight(

@@ -27,9 +27,18 @@ class Recipe:
     decay: str = "cosine"  # how it then falls to 0, or "linear"; "none": not at all
     weight_decay: float = 0.0  # with "adam" alone: AdamW's
     grad_norm: float | None = 1.0  # gradients are scaled down to this norm
+    grow: tuple[int, ...] = ()  # how many different times to train in equal parts of the run, before all T
     ema_decay: float = 0.999  # 0: no average
     epochs: float = 30  # how often all of the data is seen
     image_size: int = 32  # of the bundled digits
+
+    def __post_init__(self):
+        plan = (0, *self.grow, self.T)
+        if any(a >= b for a, b in zip(plan, plan[1:])):
+            raise ValueError(
+                f"grow tells how many times the run begins with, rising and below T = {self.T}, such as "
+                f"(10, 100), got {tuple(self.grow)}"
+            )
 
     def network(self, image_shape: tuple[int, int, int] | None = None) -> UNet:
         """The untrained network for images (c, h, w), the bundled digits where None. Raises ValueError

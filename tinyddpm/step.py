@@ -1,5 +1,7 @@
 """One step of training: which times and labels, which loss, how far to go."""
 
+import contextlib
+import itertools
 import math
 import random
 
@@ -55,9 +57,17 @@ def make_optimizers(recipe: Recipe, model: nn.Module, half: bool) -> list[torch.
     return [Muon(matrices, half=half), adam] if matrices else [adam]
 
 
-def draw_times(n: int, T: int, generator: Generator) -> Tensor:
-    """n times, each uniform in 1..T: (n,)."""
-    return torch.randint(1, T + 1, (n,), generator=generator, device=generator.device)
+def draw_times(n: int, T: int, generator: Generator, places: int | None = None) -> Tensor:
+    """n times, each uniform in 1..T, or among so many places even in 1..T, the last of them T: (n,)."""
+    places = T if places is None else places
+    place = torch.randint(1, places + 1, (n,), generator=generator, device=generator.device)
+    return (place * T + places - 1) // places
+
+
+def places_at(recipe: Recipe, progress: float) -> int:
+    """How many different times the recipe trains now: in progressive training few at first."""
+    stages = (*recipe.grow, recipe.T)
+    return stages[min(int(progress * len(stages)), len(stages) - 1)]
 
 
 def epoch_order(n: int, batch: int, seed: int, epoch: int, part: int = 0, parts: int = 1) -> list[list[int]]:
@@ -71,26 +81,90 @@ def epoch_order(n: int, batch: int, seed: int, epoch: int, part: int = 0, parts:
     return order[: batches * parts * batch].reshape(batches, parts, batch)[:, part].tolist()
 
 
-def batch_loss(
-    net: nn.Module,
+def draw_noise(
     x_0: Tensor,
     y: Tensor,
     recipe: Recipe,
-    schedule: Schedule,
     generator: Generator,
+    progress: float = 1.0,
     part: int = 0,
     parts: int = 1,
-) -> Tensor:
-    """The loss of one batch at random times, under random noise (Ho et al. 2020, algorithm 1).
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """What is random in a step (Ho et al. 2020, algorithm 1): times (b,), noise in the shape of x_0, and
+    the labels that are left, (b,) or None.
 
     x_0 may be one of several equal parts of a batch, each with a process of its own: all draw the times,
     the noise and the dropped labels of the whole batch, and take theirs.
     """
     n = len(x_0)
     mine = slice(part * n, (part + 1) * n)
-    t = draw_times(parts * n, schedule.T, generator)[mine]
+    t = draw_times(parts * n, recipe.T, generator, places_at(recipe, progress))[mine]
     eps = torch.randn((parts * n, *x_0.shape[1:]), generator=generator, device=x_0.device)[mine]
     labels = None
     if recipe.num_classes is not None:
         labels = drop_labels(y.repeat(parts), recipe.num_classes, recipe.label_drop, generator)[mine]
-    return diffusion_loss(net, x_0, t, eps, schedule, labels, recipe.predicts, recipe.loss, recipe.weights)
+    return t, eps, labels
+
+
+class Stepper:
+    """A network and its optimizers, one step at a time.
+
+    With accumulate the batch goes through the network in so many parts, one after another: the same step
+    in less memory.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        optimizers: list[torch.optim.Optimizer],
+        recipe: Recipe,
+        schedule: Schedule,
+        accelerator,
+        accumulate: int = 1,
+    ):
+        self.net, self.optimizers, self.recipe, self.schedule = net, optimizers, recipe, schedule
+        self.accelerator, self.accumulate = accelerator, accumulate
+
+    def __call__(self, x_0: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None, rate: float):
+        """One step at this learning rate. Returns each image's loss (b,), and the gradient's norm before
+        it was held to the recipe's."""
+        for group in itertools.chain(*(optimizer.param_groups for optimizer in self.optimizers)):
+            group["lr"] = rate
+        parts = [part.chunk(self.accumulate) for part in (x_0, t, eps)]
+        labels = [None] * len(parts[0]) if labels is None else labels.chunk(self.accumulate)
+        losses = []
+        for k, (images, times, noise, y) in enumerate(zip(*parts, labels), 1):
+            wait = k < len(labels)  # other processes hear of the gradient when it is whole
+            with self.accelerator.no_sync(self.net) if wait else contextlib.nullcontext():
+                loss = batch_losses(self.net, images, times, noise, y, self.recipe, self.schedule)
+                self.accelerator.backward(loss.sum() / len(x_0))
+            losses.append(loss.detach())
+        return torch.cat(losses), self.update()
+
+    def update(self) -> Tensor:
+        scaler = self.accelerator.scaler  # with fp16, whose gradients would vanish
+        if scaler is not None:
+            for optimizer in self.optimizers:
+                scaler.unscale_(optimizer)
+        most = math.inf if self.recipe.grad_norm is None else self.recipe.grad_norm
+        norm = nn.utils.clip_grad_norm_(self.net.parameters(), most)
+        for optimizer in self.optimizers:
+            optimizer.step() if scaler is None else scaler.step(optimizer)
+            optimizer.zero_grad()
+        if scaler is not None:  # once for all of them: accelerate's own wrapper does so for each
+            scaler.update()
+        return norm
+
+
+def batch_losses(
+    net: nn.Module,
+    x_0: Tensor,
+    t: Tensor,
+    eps: Tensor,
+    labels: Tensor | None,
+    recipe: Recipe,
+    schedule: Schedule,
+) -> Tensor:
+    """The recipe's loss of each image: (b,)."""
+    how = recipe.predicts, recipe.loss, recipe.weights
+    return diffusion_loss(net, x_0, t, eps, schedule, labels, *how, reduction="none")

@@ -9,13 +9,13 @@ import torch
 from torch.utils.data import Dataset
 
 from .data import mnist, writable_folder
-from .device import find_device
+from .device import fastest_device, find_device
 from .interrupt import Interrupts
+from .loop import Loop
 from .pipeline import DDPM
 from .recipes import Recipe, get_recipe
-from .run import Run
 
-PRECISIONS = ("no", "bf16")
+PRECISIONS = ("no", "bf16", "fp16")
 
 
 def train(
@@ -29,20 +29,25 @@ def train(
     precision: str = "no",
     compile: bool = False,
     fresh: bool = False,
+    accumulate: int = 1,
+    tensorboard: bool = False,
 ) -> DDPM:
     """Trains a network on images with labels and returns it with its averaged weights.
 
-    After each epoch, out/model.safetensors and out/samples/epoch_001.png are written. A run that was
-    interrupted goes on from its last saved state when it is called again: on a CPU with the same weights,
-    bit for bit, as one that was not.
+    After each epoch, out/model.safetensors and out/samples/epoch_001.png are written, the samples of all
+    epochs as out/progress.gif; on the way, the figures in out/log.csv and as a plot in out/log.png. A run
+    that was interrupted goes on from its last saved state when it is called again: on a CPU with the same
+    weights, bit for bit, as one that was not.
 
     data       items (image (c, h, w) in [-1, 1], label); MNIST where None
     epochs     how often to see all of it; the recipe's number where None
     minutes    stop by the clock instead: the learning rate then falls by the clock, too
     device     "cpu", "cuda" or "mps"; the fastest there is where None
-    precision  "no" (float32) or "bf16" where the device has it
+    precision  "no" (float32), or "bf16" or "fp16" where the device has it
     compile    through torch.compile: slow to start, then faster
     fresh      begin anew where the folder holds a run
+    accumulate   parts in which each batch goes through the network: the same steps in less memory
+    tensorboard  write the figures to out/tensorboard, too
 
     Raises ValueError before any work for a recipe, device or precision that does not exist, for epochs and
     minutes at once, for data of less than a batch, for an output folder that cannot be written, that
@@ -56,10 +61,12 @@ def train(
         raise ValueError(f"a run needs at least one step and an end, got {epochs} epochs")
     out = writable_folder(out)
     writable_folder(out / "samples")
-    accelerator = make_accelerator(device, precision, compile)
+    accelerator = make_accelerator(device, precision, compile, out if tensorboard else None)
     processes = accelerator.num_processes
     if minutes is not None and processes > 1:
         raise ValueError("minutes are for one process, since each has its own clock: give epochs instead")
+    if not 1 <= accumulate <= recipe.batch_size:
+        raise ValueError(f"a batch of {recipe.batch_size} goes in 1 to as many parts, got {accumulate}")
     data = mnist(size=recipe.image_size) if data is None else data
     if len(data) < recipe.batch_size * processes:
         raise ValueError(
@@ -67,9 +74,12 @@ def train(
             f"data has {len(data)}: take more data or a recipe of smaller batches"
         )
     with alone(out, accelerator.is_main_process), Interrupts() as interrupts:
-        run = Run(recipe, data, out, epochs, minutes, seed, accelerator)
-        run.take_up(fresh)
-        return run.through(interrupts)
+        loop = Loop(recipe, data, out, epochs, minutes, seed, accelerator, accumulate)
+        loop.take_up(fresh)
+        ddpm = loop.through(interrupts)
+        for tracker in accelerator.trackers:  # end_training would end the group of processes, too
+            tracker.finish()
+        return ddpm
 
 
 @contextlib.contextmanager
@@ -93,21 +103,40 @@ def alone(out: Path, main: bool) -> Iterator[None]:
         lock.release()
 
 
-def make_accelerator(device: str | None, precision: str, compile: bool):
-    """accelerate's Accelerator: where to train, how precisely, and with how many processes."""
+def make_accelerator(device: str | None, precision: str, compile: bool, tensorboard: Path | None = None):
+    """accelerate's Accelerator: where to train, how precisely, and with how many processes; and where to
+    write for TensorBoard."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
+    from accelerate.utils import is_tensorboard_available
 
-    if precision not in PRECISIONS:
-        raise ValueError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
-    find_device(device or "cpu")
+    if tensorboard is not None and not is_tensorboard_available():
+        raise ValueError("logging to TensorBoard needs its package: pip install tensorboard")
+    check_precision(precision, find_device(device or "cpu").type if device else fastest_device())
     # one process may train twice, differently, but accelerate remembers the first time
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
-    backend = "inductor" if compile else "no"
-    accelerator = Accelerator(mixed_precision=precision, cpu=device == "cpu", dynamo_backend=backend)
+    how = {"mixed_precision": precision, "cpu": device == "cpu"}
+    how |= {"dynamo_backend": "inductor" if compile else "no"}
+    if tensorboard is not None:
+        how |= {"log_with": "tensorboard", "project_dir": tensorboard}
+    accelerator = Accelerator(**how)
     if device not in (None, accelerator.device.type):
         raise ValueError(
             f"training can be asked for on {accelerator.device.type} or cpu here, got {device!r}: choose "
             "among several GPUs with CUDA_VISIBLE_DEVICES"
         )
+    if tensorboard is not None:
+        accelerator.init_trackers("tensorboard")
     return accelerator
+
+
+def check_precision(precision: str, device: str) -> None:
+    if precision not in PRECISIONS:
+        raise ValueError(f"there is no precision {precision!r}: choose one of {', '.join(PRECISIONS)}")
+    there = ["no"]
+    if device == "cpu" or device == "cuda" and torch.cuda.is_bf16_supported():
+        there.append("bf16")
+    if device == "cuda":  # half precision elsewhere is slow, or has no scaler for its gradients
+        there.append("fp16")
+    if precision not in there:
+        raise ValueError(f"{device} here has no {precision} for training: choose {' or '.join(there)}")

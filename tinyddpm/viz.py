@@ -100,6 +100,32 @@ def save_curves(
     figure.savefig(path, dpi=120)
 
 
+def save_panels(
+    x: Sequence[float],
+    panels: dict[str, dict[str, Sequence[float]]],
+    logarithmic: Sequence[str],
+    label: str,
+    path: str | Path,
+) -> None:
+    """Several plots over x, three in a row: {title: {name of a line: values}}. Lines without a name have no
+    legend."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(13, 3.4 * rows), layout="constrained")
+    for axes in (grid := figure.subplots(rows, 3, squeeze=False).flatten())[len(panels) :]:
+        axes.remove()
+    for axes, (title, lines) in zip(grid, panels.items()):
+        for k, (name, values) in enumerate(lines.items()):
+            axes.plot(x, values, color=colormaps["viridis"](k / len(lines)), linewidth=1, label=name)
+        if any(lines):
+            axes.legend(fontsize=6, ncols=2)
+        axes.set(title=title, xlabel=label, yscale="log" if title in logarithmic else "linear")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)
+
+
 def as_array(picture: Picture):
     """(c, h, w) as the numpy array that image files are written from: (h, w) grey or (h, w, 3)."""
     return (picture[0] if len(picture) == 1 else picture.permute(1, 2, 0)).numpy()

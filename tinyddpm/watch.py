@@ -1,0 +1,112 @@
+"""What a run shows while it goes: its figures as a table and as a plot, and its samples as a film."""
+
+import csv
+import io
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .clock import Clock
+from .data import write_whole
+from .viz import save_gif, save_panels
+
+BANDS = 10  # equal parts of 1..T
+EVERY = 50  # steps a row of the table
+REDRAW = 1.0  # minutes between two drawings of the plot
+FRAMES = 100  # of the film, at most
+TABLE, PLOT, FILM = "log.csv", "log.png", "progress.gif"
+
+
+class Watch:
+    """Sums up the steps of a run, of all its processes, and writes a row of log.csv for each `EVERY`.
+
+    loss is the mean over the images that the row stands for, loss_t_1_100 that over those whose t lay
+    there (empty where none did); gradient_norm is the mean before it was held to the recipe's.
+    """
+
+    def __init__(self, folder: Path, T: int, images: int, accelerator):
+        self.folder, self.T, self.images, self.accelerator = folder, T, images, accelerator
+        ends = [T * k // BANDS for k in range(BANDS + 1)]
+        self.bands = [f"loss_t_{a + 1}_{b}" for a, b in zip(ends, ends[1:])]
+        start = "step epoch minutes loss learning_rate gradient_norm images_per_s"
+        self.columns = [*start.split(), *self.bands]
+        self.sums = torch.zeros(2, BANDS, device=accelerator.device)  # of losses, and how many
+        self.norms, self.steps = torch.zeros((), device=accelerator.device), 0
+        self.rows: list[dict] = []
+        self.spent = self.drawn = 0.0  # minutes, at the last row and at the last drawing
+
+    def begin(self, clock: Clock) -> None:
+        """Goes on with the table as it was at this step; begins a new one at step 0."""
+        path = self.folder / TABLE
+        if clock.steps and path.exists():
+            with open(path, newline="") as file:
+                rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            self.rows = [row for row in rows if int(row["step"]) <= clock.steps]
+        self.spent = clock.spent
+        if self.accelerator.is_main_process:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_whole(path, text.getvalue().encode())
+
+    def see(self, losses: Tensor, t: Tensor, norm: Tensor) -> None:
+        """One step: the loss and the time of each image, (b,), and the gradient's norm."""
+        band = (t - 1) * BANDS // self.T
+        self.sums[0].index_add_(0, band, losses.float())
+        self.sums[1].index_add_(0, band, torch.ones_like(losses, dtype=torch.float32))
+        self.norms += norm
+        self.steps += 1
+
+    def due(self) -> bool:
+        return self.steps >= EVERY
+
+    def write(self, clock: Clock, epoch: int, rate: float) -> None:
+        """A row for the steps since the last one, if there were any. Every process must call it."""
+        if not self.steps:
+            return
+        losses, counts = self.accelerator.reduce(self.sums.clone(), "sum").tolist()
+        seconds = max(60 * (clock.spent - self.spent), 1e-9)
+        known = [clock.steps, epoch, clock.spent, sum(losses) / sum(counts), rate]
+        known += [float(self.norms) / self.steps, self.steps * self.images / seconds]
+        known += [loss / n if n else "" for loss, n in zip(losses, counts)]
+        row = dict(zip(self.columns, (f"{v:.5g}" if isinstance(v, float) else v for v in known)))
+        self.sums.zero_(), self.norms.zero_()
+        self.steps, self.spent = 0, clock.spent
+        self.rows.append(row)
+        self.accelerator.log({name: float(v) for name, v in row.items() if v != ""}, step=clock.steps)
+        if self.accelerator.is_main_process:
+            with open(self.folder / TABLE, "a", newline="") as file:
+                csv.DictWriter(file, self.columns, lineterminator="\n").writerow(row)
+            if clock.spent - self.drawn > REDRAW:
+                self.draw()
+                self.drawn = clock.spent
+
+    @property
+    def loss(self) -> str:
+        """That of the last row."""
+        return self.rows[-1]["loss"] if self.rows else "unknown"
+
+    def draw(self) -> None:
+        def column(name: str) -> list[float]:
+            return [float(row[name] or "nan") for row in self.rows]
+
+        alone = {"loss": "loss", "learning rate": "learning_rate", "gradient norm": "gradient_norm"}
+        panels = {title: {"": column(name)} for title, name in alone.items()}
+        panels["images a second"] = {"": column("images_per_s")}
+        panels["loss by t"] = {
+            band.removeprefix("loss_").replace("_", " "): column(band) for band in self.bands
+        }
+        save_panels(column("step"), panels, ("loss", "loss by t"), "step", self.folder / PLOT)
+
+    def film(self, epochs: int) -> None:
+        """progress.gif: what each epoch drew from the same noise, a frame an epoch."""
+        import imageio.v3 as iio
+
+        chosen = torch.linspace(1, epochs, min(epochs, FRAMES)).round().int().tolist()
+        pictures = [self.folder / "samples" / f"epoch_{epoch:03d}.png" for epoch in chosen]
+        frames = [torch.from_numpy(iio.imread(path)) for path in pictures if path.exists()]
+        frames = [frame[None] if frame.ndim == 2 else frame.permute(2, 0, 1) for frame in frames]
+        shape = frames[-1].shape
+        save_gif([frame for frame in frames if frame.shape == shape], self.folder / FILM, fps=4)
