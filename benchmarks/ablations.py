@@ -154,6 +154,8 @@ THIRD = {
     "tiny: x_0, SNR held in [1, 5]": {},
     "x_0, weight 1, 4 minutes": {"weights": "none"},
     "v, SNR held in [1, 5]": {"predicts": "v"},
+    "10, then 100, then all times": {"grow": (10, 100)},
+    "100, then all times": {"grow": (100,)},
 }
 ROUNDS = {  # title: (what each trial has, what it changes, minutes)
     "First round: from v": (V | {"weights": "none"}, FIRST, 2.0),

@@ -118,7 +118,8 @@ def save_panels(
         axes.remove()
     for axes, (title, lines) in zip(grid, panels.items()):
         for k, (name, values) in enumerate(lines.items()):
-            axes.plot(x, values, color=colormaps["viridis"](k / len(lines)), linewidth=1, label=name)
+            colour = colormaps["viridis"](k / len(lines))
+            axes.plot(x, values, ".-" if len(x) < 20 else "-", color=colour, linewidth=1, label=name)
         if any(lines):
             axes.legend(fontsize=6, ncols=2)
         axes.set(title=title, xlabel=label, yscale="log" if title in logarithmic else "linear")

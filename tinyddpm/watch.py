@@ -95,9 +95,8 @@ class Watch:
         alone = {"loss": "loss", "learning rate": "learning_rate", "gradient norm": "gradient_norm"}
         panels = {title: {"": column(name)} for title, name in alone.items()}
         panels["images a second"] = {"": column("images_per_s")}
-        panels["loss by t"] = {
-            band.removeprefix("loss_").replace("_", " "): column(band) for band in self.bands
-        }
+        names = ["t = {} to {}".format(*band.split("_")[2:]) for band in self.bands]
+        panels["loss by t"] = dict(zip(names, map(column, self.bands)))
         save_panels(column("step"), panels, ("loss", "loss by t"), "step", self.folder / PLOT)
 
     def film(self, epochs: int) -> None:
