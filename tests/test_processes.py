@@ -38,7 +38,7 @@ tinyddpm.loop.Loop.caught = both
 kept = []
 tinyddpm.loop.Loop.end_of_epoch = lambda run: (kept.append(run), end(run))[1]
 try:
-    train(recipe, sys.argv[1], Subset(mnist(), range(48)), device="cpu")
+    train(recipe, sys.argv[1], Subset(mnist(), range(48)), device="cpu", accumulate=int(sys.argv[4]))
     average = torch.cat([p.flatten() for p in kept[-1].ema.model.parameters()])
     all_of_them = kept[-1].accelerator.gather(average[None])
     assert (all_of_them == average).all(), "the averages of the processes differ"
@@ -47,7 +47,7 @@ except Interrupted as interrupted:
 """
 
 
-def run(processes, folder, batch, stop=0):
+def run(processes, folder, batch, stop=0, parts=1):
     """What the first process printed last."""
     script = folder.parent / "run.py"
     script.write_text(RUN)
@@ -62,7 +62,7 @@ def run(processes, folder, batch, stop=0):
             "2",
             script,
         ]
-    command = [*map(str, launch), str(folder), str(batch), str(stop)]
+    command = [*map(str, launch), str(folder), str(batch), str(stop), str(parts)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
     return done.stdout.strip().splitlines()[-1]
@@ -99,9 +99,9 @@ def test_two_processes_are_one_with_the_double_batch(tmp_path, alone):
     assert pictures == ["epoch_001.png", "epoch_002.png"]
 
 
-def test_two_processes_stop_together_and_go_on(tmp_path, alone):
-    said = run(2, tmp_path / "run", 4, stop=4)  # the second process is told to stop, the first is not
+def test_two_processes_stop_together_and_go_on_with_each_batch_in_parts(tmp_path, alone):
+    said = run(2, tmp_path / "run", 4, stop=4, parts=2)  # the second is told to stop, the first is not
     assert "at step 4" in said and load_state(tmp_path / "run")[0]["steps"] == 4
-    run(2, tmp_path / "run", 4)
+    run(2, tmp_path / "run", 4, parts=2)
     torch.testing.assert_close(table(tmp_path / "run"), alone[0], rtol=2e-4, atol=0, equal_nan=True)
     torch.testing.assert_close(weights(tmp_path / "run"), alone[1], rtol=0, atol=1e-4)
