@@ -282,7 +282,8 @@ def table(args: argparse.Namespace) -> None:
     found = defaultdict(list)
     for path in sorted(Path(args.out).glob("*.json")):
         record = json.loads(path.read_text())
-        if record["name"] not in VARIANTS or record["trial"] != as_json(trial_of(record["name"])):
+        trial = {**as_json(Trial()), **record["trial"]}  # an older record lacks what came later
+        if record["name"] not in VARIANTS or trial != as_json(trial_of(record["name"])):
             raise SystemExit(f"{path} is of another recipe than today's {record['name']!r}: move it away")
         if record["minutes"] != (minutes := MINUTES[record["name"]]):
             raise SystemExit(f"{path} had {record['minutes']} minutes, not {minutes}: move it away")
