@@ -51,11 +51,11 @@ def test_an_image_of_the_right_size_keeps_its_pixels(tmp_path):
 def test_the_middle_is_cut_out_after_the_shorter_side_is_scaled(tmp_path):
     x = picture(tmp_path / "x.png", 32, 40)
     assert torch.equal(Folder(tmp_path)[0][0][0], data.from_uint8(x[:, 4:36]))
-    halves = np.zeros((64, 128), np.uint8)
-    halves[:, 64:] = 255
-    Image.fromarray(halves).save(tmp_path / "x.png")
-    x = data.to_uint8(Folder(tmp_path)[0][0][0])  # 64x128 became 32x64, of which 16..48 is seen
-    assert (x[:, :14] == 0).all() and (x[:, 18:] == 255).all()
+    sides = np.zeros((64, 128), np.uint8)
+    sides[:, 28:96] = 255
+    Image.fromarray(sides).save(tmp_path / "x.png")
+    x = Folder(tmp_path)[0][0][0]  # 64x128 became 32x64, of which 16..48 is seen
+    assert (x[:, 2:28] == 1).all()
 
 
 def test_what_shrinks_is_smoothed(tmp_path):
@@ -76,6 +76,7 @@ def test_all_sizes_come_out_in_the_range(classes, size):
 def test_one_colour_image_makes_the_folder_one_of_colours(tmp_path):
     grey = picture(tmp_path / "a.png", 32, 32)
     picture(tmp_path / "b.png", 32, 32, 3)
+    picture(tmp_path / "c.png", 32, 32)
     found = Folder(tmp_path)
     assert found.channels == 3 and torch.equal(data.to_uint8(found[0][0]), grey.expand(3, 32, 32))
 

@@ -142,3 +142,7 @@ def test_an_item_that_cannot_be_used_is_named(item, message):
 def test_labels_come_with_the_items_of_a_data_set():
     with pytest.raises(ValueError, match="give labels with a tensor only"):
         as_data(Items((GOOD[0], 0)), torch.zeros(1))
+
+
+def test_bright_images_among_dark_ones_are_no_fault():
+    assert len(as_data(Items((GOOD[0], 0), (HALF[0], 0)))) == len(as_data(torch.cat([GOOD, HALF]))) - 6

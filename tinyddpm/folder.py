@@ -100,10 +100,9 @@ def read_picture(path: Path):
 
     try:
         with Image.open(path) as picture:
-            picture.load()  # opening reads the head alone
             if picture.mode not in EIGHT_BITS:  # Pillow would cut what is above 255
                 raise ValueError(f"its pixels are of mode {picture.mode}, not of 8 bits a channel")
-            return ImageOps.exif_transpose(picture)
+            return ImageOps.exif_transpose(picture)  # a copy: all of the file is read here
     except Exception as error:  # each format of Pillow fails in its own way
         raise ValueError(f"{path} cannot be read as an image ({error})") from error
 
