@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
+from tinyddpm import DDPM, Schedule
 from tinyddpm.cli import build_parser, main
+from tinyddpm.recipes import Recipe
 
 
 @pytest.fixture
@@ -81,6 +83,11 @@ def test_without_a_command_the_help_is_shown(capsys):
         (["gif", "--eta", "2"], "eta goes from 0 (no fresh noise) to 1 (as much as DDPM), got 2.0"),
         (["gif", "--frames", "0"], "--frames must be at least 1, got 0"),
         (["train", "--recipe", "huge"], "there is no recipe 'huge': choose one of tiny, nano, "),
+        (["train", "--data", "cats"], "there is no data set 'cats': choose one of mnist, fashion, "),
+        (["train", "--data", "folder"], "which folder of images? give it as root (--root DIR)"),
+        (["train", "--data", "folder", "--root", "nothing"], "there is no folder nothing"),
+        (["train", "--size", "48"], "the nearest size that fits is 32 or 64"),
+        (["train", "--size", "200"], "mnist comes in sizes from 28 to 128, got 200"),
         (["train", "--precision", "fp8"], "there is no precision 'fp8': choose one of no, bf16"),
         (["train", "--device", "tpu"], "there is no device 'tpu' here: choose one of cpu"),
     ],
@@ -101,6 +108,86 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
     (tmp_path / "file").write_bytes(b"")
     assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2
     assert "cannot write to the folder" in capsys.readouterr().err
+
+
+def drawing(tmp_path, channels=1, size=32, classes=10, **notes):
+    """The path of an untrained network for such images."""
+    recipe = Recipe(dims=(8, 16), attention=(), channels=channels, image_size=size, num_classes=classes)
+    ddpm = DDPM(recipe.network(), Schedule.named("cosine", 20), "v", (channels, size, size), notes)
+    ddpm.save(tmp_path / "other.safetensors")
+    return str(tmp_path / "other.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"),
+    [
+        (dict(), (28, 28)),  # older weights say nothing of their data: digits
+        (dict(data="letters", classes=26), (28, 28)),
+        (dict(data="fashion", size=64), (28, 28)),
+        (dict(data="mnist", size=28), (28, 28)),
+        (dict(data="unknown"), (32, 32)),
+        (dict(size=64), (64, 64)),
+        (dict(data="cifar10", channels=3), (32, 32, 3)),
+        (dict(data="folder cats", channels=3, size=64, classes=None), (64, 64, 3)),
+    ],
+)
+def test_only_the_padding_of_28x28_is_taken_off(network, shape, tmp_path):
+    weights, out = drawing(tmp_path, **network), tmp_path / "x.npz"
+    ask = ["--weights", weights, "--steps", "1", "--digits", "10"]
+    assert main(["sample", *ask, "--per-digit", "1", "--out", str(out)]) == 0
+    assert np.load(out)["images"].shape == (2, *shape)
+    assert ("labels" in np.load(out)) == (network.get("classes", 10) is not None)
+    assert main(["gif", *ask, "--out", str(tmp_path / "gifs")]) == 0
+    size = 4 * network.get("size", 32)
+    assert Image.open(tmp_path / "gifs" / "digit_1.gif").size == (size, size)
+
+
+def test_labels_above_nine_are_asked_for_between_commas(tmp_path, capsys):
+    weights, out = drawing(tmp_path, classes=26, data="letters"), tmp_path / "x.npz"
+    ask = ["--weights", weights, "--steps", "1", "--digits", "25,3,25"]
+    assert main(["sample", *ask, "--per-digit", "1", "--out", str(out)]) == 0
+    assert np.load(out)["labels"].tolist() == [25, 3, 25]
+    assert main(["gif", *ask, "--out", str(tmp_path / "gifs")]) == 0
+    names = sorted(path.name for path in (tmp_path / "gifs").iterdir())
+    assert names == ["digit_25.gif", "digit_3.gif", "digits.gif"]
+    assert main(["sample", "--weights", weights, "--steps", "1", "--digits", "26,0", "--out", str(out)]) == 2
+    assert "labels must be in 0..25, got [26]" in capsys.readouterr().err
+
+
+def folder(root, n=50):
+    for k in range(n):
+        (root / "ab"[k % 2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((16, 20, 3), 5 * k, np.uint8)).save(root / "ab"[k % 2] / f"{k}.png")
+
+
+def test_train_suits_the_recipe_to_the_data(tmp_path, capsys):
+    folder(tmp_path / "pictures")
+    out = tmp_path / "run"
+    ask = ["train", "--recipe", "nano", "--device", "cpu", "--epochs", "1", "--out", str(out)]
+    ask += ["--data", "folder", "--root", str(tmp_path / "pictures"), "--size", "16"]
+    assert main(ask) == 0
+    ddpm = DDPM.load(out / "model.safetensors")
+    assert ddpm.image_shape == (3, 16, 16) and ddpm.model.num_classes == 2
+    assert ddpm.notes["data"] == "folder pictures" and ddpm.notes["images"] == 50
+    assert main(["eval", str(out / "model.safetensors"), "--out", str(tmp_path / "report")]) == 2
+    assert "only models of MNIST's digits can be measured" in capsys.readouterr().err
+
+
+def test_train_names_a_broken_image_and_leaves_it_out_when_asked(tmp_path, capsys):
+    folder(tmp_path / "pictures")
+    (tmp_path / "pictures" / "b" / "7.png").write_bytes(b"")
+    ask = ["train", "--recipe", "nano", "--device", "cpu", "--epochs", "1", "--out", str(tmp_path / "run")]
+    ask += ["--data", "folder", "--root", str(tmp_path / "pictures"), "--size", "16"]
+    assert main(ask) == 2 and "b/7.png cannot be read" in capsys.readouterr().err
+    assert main([*ask, "--skip-broken"]) == 0
+    assert DDPM.load(tmp_path / "run" / "model.safetensors").notes["images"] == 49
+
+
+def test_other_data_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    folder(tmp_path / "pictures", 3)
+    assert main(["train", "--device", "cpu", "--data", "folder", "--root", "pictures"]) == 2
+    assert "the data has 3" in capsys.readouterr().err and (tmp_path / "runs" / "tiny-folder").is_dir()
 
 
 def test_a_digit_asked_for_twice_is_one_gif(weights, tmp_path, capsys):

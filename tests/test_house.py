@@ -30,6 +30,9 @@ MAY_IMPORT = {
     "device": set(),
     "pipeline": {"nn", "data", "checkpoint", "device"} | MATHS,
     "data": set(),
+    "folder": {"data"},
+    "images": {"data", "folder"},
+    "datasets": {"data", "folder", "images"},
     "viz": set(),
     "likelihood": MATHS - {"guidance"},
     "classifier": {"data", "checkpoint"},
@@ -38,7 +41,7 @@ MAY_IMPORT = {
     "draw": {"pipeline", "data", "viz"},
     "evaluate": {"draw", "classifier", "metrics", "likelihood", "report", "pipeline", "data", "viz"},
     "muon": set(),
-    "recipes": {"nn"},
+    "recipes": {"nn", "nn.unet"},
     "ema": set(),
     "clock": set(),
     "step": {"muon", "recipes", "schedules", "diffusion"},
@@ -47,9 +50,10 @@ MAY_IMPORT = {
     "watch": {"clock", "data", "viz"},
     "run": {"recipes", "step", "ema", "clock", "state", "pipeline", "schedules", "watch"},
     "loop": {"run", "step", "state", "interrupt", "pipeline", "draw", "viz"},
-    "train": {"recipes", "loop", "interrupt", "pipeline", "data", "device"},
-    "commands": {"train", "recipes", "pipeline", "samplers", "data", "viz", "draw", "evaluate", "report"},
-    "cli": {"commands", "interrupt", "pipeline"},
+    "train": {"recipes", "loop", "interrupt", "pipeline", "data", "device", "images"},
+    "commands": {"train", "datasets", "recipes", "pipeline", "samplers", "draw", "evaluate", "report"}
+    | {"data", "viz"},
+    "cli": {"commands", "datasets", "interrupt", "pipeline"},
     "__main__": {"cli"},
 }
 

@@ -10,7 +10,7 @@ from tinyddpm.cli import main
 from tinyddpm.interrupt import Interrupted
 from tinyddpm.recipes import Recipe
 from tinyddpm.schedules import Schedule
-from tinyddpm.state import FILES
+from tinyddpm.state import FILES, load_state
 from tinyddpm.step import batch_losses, draw_noise
 from tinyddpm.train import train
 
@@ -43,6 +43,19 @@ def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(
     assert torch.equal(weights(ddpm), never_stopped[optimizer])
     assert torch.equal(weights(DDPM.load(tmp_path / "model.safetensors")), never_stopped[optimizer])
     assert ddpm.notes["steps"] == STEPS and not any((tmp_path / name).exists() for name in FILES)
+
+
+def test_a_state_from_before_a_setting_was_there_goes_on(tmp_path, never_stopped, monkeypatch):
+    with pytest.raises(Interrupted):
+        train(MINI, tmp_path, Fetched(1 + 4 * 2, send(signal.SIGINT)), device="cpu")
+
+    def older(folder):
+        counters, tensors = load_state(folder)
+        del counters["settings"]["channels"]
+        return counters, tensors
+
+    monkeypatch.setattr("tinyddpm.run.load_state", older)
+    assert torch.equal(weights(train(MINI, tmp_path, Fetched(), device="cpu")), never_stopped["muon"])
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5])

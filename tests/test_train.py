@@ -10,6 +10,7 @@ from torch.utils.data import Dataset, TensorDataset
 from tinyddpm import DDPM, Schedule
 from tinyddpm.clock import Clock
 from tinyddpm.data import mnist
+from tinyddpm.images import as_data
 from tinyddpm.recipes import RECIPES, Recipe, get_recipe
 from tinyddpm.step import Stepper, draw_noise, drop_labels, epoch_order, learning_rate, make_optimizers
 from tinyddpm.train import make_accelerator, train
@@ -58,7 +59,7 @@ def test_a_few_steps_learn_one_image(tmp_path):
 
 @pytest.mark.parametrize(("channels", "size", "classes"), [(3, 16, 10), (1, 32, None), (1, 64, 3)])
 def test_other_images_and_no_labels_train_as_well(tmp_path, channels, size, classes):
-    recipe = Recipe(dims=(8, 16), attention=(), num_classes=classes, T=20, batch_size=4)
+    recipe = Recipe(dims=(8, 16), attention=(), num_classes=classes, T=20, batch_size=4, channels=channels)
     ddpm = train(recipe, tmp_path, images(4, channels, size, classes or 1), epochs=1, device="cpu")
     assert ddpm.image_shape == (channels, size, size)
     assert DDPM.load(tmp_path / "model.safetensors").image_shape == (channels, size, size)
@@ -264,8 +265,12 @@ class Outside(Dataset):
         (dict(precision="fp8"), "there is no precision 'fp8': choose one of no, bf16"),
         (dict(data=images(3)), "batch is 4 images for each of 1 processes, but the data has 3"),
         (dict(data=images(12, classes=12)), "labels 0..9, but the data has"),
+        (dict(data=as_data(torch.zeros(8, 32, 32, dtype=torch.uint8))), "data has no labels"),
+        (dict(data=TensorDataset(torch.rand(8, 1, 32, 32), torch.arange(8))), "never go below"),
         (dict(data=Outside()), r"images must lie in \[-1, 1\], got values in \[3, 3\]"),
-        (dict(data=images(8, size=30)), "image_size"),
+        (dict(data=images(8, size=30)), "that 4 divides, got 30: the nearest size that fits is 28 or 32"),
+        (dict(data=images(channels=3)), r"of 1 channels, .* has 3: take replace\(recipe, channels=3\)"),
+        (dict(data=images(channels=2)), "with 1 or 3 channels"),
         (dict(epochs=0), "a run needs at least one step"),
         (dict(minutes=0), "a run needs at least one step"),
     ],
@@ -273,6 +278,23 @@ class Outside(Dataset):
 def test_bad_input_is_refused(call, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         train(**{"recipe": MINI, "out": tmp_path, "data": images(), "device": "cpu", **call})
+
+
+def test_data_that_does_not_fit_is_refused_before_the_folder_holds_a_run(tmp_path):
+    for data in (images(12, classes=12), images(channels=3), images(size=30), images(3)):
+        with pytest.raises(ValueError):
+            train(MINI, tmp_path, data, device="cpu")
+    assert not [path for path in tmp_path.iterdir() if path.name not in ("samples", "run.lock")]
+
+
+def test_a_data_set_by_name_and_its_labels_are_noted(tmp_path):
+    x = torch.randint(0, 256, (8, 3, 64, 64), dtype=torch.uint8)
+    data = as_data(x, torch.arange(8) + 18, name="mine")
+    ddpm = train(MINI.suited(data), tmp_path, data, device="cpu")
+    loaded = DDPM.load(tmp_path / "model.safetensors")
+    assert loaded.notes["data"] == "mine" and loaded.notes["channels"] == 3
+    assert loaded.model.num_classes == 26 and loaded.image_shape == ddpm.image_shape == (3, 64, 64)
+    assert loaded.sample(y=[25], steps=2).shape == (1, 3, 64, 64)
 
 
 def test_an_optimizer_that_does_not_exist_is_refused(tmp_path):

@@ -5,6 +5,7 @@ import shlex
 import sys
 
 from .commands import run_eval, run_gif, run_sample, run_train
+from .datasets import NAMES
 from .interrupt import Interrupted
 from .pipeline import SAMPLERS
 
@@ -61,7 +62,11 @@ def build_parser() -> argparse.ArgumentParser:
 
     train = commands.add_parser("train", help="train a network by a recipe")
     train.add_argument("--recipe", default="tiny", help="by name (tiny)")
-    train.add_argument("--out", help="the folder to write to (runs/RECIPE)")
+    train.add_argument("--data", default="mnist", help=f"one of {', '.join(NAMES)} (mnist)")
+    train.add_argument("--root", metavar="DIR", help="where the data is, or is downloaded to")
+    train.add_argument("--size", type=int, help="of the images, up to 128; the recipe's if not given")
+    train.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read")
+    train.add_argument("--out", help="the folder to write to (runs/RECIPE, or runs/RECIPE-DATA)")
     train.add_argument("--epochs", type=float, help="the recipe's number if not given")
     train.add_argument("--minutes", type=float, help="stop by the clock instead")
     train.add_argument("--seed", type=int, default=0, help="(0)")

@@ -10,7 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .data import crop_to, to_uint8, writable_folder
+from .datasets import PADDED, load_data
 from .pipeline import DDPM, load_pretrained
+from .recipes import get_recipe
 from .samplers import Step
 from .viz import even_in_log_snr, image_grid, save_gif, save_picture
 
@@ -24,15 +26,23 @@ def run_sample(args: argparse.Namespace) -> None:
     if out.suffix not in (".npz", ".png"):
         raise ValueError(f"samples go to a .npz or a .png file, got {out.name!r}")
     y = digits_of(args.digits).repeat_interleave(at_least_one(args.per_digit, "--per-digit"))
-    x = crop_to(draw(load(args), y, args))
+    ddpm = load(args)
+    x = unpadded(ddpm, draw(ddpm, y, args))
     if out.suffix == ".png":
         save_picture(image_grid(x, columns=args.per_digit if args.per_digit > 1 else 10), out)
     else:
         import numpy as np
 
         images = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
-        np.savez_compressed(out, images=to_uint8(images).numpy(), labels=y.numpy())
+        labels = {} if ddpm.model.num_classes is None else {"labels": y.numpy()}
+        np.savez_compressed(out, images=to_uint8(images).numpy(), **labels)
     print(f"{len(x)} digits in {out}")
+
+
+def unpadded(ddpm: DDPM, x: Tensor) -> Tensor:
+    """Images as they were before data.py gave them a border. Weights that say nothing of it drew digits."""
+    border = ddpm.notes.get("data", "mnist" if ddpm.image_shape == (1, 32, 32) else None) in PADDED
+    return crop_to(x) if border else x
 
 
 def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
@@ -48,13 +58,14 @@ def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
 
 
 def walk(ddpm: DDPM, y: Tensor, seeds: Tensor, args: argparse.Namespace) -> Iterator[Step]:
-    return ddpm.sample_steps(y, None, args.steps, args.sampler, args.scale, seeds.tolist(), args.eta)
+    labels, n = (None, len(y)) if ddpm.model.num_classes is None else (y, None)
+    return ddpm.sample_steps(labels, n, args.steps, args.sampler, args.scale, seeds.tolist(), args.eta)
 
 
 def run_gif(args: argparse.Namespace) -> None:
     out = writable_folder(args.out)
     frames = at_least_one(args.frames, "--frames")
-    ddpm, y = load(args), digits_of("".join(dict.fromkeys(args.digits)))  # a file a digit
+    ddpm, y = load(args), digits_of(args.digits, once=True)  # a file a digit
     seeds = torch.arange(args.seed, args.seed + len(y))
     steps = list(tqdm(walk(ddpm, y, seeds, args), "denoising", total=args.steps + 1, disable=None))
     times = torch.tensor([step.t for step in steps])
@@ -81,15 +92,19 @@ def run_eval(args: argparse.Namespace) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    from .recipes import get_recipe
     from .train import train
 
-    out = Path(args.out or f"runs/{args.recipe}")
-    recipe = get_recipe(args.recipe)
+    recipe, data = get_recipe(args.recipe), None
     if args.grow:
         recipe = replace(recipe, grow=whole_numbers(args.grow, "--grow"))
+    name = args.recipe if args.data == "mnist" else f"{args.recipe}-{args.data}"
+    out = writable_folder(args.out or f"runs/{name}")
+    if (args.data, args.root, args.size) != ("mnist", None, None):
+        size = recipe.image_size if args.size is None else args.size
+        data = load_data(args.data, args.root, size, skip_broken=args.skip_broken)
+        recipe = recipe.suited(data)
     names = "epochs minutes seed device precision compile fresh accumulate tensorboard".split()
-    train(recipe, out, **{name: getattr(args, name) for name in names})
+    train(recipe, out, data, **{name: getattr(args, name) for name in names})
     print(f"the trained network is {out / 'model.safetensors'}")
 
 
@@ -98,11 +113,16 @@ def load(args: argparse.Namespace) -> DDPM:
     return DDPM.load(args.weights, device) if args.weights else load_pretrained(device=device)
 
 
-def digits_of(text: str) -> Tensor:
-    """The labels that a string of digits names. Raises ValueError for anything else in it."""
-    if not text.isascii() or not text.isdigit():
-        raise ValueError(f"--digits takes digits such as 0123456789, got {text!r}")
-    return torch.tensor([int(digit) for digit in text])
+def digits_of(text: str, once: bool = False) -> Tensor:
+    """The labels that a string of digits names, or of numbers between commas; once: each no more than once.
+    Raises ValueError for anything else in it."""
+    names = text.split(",") if "," in text else list(text)
+    if not names or not all(name.isascii() and name.isdigit() for name in names):
+        raise ValueError(
+            f"--digits takes digits such as 0123456789, got {text!r} (labels above 9 go between commas: 3,14)"
+        )
+    labels = [int(name) for name in names]
+    return torch.tensor(list(dict.fromkeys(labels)) if once else labels)
 
 
 def whole_numbers(text: str, name: str) -> tuple[int, ...]:

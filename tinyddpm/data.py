@@ -57,7 +57,7 @@ def crop_to(x: Tensor, size: int = 28) -> Tensor:
 class Digits(Dataset):
     """Labelled images as the networks take them: item i is ((1, 32, 32) float32 in [-1, 1], label)."""
 
-    name = "mnist"
+    name, channels, num_classes = "mnist", 1, 10
 
     def __init__(self, images: UInt8[Tensor, "n h w"], labels: Int[Tensor, " n"], size: int = 32):
         if len(images) != len(labels):

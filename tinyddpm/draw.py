@@ -66,11 +66,11 @@ class Draw:
 
 
 def few_of_each(ddpm: DDPM) -> Tensor:
-    """Four images a class, or 40 without classes, from the same noise each time."""
+    """Four images a class, of the first 50, or 40 without classes, from the same noise each time."""
     classes = ddpm.model.num_classes
     if classes is None:
         return image_grid(ddpm.sample(n=40, steps=20, seeds=range(40)), columns=20)
-    y = torch.arange(classes).repeat_interleave(4)
+    y = torch.arange(min(classes, 50)).repeat_interleave(4)
     return image_grid(ddpm.sample(y, steps=20, seeds=range(len(y))), columns=20)
 
 

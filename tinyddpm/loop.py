@@ -12,7 +12,7 @@ from .interrupt import Interrupted, Interrupts
 from .pipeline import DDPM
 from .run import Run
 from .state import clear_state
-from .step import draw_noise, epoch_order, learning_rate
+from .step import check_labels, draw_noise, epoch_order, learning_rate
 from .viz import save_picture
 
 SAVE_EVERY = 5.0  # minutes
@@ -58,6 +58,7 @@ class Loop(Run):
         shown = None if self.accelerator.is_main_process else True
         bar = tqdm(loader, f"epoch {self.epoch}", self.batches, initial=self.batch, disable=shown)
         for x_0, y in bar:
+            check_labels(y, self.recipe.num_classes)  # here, while they are on the CPU
             yield x_0.to(self.accelerator.device), y.to(self.accelerator.device)
             if self.watch.due():
                 self.check_finite()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 from .nn import UNet
+from .nn.unet import level_sides
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class Recipe:
     ema_decay: float = 0.999  # 0: no average
     epochs: float = 30  # how often all of the data is seen
     image_size: int = 32  # of the bundled digits
+    channels: int = 1  # 3: colours
 
     def __post_init__(self):
         plan = (0, *self.grow, self.T)
@@ -41,13 +43,29 @@ class Recipe:
             )
 
     def network(self, image_shape: tuple[int, int, int] | None = None) -> UNet:
-        """The untrained network for images (c, h, w), the bundled digits where None. Raises ValueError
-        unless they are square."""
-        channels, size, width = image_shape or (1, self.image_size, self.image_size)
+        """The untrained network for images (c, h, w); of the recipe's own channels and size where None.
+
+        Larger images get more levels: see levels. Raises ValueError for images that are not square, of
+        other channels than the recipe's, or of a size that the levels do not divide.
+        """
+        own = (self.channels, self.image_size, self.image_size)
+        channels, size, width = image_shape or own
         if size != width:
             raise ValueError(f"a recipe takes square images, got {size}x{width}: pad them first")
+        if channels not in (1, 3):
+            raise ValueError(f"a recipe takes images of 1 or 3 channels, got {channels}")
+        if channels != self.channels:
+            raise ValueError(
+                f"the recipe is for images of {self.channels} channels, but the data has {channels}: take "
+                f"replace(recipe, channels={channels})"
+            )
+        try:
+            level_sides(len(self.levels(size)), self.patch, size, self.attention)
+        except ValueError as error:
+            near = " or ".join(map(str, self.sizes_near(size)))
+            raise ValueError(f"{error}" + (near and f": the nearest size that fits is {near}")) from error
         return UNet(
-            self.dims,
+            self.levels(size),
             channels,
             self.num_classes,
             self.patch,
@@ -55,6 +73,41 @@ class Recipe:
             self.attention,
             image_size=size,
         )
+
+    def levels(self, size: int) -> tuple[int, ...]:
+        """The channels of each level for images of that size: dims, the last of them once more for each
+        doubling of 28 or 32, so that the smallest maps, and attention with them, stay as they are."""
+        doublings = max(0, (size // 28).bit_length() - 1)
+        return self.dims + doublings * self.dims[-1:]
+
+    def fits(self, size: int) -> bool:
+        try:
+            return bool(level_sides(len(self.levels(size)), self.patch, size, self.attention))
+        except ValueError:
+            return False
+
+    def sizes_near(self, size: int, most: int = 128) -> list[int]:
+        """The next smaller and the next larger size of image that fit."""
+        fitting = [n for n in range(8, most + 1) if self.fits(n)]
+        return [n for n in fitting if n < size][-1:] + [n for n in fitting if n > size][:1]
+
+    def suited(self, data) -> "Recipe":
+        """This recipe for a data set's channels, size and classes, each as an attribute of it. A recipe
+        without labels stays without, and data without labels makes it one."""
+        classes = None if self.num_classes is None else data.num_classes
+        return replace(self, channels=data.channels, image_size=data.size, num_classes=classes)
+
+    def check_labels(self, data) -> None:
+        """Raises ValueError for a data set that says of its labels that the recipe does not have them."""
+        classes = getattr(data, "num_classes", self.num_classes)
+        if self.num_classes is None or classes == self.num_classes:
+            return
+        if classes is None or classes > self.num_classes:
+            has = "no labels" if classes is None else f"labels 0..{classes - 1}"
+            raise ValueError(
+                f"the recipe has labels 0..{self.num_classes - 1}, but the data has {has}: take "
+                f"replace(recipe, num_classes={classes})"
+            )
 
 
 # What others train, with their settings: eps, linear betas as published and not scaled to T, Adam at one

@@ -79,7 +79,9 @@ class Run:
             self.save()  # a disk that does not take it is found before the work
             return
         counters, tensors = found
-        if changed := differences(counters["settings"], self.settings):
+        before = {**asdict(Recipe()), "accumulate": 1}  # an older state lacks what came later
+        before |= counters["settings"]
+        if changed := differences(before, self.settings):
             raise ValueError(
                 f"{self.out} holds an unfinished run of other settings ({changed}): give it the settings "
                 "that it had, train in another folder (--out), or begin anew with fresh=True (--fresh)"

@@ -78,7 +78,7 @@ def clear_state(folder: Path) -> None:
 
 def differences(before: dict, now: dict) -> str:
     """What two dicts of settings do not share, for people: 'batch_size 64 -> 32, seed 0 -> 1'."""
-    now = json.loads(json.dumps(now))  # tuples are lists in a file
+    before, now = (json.loads(json.dumps(settings)) for settings in (before, now))  # lists for tuples
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)
 

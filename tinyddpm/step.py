@@ -20,15 +20,20 @@ DECAYS = ("cosine", "linear", "none")
 def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | None = None) -> Tensor:
     """Each label by itself becomes the null class with probability p (Ho & Salimans 2022, algorithm 1).
 
-    Raises ValueError for labels outside 0..num_classes-1 (looked at on the CPU only).
+    Raises ValueError for labels outside 0..num_classes-1.
     """
-    if y.device.type == "cpu" and (y.min() < 0 or y.max() >= num_classes):
+    check_labels(y, num_classes)
+    dropped = torch.rand(y.shape, generator=generator, device=y.device) < p
+    return torch.where(dropped, num_classes, y)
+
+
+def check_labels(y: Tensor, num_classes: int | None) -> None:
+    """Raises ValueError for labels outside 0..num_classes-1. Looks on the CPU only: a GPU would wait."""
+    if num_classes is not None and y.device.type == "cpu" and (y.min() < 0 or y.max() >= num_classes):
         raise ValueError(
             f"the recipe has labels 0..{num_classes - 1}, but the data has {y.min()}..{y.max()}: "
             "set the recipe's num_classes to that of the data"
         )
-    dropped = torch.rand(y.shape, generator=generator, device=y.device) < p
-    return torch.where(dropped, num_classes, y)
 
 
 def learning_rate(recipe: Recipe, step: int, progress: float) -> float:

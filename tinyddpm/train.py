@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, TensorDataset
 
 from .data import mnist, writable_folder
 from .device import fastest_device, find_device
+from .images import as_data
 from .interrupt import Interrupts
 from .loop import Loop
 from .pipeline import DDPM
@@ -39,7 +40,8 @@ def train(
     that was interrupted goes on from its last saved state when it is called again: on a CPU with the same
     weights, bit for bit, as one that was not.
 
-    data       items (image (c, h, w) in [-1, 1], label); MNIST where None
+    data       items (image (c, h, w) in [-1, 1], label), as load_data and as_data of tinyddpm.datasets
+               make them; MNIST where None
     epochs     how often to see all of it; the recipe's number where None
     minutes    stop by the clock instead: the learning rate then falls by the clock, too
     device     "cpu", "cuda" or "mps"; the fastest there is where None
@@ -50,9 +52,10 @@ def train(
     tensorboard  write the figures to out/tensorboard, too
 
     Raises ValueError before any work for a recipe, device or precision that does not exist, for epochs and
-    minutes at once, for data of less than a batch, for an output folder that cannot be written, that
-    holds a finished or another run, or in which another run is at work; later for a loss that is not finite
-    and for a disk that is full. Raises Interrupted, a KeyboardInterrupt, after Ctrl-C or SIGTERM.
+    minutes at once, for data of less than a batch or of other channels or labels than the recipe's, for an
+    output folder that cannot be written, that holds a finished or another run, or in which another run is at
+    work; later for a loss that is not finite and for a disk that is full. Raises Interrupted, a
+    KeyboardInterrupt, after Ctrl-C or SIGTERM.
     """
     recipe = get_recipe(recipe)
     if epochs is not None and minutes is not None:
@@ -68,6 +71,9 @@ def train(
     if not 1 <= accumulate <= recipe.batch_size:
         raise ValueError(f"a batch of {recipe.batch_size} goes in 1 to as many parts, got {accumulate}")
     data = mnist(size=recipe.image_size) if data is None else data
+    if isinstance(data, TensorDataset):  # at no cost: all of it is looked at, and uint8 is converted
+        data = as_data(data)
+    recipe.check_labels(data)
     if len(data) < recipe.batch_size * processes:
         raise ValueError(
             f"the recipe's batch is {recipe.batch_size} images for each of {processes} processes, but the "
