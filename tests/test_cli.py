@@ -1,3 +1,5 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
@@ -51,6 +53,48 @@ def test_sample_writes_a_grid_of_one_row_a_digit(weights, tmp_path):
     ask = ["sample", "--weights", weights, "--steps", "2", "--out", str(tmp_path / "x.png")]
     assert main([*ask, "--digits", "12", "--per-digit", "3"]) == 0
     assert Image.open(tmp_path / "x.png").size == (3 * 28, 2 * 28)
+
+
+def test_sample_shows_digits_as_text_of_the_width_there_is(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(3 * 28 - 1))
+    ask = ["sample", "--show", "--weights", weights, "--steps", "3", "--digits", "50"]
+    assert main([*ask, "--per-digit", "3", "--out", "x.npz"]) == 0
+    *lines, written = capsys.readouterr().out.splitlines()
+    assert written == "6 digits in x.npz"
+    images = np.load("x.npz")["images"]
+    shown = np.array([[{" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}[c] for c in s] for s in lines])
+    shown = shown.transpose(0, 2, 1).reshape(4 * 28, 2 * 28)  # a new digit begins a new row
+    black = np.zeros((28, 28), dtype=np.uint8)
+    grid = np.block([[images[0], images[1]], [images[2], black], [images[3], images[4]], [images[5], black]])
+    assert (shown == (grid > 127)).all() and 0.1 < shown.mean() < 0.9
+
+
+def test_sample_that_shows_writes_only_what_it_was_told_to(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ask = ["sample", "--weights", weights, "--steps", "2", "--per-digit", "1"]
+    before = sorted(tmp_path.iterdir())
+    assert main([*ask, "--show"]) == 0 and sorted(tmp_path.iterdir()) == before
+    assert "\x1b" not in capsys.readouterr().out  # no terminal, no colours
+    assert main(ask) == 0 and Image.open("samples.png").size == (10 * 28, 28)
+
+
+def test_a_terminal_of_one_digit_is_wide_enough(weights, capsys, monkeypatch):
+    ask = ["sample", "--show", "--weights", weights, "--steps", "1", "--per-digit", "1"]
+    monkeypatch.setenv("COLUMNS", "28")
+    assert main(ask) == 0
+    assert [len(line) for line in capsys.readouterr().out.splitlines()] == [28] * 140
+    monkeypatch.setenv("COLUMNS", "27")
+    monkeypatch.setattr("tinyddpm.commands.load", lambda _: pytest.fail("the work had begun"))
+    assert main(ask) == 2
+    assert "a digit is 28 characters wide, but this terminal 27" in capsys.readouterr().err
+
+
+def test_text_without_block_characters_is_refused_before_the_work(weights, capsys, monkeypatch):
+    monkeypatch.setattr("tinyddpm.commands.load", lambda _: pytest.fail("the work had begun"))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert main(["sample", "--show", "--weights", weights]) == 2
+    assert "ascii text has no block characters: set PYTHONIOENCODING=utf-8" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -39,9 +39,11 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--per-digit", type=int, default=10, help="how many of each (10)")
     sample.add_argument(
         "--out",
-        default="samples.png",
-        help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid",
+        help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid "
+        "(samples.png)",
     )
+    show = "show the digits here, in the terminal; to a file then only with --out"
+    sample.add_argument("--show", action="store_true", help=show)
     sample.set_defaults(command=run_sample)
 
     gif = commands.add_parser(

@@ -1,6 +1,8 @@
 """What the commands of cli.py do, each with the arguments that it was given."""
 
 import argparse
+import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,19 +13,28 @@ from tqdm import tqdm
 from .data import crop_to, to_uint8, writable_folder
 from .pipeline import DDPM, load_pretrained
 from .samplers import Step
-from .viz import even_in_log_snr, image_grid, save_gif, save_picture
+from .viz import blocks, even_in_log_snr, image_grid, save_gif, save_picture, terminal_colours
 
 BATCH = 200  # images sampled at once
 GREYS = 16  # of a GIF: noise is what fills the file
+WIDTH = 28  # of a digit
 
 
 def run_sample(args: argparse.Namespace) -> None:
-    out = Path(args.out)
-    writable_folder(out.parent)
-    if out.suffix not in (".npz", ".png"):
-        raise ValueError(f"samples go to a .npz or a .png file, got {out.name!r}")
+    out = None if args.show and args.out is None else picture_file(args.out or "samples.png")
+    if out is not None:
+        writable_folder(out.parent)
+    columns = digits_in_a_row() if args.show else 0
     y = digits_of(args.digits).repeat_interleave(at_least_one(args.per_digit, "--per-digit"))
-    x = crop_to(draw(load(args), y, args))
+    x = crop_to(draw(load(args), y, args), WIDTH)
+    if args.show:
+        for some in x.split(args.per_digit if args.per_digit > 1 else len(x)):  # a digit begins a row
+            print(blocks(image_grid(some, min(columns, len(some))), terminal_colours()))
+    if out is not None:
+        save_samples(x, y, out, args)
+
+
+def save_samples(x: Tensor, y: Tensor, out: Path, args: argparse.Namespace) -> None:
     if out.suffix == ".png":
         save_picture(image_grid(x, columns=args.per_digit if args.per_digit > 1 else 10), out)
     else:
@@ -32,6 +43,28 @@ def run_sample(args: argparse.Namespace) -> None:
         images = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
         np.savez_compressed(out, images=to_uint8(images).numpy(), labels=y.numpy())
     print(f"{len(x)} digits in {out}")
+
+
+def picture_file(name: str) -> Path:
+    """Where samples go. Raises ValueError for a kind of file that they are not written as."""
+    if Path(name).suffix not in (".npz", ".png"):
+        raise ValueError(f"samples go to a .npz or a .png file, got {Path(name).name!r}")
+    return Path(name)
+
+
+def digits_in_a_row() -> int:
+    """How many fit the terminal, a pixel being a character wide. Raises ValueError where none does, and
+    where there are no block characters to show them with."""
+    width = shutil.get_terminal_size().columns or 80  # some that are no terminals say 0
+    if width < WIDTH:
+        raise ValueError(f"a digit is {WIDTH} characters wide, but this terminal {width}: make it wider")
+    try:
+        "▀▄█".encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{error.encoding} text has no block characters: set PYTHONIOENCODING=utf-8"
+        ) from error
+    return width // WIDTH
 
 
 def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
