@@ -5,6 +5,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from tinyddpm.cli import build_parser, main
+from tinyddpm.interrupt import Interrupted
 
 
 @pytest.fixture
@@ -108,6 +109,16 @@ def test_each_command_has_its_own_defaults(command, steps, scale):
 def test_without_a_command_the_help_is_shown(capsys):
     assert main([]) == 2
     assert "train | sample | gif | eval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fresh", ["--fresh", "--fr"])
+def test_what_goes_on_does_not_begin_anew(fresh, capsys, monkeypatch):
+    def stopped(args):
+        raise Interrupted("saved", 15)
+
+    monkeypatch.setattr("tinyddpm.cli.run_train", stopped)
+    assert main(["train", "--out", "my run", fresh, "--seed", "1"]) == 128 + 15
+    assert capsys.readouterr().err.endswith("to go on: tinyddpm train --out 'my run' --seed 1\n")
 
 
 @pytest.mark.parametrize(

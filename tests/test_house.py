@@ -47,6 +47,7 @@ MAY_IMPORT = {
     "run": {"recipes", "step", "ema", "clock", "state", "interrupt", "pipeline", "draw", "schedules", "viz"},
     "train": {"recipes", "run", "interrupt", "pipeline", "data", "device"},
     "commands": {"train", "pipeline", "samplers", "data", "viz", "draw", "evaluate", "report"},
+    "unfinished": {"state"},
     "cli": {"commands", "interrupt", "pipeline"},
     "__main__": {"cli"},
 }

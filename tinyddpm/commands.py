@@ -42,7 +42,7 @@ def save_samples(x: Tensor, y: Tensor, out: Path, args: argparse.Namespace) -> N
 
         images = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
         np.savez_compressed(out, images=to_uint8(images).numpy(), labels=y.numpy())
-    print(f"{len(x)} digits in {out}")
+    print(f"{digits(len(x))} in {out}")
 
 
 def picture_file(name: str) -> Path:
@@ -71,7 +71,7 @@ def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
     """One image for each label, in batches, under a progress bar that counts calls of the network."""
     seeds = torch.arange(args.seed, args.seed + len(y))
     done = []
-    with tqdm(total=len(y) * args.steps, desc="sampling", disable=None) as bar:
+    with tqdm(total=len(y) * args.steps, desc="sampling", leave=False, disable=None) as bar:
         for part, part_seeds in zip(y.split(BATCH), seeds.split(BATCH)):
             for step in walk(ddpm, part, part_seeds, args):
                 bar.update(len(part) if step.t > 0 else 0)
@@ -88,14 +88,15 @@ def run_gif(args: argparse.Namespace) -> None:
     frames = at_least_one(args.frames, "--frames")
     ddpm, y = load(args), digits_of("".join(dict.fromkeys(args.digits)))  # a file a digit
     seeds = torch.arange(args.seed, args.seed + len(y))
-    steps = list(tqdm(walk(ddpm, y, seeds, args), "denoising", total=args.steps + 1, disable=None))
+    way = walk(ddpm, y, seeds, args)
+    steps = list(tqdm(way, "denoising", total=args.steps + 1, leave=False, disable=None))
     times = torch.tensor([step.t for step in steps])
     shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], frames)]
     for i, digit in enumerate(y.tolist()):
         film = [image_grid(x[i : i + 1], columns=1, enlarge=4, levels=GREYS) for x in shown]
         save_gif(film, out / f"digit_{digit}.gif")
     save_gif([image_grid(x, columns=5, enlarge=2, levels=GREYS) for x in shown], out / "digits.gif")
-    print(f"{len(y)} digits, {len(shown)} frames each, in {out}")
+    print(f"{digits(len(y))}, {len(shown)} frames each, in {out}")
 
 
 def run_eval(args: argparse.Namespace) -> None:
@@ -127,6 +128,7 @@ def run_train(args: argparse.Namespace) -> None:
         args.precision,
         args.compile,
         args.fresh,
+        args.again,
     )
     print(f"the trained network is {out / 'model.safetensors'}")
 
@@ -134,6 +136,10 @@ def run_train(args: argparse.Namespace) -> None:
 def load(args: argparse.Namespace) -> DDPM:
     device = args.device or "cpu"
     return DDPM.load(args.weights, device) if args.weights else load_pretrained(device=device)
+
+
+def digits(n: int) -> str:
+    return "1 digit" if n == 1 else f"{n} digits"
 
 
 def digits_of(text: str) -> Tensor:

@@ -63,6 +63,7 @@ class Run:
         self.total = torch.zeros((), device=accelerator.device)  # sum of their losses
         self.ddpm = DDPM(self.ema.model, self.schedule, recipe.predicts, image_shape)
         self.saved = None  # the step of the last good state
+        self.command: list[str] = []  # goes on with the run, where a command began it
 
     def take_up(self, fresh: bool) -> None:
         """Goes on from the state in the folder, if there is one. Raises ValueError for another run's."""
@@ -97,7 +98,7 @@ class Run:
         """The whole state, to disk. Raises ValueError for a disk that does not take it, and for NaN."""
         self.check_finite(weights=True)
         counters = {"settings": self.settings, "epoch": self.epoch, "batch": self.batch}
-        counters |= {"updates": self.ema.updates, "steps": self.clock.steps}
+        counters |= {"updates": self.ema.updates, "steps": self.clock.steps, "command": self.command}
         counters |= {"progress": self.clock.progress, "minutes": self.clock.spent}
         tensors = flat(self.model, self.ema.model, self.optimizers)
         tensors |= {"noise": self.noise.get_state(), "torch": torch.get_rng_state(), "total": self.total}

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +29,7 @@ def train(
     precision: str = "no",
     compile: bool = False,
     fresh: bool = False,
+    command: Sequence[str] = (),
 ) -> DDPM:
     """Trains a network on images with labels and returns it with its averaged weights.
 
@@ -43,6 +44,7 @@ def train(
     precision  "no" (float32) or "bf16" where the device has it
     compile    through torch.compile: slow to start, then faster
     fresh      begin anew where the folder holds a run
+    command    the words of a command that goes on with it, kept with the state
 
     Raises ValueError before any work for a recipe, device or precision that does not exist, for epochs and
     minutes at once, for data of less than a batch, for an output folder that cannot be written, that
@@ -68,6 +70,7 @@ def train(
         )
     with alone(out, accelerator.is_main_process), Interrupts() as interrupts:
         run = Run(recipe, data, out, epochs, minutes, seed, accelerator)
+        run.command = list(command)
         run.take_up(fresh)
         return run.through(interrupts)
 
