@@ -48,7 +48,9 @@ MAY_IMPORT = {
     "train": {"recipes", "run", "interrupt", "pipeline", "data", "device"},
     "commands": {"train", "pipeline", "samplers", "data", "viz", "draw", "evaluate", "report"},
     "unfinished": {"state"},
-    "cli": {"commands", "interrupt", "pipeline"},
+    "questions": {"commands", "data"},
+    "interactive": {"questions", "unfinished", "commands", "recipes", "data"},
+    "cli": {"commands", "interrupt", "interactive", "pipeline"},
     "__main__": {"cli"},
 }
 

@@ -1,4 +1,4 @@
-"""tinyddpm train | sample | gif | eval: the library from the command line."""
+"""tinyddpm train | sample | gif | eval, and tinyddpm alone: the library from the command line."""
 
 import argparse
 import shlex
@@ -8,16 +8,21 @@ from .commands import run_eval, run_gif, run_sample, run_train
 from .interrupt import Interrupted
 from .pipeline import SAMPLERS
 
-ABOUT = "Denoising diffusion from scratch, on MNIST."
+ABOUT = "Denoising diffusion from scratch, on MNIST. Alone, on a terminal, it asks what to do."
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns 0; 2 after a message on stderr where something was not as it must be; and
-    after a signal that ended a training run 128 and its number, as shells do."""
+    """Runs one command; without one asks for some where there is a terminal to ask on. Returns 0; 2 after
+    a message on stderr where something was not as it must be; and after a signal that ended a training
+    run 128 and its number, as shells do."""
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.command is None:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            from .interactive import interact
+
+            return interact(main)
         parser.print_help(sys.stderr)
         return 2
     args.again = [word for word in argv if not is_fresh(word)]
