@@ -33,8 +33,8 @@ def test_enter_takes_the_default(monkeypatch):
 
 def test_a_wrong_answer_is_said_to_be_so_and_asked_for_again(monkeypatch, capsys):
     asked = answers(monkeypatch, "none", " 5 ")
-    assert ask("How many?", "3", whole_number) == 5 and len(asked) == 2
-    assert capsys.readouterr().out == "  -> say a whole number of at least 1, got 'none'\n"
+    assert ask("Which digits?", "3", digits_in) == "5" and len(asked) == 2
+    assert capsys.readouterr().out == "  -> say digits, such as 7 or 2026, got 'none'\n"
 
 
 def test_back_leads_back(monkeypatch):
@@ -44,12 +44,12 @@ def test_back_leads_back(monkeypatch):
 
 
 def test_no_line_is_wider_than_the_terminal(monkeypatch, capsys):
-    monkeypatch.setenv("COLUMNS", "50")
-    say("choose one of unconditional-1000, conditional-500, l1-1000, large-1000\nor none", "  -> ")
+    monkeypatch.setenv("COLUMNS", "52")
+    say("choose one of runs/unconditional-1, runs/my-longest, l1-1000, large-1000\nor none", "  -> ")
     lines = capsys.readouterr().out.splitlines()
     assert lines == [
-        "  -> choose one of unconditional-1000,",
-        "     conditional-500, l1-1000, large-1000",
+        "  -> choose one of runs/unconditional-1,",
+        "     runs/my-longest, l1-1000, large-1000",
         "  -> or none",
     ]
 
