@@ -1,9 +1,12 @@
+import io
+
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
 from tinyddpm import DDPM, Schedule
 from tinyddpm.cli import build_parser, main
+from tinyddpm.interrupt import Interrupted
 from tinyddpm.recipes import Recipe
 
 
@@ -27,7 +30,7 @@ def test_gif_writes_each_digit_and_all_of_them(tmp_path, capsys):
         assert (
             (frames[-1] < 10).mean() > 0.5 > (frames[0] < 10).mean()
         )  # black around the digit, noise at first
-    assert "10 digits" in capsys.readouterr().out
+    assert "10 images" in capsys.readouterr().out
 
 
 def test_sample_writes_digits_without_their_padding(weights, tmp_path):
@@ -55,6 +58,48 @@ def test_sample_writes_a_grid_of_one_row_a_digit(weights, tmp_path):
     assert Image.open(tmp_path / "x.png").size == (3 * 28, 2 * 28)
 
 
+def test_sample_shows_digits_as_text_of_the_width_there_is(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", str(3 * 28 - 1))
+    ask = ["sample", "--show", "--weights", weights, "--steps", "3", "--digits", "50"]
+    assert main([*ask, "--per-digit", "3", "--out", "x.npz"]) == 0
+    *lines, written = capsys.readouterr().out.splitlines()
+    assert written == "6 images in x.npz"
+    images = np.load("x.npz")["images"]
+    shown = np.array([[{" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}[c] for c in s] for s in lines])
+    shown = shown.transpose(0, 2, 1).reshape(4 * 28, 2 * 28)  # a new digit begins a new row
+    black = np.zeros((28, 28), dtype=np.uint8)
+    grid = np.block([[images[0], images[1]], [images[2], black], [images[3], images[4]], [images[5], black]])
+    assert (shown == (grid > 127)).all() and 0.1 < shown.mean() < 0.9
+
+
+def test_sample_that_shows_writes_only_what_it_was_told_to(weights, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    ask = ["sample", "--weights", weights, "--steps", "2", "--per-digit", "1"]
+    before = sorted(tmp_path.iterdir())
+    assert main([*ask, "--show"]) == 0 and sorted(tmp_path.iterdir()) == before
+    assert "\x1b" not in capsys.readouterr().out  # no terminal, no colours
+    assert main(ask) == 0 and Image.open("samples.png").size == (10 * 28, 28)
+
+
+def test_a_terminal_of_one_digit_is_wide_enough(weights, capsys, monkeypatch):
+    ask = ["sample", "--show", "--weights", weights, "--steps", "1", "--per-digit", "1"]
+    monkeypatch.setenv("COLUMNS", "28")
+    assert main(ask) == 0
+    assert [len(line) for line in capsys.readouterr().out.splitlines()] == [28] * 140
+    monkeypatch.setenv("COLUMNS", "27")
+    monkeypatch.setattr("tinyddpm.commands.draw", lambda *_: pytest.fail("the work had begun"))
+    assert main(ask) == 2
+    assert "an image is 28 characters wide, but this terminal 27" in capsys.readouterr().err
+
+
+def test_text_without_block_characters_is_refused_before_the_work(weights, capsys, monkeypatch):
+    monkeypatch.setattr("tinyddpm.commands.draw", lambda *_: pytest.fail("the work had begun"))
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert main(["sample", "--show", "--weights", weights]) == 2
+    assert "ascii text has no block characters: set PYTHONIOENCODING=utf-8" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "steps", "scale"), [("sample", 50, 1.0), ("gif", 100, 1.5), ("eval", 50, 1.0)]
 )
@@ -66,6 +111,16 @@ def test_each_command_has_its_own_defaults(command, steps, scale):
 def test_without_a_command_the_help_is_shown(capsys):
     assert main([]) == 2
     assert "train | sample | gif | eval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("fresh", ["--fresh", "--fr"])
+def test_what_goes_on_does_not_begin_anew(fresh, capsys, monkeypatch):
+    def stopped(args):
+        raise Interrupted("saved", 15)
+
+    monkeypatch.setattr("tinyddpm.cli.run_train", stopped)
+    assert main(["train", "--out", "my run", fresh, "--seed", "1"]) == 128 + 15
+    assert capsys.readouterr().err.endswith("to go on: tinyddpm train --out 'my run' --seed 1\n")
 
 
 @pytest.mark.parametrize(
@@ -194,4 +249,4 @@ def test_a_digit_asked_for_twice_is_one_gif(weights, tmp_path, capsys):
     ask = ["gif", "--weights", weights, "--steps", "3", "--digits", "373", "--out", str(tmp_path / "gifs")]
     assert main(ask) == 0
     names = sorted(path.name for path in (tmp_path / "gifs").iterdir())
-    assert names == ["digit_3.gif", "digit_7.gif", "digits.gif"] and "2 digits" in capsys.readouterr().out
+    assert names == ["digit_3.gif", "digit_7.gif", "digits.gif"] and "2 images" in capsys.readouterr().out

@@ -53,7 +53,10 @@ MAY_IMPORT = {
     "train": {"recipes", "loop", "interrupt", "pipeline", "data", "device", "images"},
     "commands": {"train", "datasets", "recipes", "pipeline", "samplers", "draw", "evaluate", "report"}
     | {"data", "viz"},
-    "cli": {"commands", "datasets", "interrupt", "pipeline"},
+    "unfinished": {"state"},
+    "questions": {"commands", "data"},
+    "interactive": {"questions", "unfinished", "commands", "recipes", "data"},
+    "cli": {"commands", "datasets", "interactive", "interrupt", "pipeline"},
     "__main__": {"cli"},
 }
 

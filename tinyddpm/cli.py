@@ -1,4 +1,4 @@
-"""tinyddpm train | sample | gif | eval: the library from the command line."""
+"""tinyddpm train | sample | gif | eval, and tinyddpm alone: the library from the command line."""
 
 import argparse
 import shlex
@@ -9,19 +9,28 @@ from .datasets import NAMES
 from .interrupt import Interrupted
 from .pipeline import SAMPLERS
 
+ABOUT = "Denoising diffusion from scratch, on MNIST. Alone, on a terminal, it asks what to do."
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command. Returns 0; 2 after a message on stderr where something was not as it must be; and
-    after a signal that ended a training run 128 and its number, as shells do."""
+    """Runs one command; without one asks for some where there is a terminal to ask on. Returns 0; 2 after
+    a message on stderr where something was not as it must be; and after a signal that ended a training
+    run 128 and its number, as shells do."""
+    argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
     args = parser.parse_args(argv)
     if args.command is None:
+        if sys.stdin.isatty() and sys.stdout.isatty():
+            from .interactive import interact
+
+            return interact(main)
         parser.print_help(sys.stderr)
         return 2
+    args.again = [word for word in argv if not is_fresh(word)]
     try:
         args.command(args)
     except Interrupted as interrupted:
-        again = shlex.join(["tinyddpm", *(sys.argv[1:] if argv is None else argv)])
+        again = shlex.join(["tinyddpm", *args.again])
         print(f"tinyddpm: {interrupted}\nto go on: {again}", file=sys.stderr)
         return 128 + interrupted.signal
     except (ValueError, OSError) as error:
@@ -30,19 +39,28 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def is_fresh(word: str) -> bool:
+    """Whether this is --fresh, which the parser takes cut short, too: with it a run would not go on."""
+    return len(word) > 2 and "--fresh".startswith(word)
+
+
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("tinyddpm", description="Denoising diffusion from scratch, on MNIST.")
+    parser = argparse.ArgumentParser("tinyddpm", description=ABOUT)
     parser.set_defaults(command=None)
     commands = parser.add_subparsers(title="commands", metavar="train | sample | gif | eval")
 
-    sample = commands.add_parser("sample", parents=[draw_options(50, 1.0)], help="draw digits into a file")
+    sample = commands.add_parser(
+        "sample", parents=[draw_options(50, 1.0)], help="draw digits into a file or the terminal"
+    )
     sample.add_argument("--digits", default="0123456789", help="which (0123456789)")
     sample.add_argument("--per-digit", type=int, default=10, help="how many of each (10)")
     sample.add_argument(
         "--out",
-        default="samples.png",
-        help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid",
+        help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid "
+        "(samples.png)",
     )
+    show = "show the digits here, in the terminal; to a file then only with --out"
+    sample.add_argument("--show", action="store_true", help=show)
     sample.set_defaults(command=run_sample)
 
     gif = commands.add_parser(

@@ -1,6 +1,8 @@
 """What the commands of cli.py do, each with the arguments that it was given."""
 
 import argparse
+import shutil
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,42 +16,75 @@ from .datasets import PADDED, load_data
 from .pipeline import DDPM, load_pretrained
 from .recipes import get_recipe
 from .samplers import Step
-from .viz import even_in_log_snr, image_grid, save_gif, save_picture
+from .viz import blocks, even_in_log_snr, image_grid, save_gif, save_picture, terminal_colours
 
 BATCH = 200  # images sampled at once
 GREYS = 16  # of a GIF: noise is what fills the file
+DIGIT = 28  # pixels wide, without its border
 
 
 def run_sample(args: argparse.Namespace) -> None:
-    out = Path(args.out)
-    writable_folder(out.parent)
-    if out.suffix not in (".npz", ".png"):
-        raise ValueError(f"samples go to a .npz or a .png file, got {out.name!r}")
+    out = None if args.show and args.out is None else picture_file(args.out or "samples.png")
+    if out is not None:
+        writable_folder(out.parent)
     y = digits_of(args.digits).repeat_interleave(at_least_one(args.per_digit, "--per-digit"))
     ddpm = load(args)
-    x = unpadded(ddpm, draw(ddpm, y, args))
+    width = DIGIT if bordered(ddpm) else ddpm.image_shape[-1]
+    columns = in_a_row(width) if args.show else 0
+    x = draw(ddpm, y, args)
+    x = crop_to(x, DIGIT) if bordered(ddpm) else x
+    if args.show:
+        for some in x.split(args.per_digit if args.per_digit > 1 else len(x)):  # a digit begins a row
+            print(blocks(image_grid(some, min(columns, len(some))), terminal_colours()))
+    if out is not None:
+        save_samples(x, None if ddpm.model.num_classes is None else y, out, args)
+
+
+def save_samples(x: Tensor, y: Tensor | None, out: Path, args: argparse.Namespace) -> None:
     if out.suffix == ".png":
         save_picture(image_grid(x, columns=args.per_digit if args.per_digit > 1 else 10), out)
     else:
         import numpy as np
 
         images = x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)
-        labels = {} if ddpm.model.num_classes is None else {"labels": y.numpy()}
+        labels = {} if y is None else {"labels": y.numpy()}
         np.savez_compressed(out, images=to_uint8(images).numpy(), **labels)
-    print(f"{len(x)} digits in {out}")
+    print(f"{counted(len(x))} in {out}")
 
 
-def unpadded(ddpm: DDPM, x: Tensor) -> Tensor:
-    """Images as they were before data.py gave them a border. Weights that say nothing of it drew digits."""
-    border = ddpm.notes.get("data", "mnist" if ddpm.image_shape == (1, 32, 32) else None) in PADDED
-    return crop_to(x) if border else x
+def picture_file(name: str) -> Path:
+    """Where samples go. Raises ValueError for a kind of file that they are not written as."""
+    if Path(name).suffix not in (".npz", ".png"):
+        raise ValueError(f"samples go to a .npz or a .png file, got {Path(name).name!r}")
+    return Path(name)
+
+
+def in_a_row(wide: int = DIGIT) -> int:
+    """How many images fit the terminal, a pixel being a character wide. Raises ValueError where none does,
+    and where there are no block characters to show them with."""
+    width = shutil.get_terminal_size().columns or 80  # some that are no terminals say 0
+    if width < wide:
+        raise ValueError(f"an image is {wide} characters wide, but this terminal {width}: make it wider")
+    try:
+        "▀▄█".encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(
+            f"{error.encoding} text has no block characters: set PYTHONIOENCODING=utf-8"
+        ) from error
+    return width // wide
+
+
+def bordered(ddpm: DDPM) -> bool:
+    """Whether its images have the border that data.py gives to 28x28. Weights that say nothing of their
+    data drew digits."""
+    return ddpm.notes.get("data", "mnist" if ddpm.image_shape == (1, 32, 32) else None) in PADDED
 
 
 def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
     """One image for each label, in batches, under a progress bar that counts calls of the network."""
     seeds = torch.arange(args.seed, args.seed + len(y))
     done = []
-    with tqdm(total=len(y) * args.steps, desc="sampling", disable=None) as bar:
+    with tqdm(total=len(y) * args.steps, desc="sampling", leave=False, disable=None) as bar:
         for part, part_seeds in zip(y.split(BATCH), seeds.split(BATCH)):
             for step in walk(ddpm, part, part_seeds, args):
                 bar.update(len(part) if step.t > 0 else 0)
@@ -67,14 +102,15 @@ def run_gif(args: argparse.Namespace) -> None:
     frames = at_least_one(args.frames, "--frames")
     ddpm, y = load(args), digits_of(args.digits, once=True)  # a file a digit
     seeds = torch.arange(args.seed, args.seed + len(y))
-    steps = list(tqdm(walk(ddpm, y, seeds, args), "denoising", total=args.steps + 1, disable=None))
+    way = walk(ddpm, y, seeds, args)
+    steps = list(tqdm(way, "denoising", total=args.steps + 1, leave=False, disable=None))
     times = torch.tensor([step.t for step in steps])
     shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], frames)]
     for i, digit in enumerate(y.tolist()):
         film = [image_grid(x[i : i + 1], columns=1, enlarge=4, levels=GREYS) for x in shown]
         save_gif(film, out / f"digit_{digit}.gif")
     save_gif([image_grid(x, columns=5, enlarge=2, levels=GREYS) for x in shown], out / "digits.gif")
-    print(f"{len(y)} digits, {len(shown)} frames each, in {out}")
+    print(f"{counted(len(y))}, {len(shown)} frames each, in {out}")
 
 
 def run_eval(args: argparse.Namespace) -> None:
@@ -104,13 +140,17 @@ def run_train(args: argparse.Namespace) -> None:
         data = load_data(args.data, args.root, size, skip_broken=args.skip_broken)
         recipe = recipe.suited(data)
     names = "epochs minutes seed device precision compile fresh accumulate tensorboard".split()
-    train(recipe, out, data, **{name: getattr(args, name) for name in names})
+    train(recipe, out, data, **{name: getattr(args, name) for name in names}, command=args.again)
     print(f"the trained network is {out / 'model.safetensors'}")
 
 
 def load(args: argparse.Namespace) -> DDPM:
     device = args.device or "cpu"
     return DDPM.load(args.weights, device) if args.weights else load_pretrained(device=device)
+
+
+def counted(n: int) -> str:
+    return "1 image" if n == 1 else f"{n} images"
 
 
 def digits_of(text: str, once: bool = False) -> Tensor:

@@ -63,6 +63,7 @@ class Run:
         self.ddpm = DDPM(self.ema.model, self.schedule, recipe.predicts, image_shape)
         self.watch = Watch(out, recipe.T, recipe.batch_size * accelerator.num_processes, accelerator)
         self.saved = None  # the step of the last good state
+        self.command: list[str] = []  # goes on with the run, where a command began it
 
     def take_up(self, fresh: bool) -> None:
         """Goes on from the state in the folder, if there is one. Raises ValueError for another run's."""
@@ -104,7 +105,7 @@ class Run:
         self.check_finite(weights=True)
         self.write_row()
         counters = {"settings": self.settings, "epoch": self.epoch, "batch": self.batch}
-        counters |= {"updates": self.ema.updates, "steps": self.clock.steps}
+        counters |= {"updates": self.ema.updates, "steps": self.clock.steps, "command": self.command}
         counters |= {"progress": self.clock.progress, "minutes": self.clock.spent}
         if (scaler := self.accelerator.scaler) is not None:
             counters["scaler"] = scaler.state_dict()

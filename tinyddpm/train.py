@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -32,6 +32,7 @@ def train(
     fresh: bool = False,
     accumulate: int = 1,
     tensorboard: bool = False,
+    command: Sequence[str] = (),
 ) -> DDPM:
     """Trains a network on images with labels and returns it with its averaged weights.
 
@@ -50,6 +51,7 @@ def train(
     fresh      begin anew where the folder holds a run
     accumulate   parts in which each batch goes through the network: the same steps in less memory
     tensorboard  write the figures to out/tensorboard, too
+    command      the words of a command that goes on with it, kept with the state
 
     Raises ValueError before any work for a recipe, device or precision that does not exist, for epochs and
     minutes at once, for data of less than a batch or of other channels or labels than the recipe's, for an
@@ -81,6 +83,7 @@ def train(
         )
     with alone(out, accelerator.is_main_process), Interrupts() as interrupts:
         loop = Loop(recipe, data, out, epochs, minutes, seed, accelerator, accumulate)
+        loop.command = list(command)
         loop.take_up(fresh)
         ddpm = loop.through(interrupts)
         for tracker in accelerator.trackers:  # end_training would end the group of processes, too
