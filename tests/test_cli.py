@@ -1,4 +1,5 @@
 import io
+import signal
 
 import numpy as np
 import pytest
@@ -250,3 +251,12 @@ def test_a_digit_asked_for_twice_is_one_gif(weights, tmp_path, capsys):
     assert main(ask) == 0
     names = sorted(path.name for path in (tmp_path / "gifs").iterdir())
     assert names == ["digit_3.gif", "digit_7.gif", "digits.gif"] and "2 images" in capsys.readouterr().out
+
+
+def test_ctrl_c_ends_a_command_without_a_traceback(weights, capsys, monkeypatch):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tinyddpm.commands.draw", interrupt)
+    assert main(["sample", "--weights", weights]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "\ntinyddpm: stopped\n"

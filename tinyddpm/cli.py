@@ -2,6 +2,7 @@
 
 import argparse
 import shlex
+import signal
 import sys
 
 from .commands import run_eval, run_gif, run_sample, run_train
@@ -14,8 +15,8 @@ ABOUT = "Denoising diffusion from scratch, on MNIST. Alone, on a terminal, it as
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one command; without one asks for some where there is a terminal to ask on. Returns 0; 2 after
-    a message on stderr where something was not as it must be; and after a signal that ended a training
-    run 128 and its number, as shells do."""
+    a message on stderr where something was not as it must be; and after a signal that ended it 128 and
+    its number, as shells do."""
     argv = sys.argv[1:] if argv is None else argv
     parser = build_parser()
     args = parser.parse_args(argv)
@@ -33,6 +34,9 @@ def main(argv: list[str] | None = None) -> int:
         again = shlex.join(["tinyddpm", *args.again])
         print(f"tinyddpm: {interrupted}\nto go on: {again}", file=sys.stderr)
         return 128 + interrupted.signal
+    except KeyboardInterrupt:
+        print("\ntinyddpm: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
     except (ValueError, OSError) as error:
         print(f"tinyddpm: {error}", file=sys.stderr)
         return 2

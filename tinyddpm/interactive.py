@@ -71,10 +71,7 @@ def do(words: list[str], run: Callable[[list[str]], int]) -> int:
         status = run(words)
     except SystemExit:  # the parser has said what it does not take
         return 2
-    except KeyboardInterrupt:
-        print("\nstopped")
-        return 128 + signal.SIGINT
-    if status == 128 + signal.SIGINT:
+    if status == 128 + signal.SIGINT and words[0] == "train":
         print("or here:  resume")
     return status
 
