@@ -83,24 +83,30 @@ def worker() -> None:
     print("images/s", RECIPES["nano"].batch_size * (len(marks) - 1 - SKIPPED) / seconds, flush=True)
 
 
-def images_per_second(processes: int, threads: int) -> float:
+def images_per_second(processes: int, threads: int, together: bool = True) -> float:
+    """Of so many processes in all: of one run, or of runs that have nothing to do with each other."""
     launch = [sys.executable]
-    if processes > 1:
+    if processes > 1 and together:
         launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with tempfile.TemporaryDirectory() as folder:
         command = [*launch, __file__, "worker", folder]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
-    return sum(float(line.split()[1]) for line in done.stdout.splitlines() if line.startswith("images/s"))
+        started = [
+            subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+            for _ in range(1 if together else processes)
+        ]
+        said = "".join(process.communicate()[0] for process in started)
+    return sum(float(line.split()[1]) for line in said.splitlines() if line.startswith("images/s"))
 
 
 def processes(rounds: int) -> None:
     turns = [
-        (images_per_second(2, 1), images_per_second(1, 1), images_per_second(1, 2)) for _ in range(rounds)
+        [images_per_second(*how) for how in ((2, 1), (1, 1), (1, 2), (2, 1, False))] for _ in range(rounds)
     ]
-    for name, one in (("one thread", 1), ("two threads", 2)):
-        ratio = statistics.median(turn[0] / turn[one] for turn in turns)
-        print(f"nano: two processes of one thread are {ratio:.2f} times as fast as one of {name}")
+    others = ("one of one thread", "one of two threads", "two that have nothing to do with each other")
+    for k, name in enumerate(others, 1):
+        ratio = statistics.median(turn[0] / turn[k] for turn in turns)
+        print(f"nano: two processes of one run, of one thread each, are {ratio:.2f} times as fast as {name}")
     print("images/s, by turns:", [[round(value) for value in turn] for turn in turns])
 
 
