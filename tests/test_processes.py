@@ -47,21 +47,15 @@ except Interrupted as interrupted:
 """
 
 
-def run(processes, folder, batch, stop=0, parts=1):
+TORCHRUN = "torch.distributed.run --standalone --nproc-per-node 2"
+ACCELERATE = "accelerate.commands.launch --multi_gpu --num_processes 2 --num_machines 1 --dynamo_backend no"
+
+
+def run(launcher, folder, batch, stop=0, parts=1):
     """What the first process printed last."""
     script = folder.parent / "run.py"
     script.write_text(RUN)
-    launch = [sys.executable, script]
-    if processes > 1:
-        launch = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            "--nproc-per-node",
-            "2",
-            script,
-        ]
+    launch = [sys.executable, *(["-m", *launcher.split()] if launcher else []), script]
     command = [*map(str, launch), str(folder), str(batch), str(stop), str(parts)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr
@@ -83,14 +77,14 @@ def table(folder):
 @pytest.fixture(scope="module")
 def alone(tmp_path_factory):
     folder = tmp_path_factory.mktemp("one") / "run"
-    run(1, folder, 8)
+    run(None, folder, 8)
     return table(folder), weights(folder)
 
 
 def test_two_processes_are_one_with_the_double_batch(tmp_path, alone):
     rows, wanted = alone
     folder = tmp_path / "run"
-    run(2, folder, 4)
+    run(TORCHRUN, folder, 4)
     found = table(folder)
     assert found.shape == (12, 15) and (found[:, 0] == torch.arange(1, 13)).all()
     torch.testing.assert_close(found, rows, rtol=2e-4, atol=0, equal_nan=True)  # five digits are written
@@ -100,8 +94,10 @@ def test_two_processes_are_one_with_the_double_batch(tmp_path, alone):
 
 
 def test_two_processes_stop_together_and_go_on_with_each_batch_in_parts(tmp_path, alone):
-    said = run(2, tmp_path / "run", 4, stop=4, parts=2)  # the second is told to stop, the first is not
+    said = run(
+        ACCELERATE, tmp_path / "run", 4, stop=4, parts=2
+    )  # the second is told to stop, the first is not
     assert "at step 4" in said and load_state(tmp_path / "run")[0]["steps"] == 4
-    run(2, tmp_path / "run", 4, parts=2)
+    run(ACCELERATE, tmp_path / "run", 4, parts=2)
     torch.testing.assert_close(table(tmp_path / "run"), alone[0], rtol=2e-4, atol=0, equal_nan=True)
     torch.testing.assert_close(weights(tmp_path / "run"), alone[1], rtol=0, atol=1e-4)

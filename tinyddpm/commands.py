@@ -1,6 +1,7 @@
 """What the commands of cli.py do, each with the arguments that it was given."""
 
 import argparse
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -141,7 +142,8 @@ def run_train(args: argparse.Namespace) -> None:
         recipe = recipe.suited(data)
     names = "epochs minutes seed device precision compile fresh accumulate tensorboard".split()
     train(recipe, out, data, **{name: getattr(args, name) for name in names}, command=args.again)
-    print(f"the trained network is {out / 'model.safetensors'}")
+    if os.environ.get("RANK", "0") == "0":  # of several processes the first says so for all
+        print(f"the trained network is {out / 'model.safetensors'}")
 
 
 def load(args: argparse.Namespace) -> DDPM:
