@@ -73,6 +73,18 @@ def test_a_run_writes_a_table_a_plot_and_a_film(tmp_path):
     assert not list(tmp_path.glob("*/tensorboard"))
 
 
+def test_plot_and_film_are_not_made_at_every_step_or_epoch(tmp_path, monkeypatch):
+    made = []
+    monkeypatch.setattr("tinyddpm.watch.Watch.draw", lambda _: made.append("plot"))
+    monkeypatch.setattr("tinyddpm.watch.Watch.film", lambda _, epochs: made.append(f"film of {epochs}"))
+    train(MINI, tmp_path, Fetched(), device="cpu", epochs=3)
+    assert made == ["plot", "film of 3"]
+    monkeypatch.setattr("tinyddpm.watch.REDRAW", -1.0)
+    made.clear()
+    train(MINI, tmp_path, Fetched(), device="cpu", epochs=2, fresh=True)
+    assert made == [*["plot"] * 4, "film of 1", *["plot"] * 4, "film of 2"]
+
+
 def steady(folder):
     """The table without what depends on the clock."""
     return [{n: v for n, v in row.items() if n not in ("minutes", "images_per_s")} for row in table(folder)]

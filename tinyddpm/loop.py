@@ -88,8 +88,7 @@ class Loop(Run):
             with self.disk():
                 self.ddpm.save(self.out / "model.safetensors")
                 save_picture(picture, self.out / "samples" / f"epoch_{self.epoch:03d}.png")
-                self.watch.draw()
-                self.watch.film(self.epoch)
+                self.watch.show(self.clock, self.epoch)
         self.epoch, self.batch = self.epoch + 1, 0
         self.total.zero_()
         if self.clock.progress < 1:

@@ -13,7 +13,7 @@ from .viz import save_gif, save_panels
 
 BANDS = 10  # equal parts of 1..T
 EVERY = 50  # steps a row of the table
-REDRAW = 1.0  # minutes between two drawings of the plot
+REDRAW = 1.0  # minutes between two drawings of the plot, and of the film: both cost about a second
 FRAMES = 100  # of the film, at most
 TABLE, PLOT, FILM = "log.csv", "log.png", "progress.gif"
 
@@ -34,7 +34,7 @@ class Watch:
         self.sums = torch.zeros(2, BANDS, device=accelerator.device)  # of losses, and how many
         self.norms, self.steps = torch.zeros((), device=accelerator.device), 0
         self.rows: list[dict] = []
-        self.spent = self.drawn = 0.0  # minutes, at the last row and at the last drawing
+        self.spent = self.drawn = self.filmed = 0.0  # minutes, at the last row, plot and film
 
     def begin(self, clock: Clock) -> None:
         """Goes on with the table as it was at this step; begins a new one at step 0."""
@@ -43,7 +43,7 @@ class Watch:
             with open(path, newline="") as file:
                 rows = [row for row in csv.DictReader(file) if None not in row.values()]
             self.rows = [row for row in rows if int(row["step"]) <= clock.steps]
-        self.spent = clock.spent
+        self.spent = self.drawn = self.filmed = clock.spent
         if self.accelerator.is_main_process:
             text = io.StringIO()
             writer = csv.DictWriter(text, self.columns, lineterminator="\n")
@@ -87,6 +87,13 @@ class Watch:
     def loss(self) -> str:
         """That of the last row."""
         return self.rows[-1]["loss"] if self.rows else "unknown"
+
+    def show(self, clock: Clock, epochs: int) -> None:
+        """After an epoch: plot and film, unless they are new or will be so soon."""
+        if clock.progress >= 1 or clock.spent - self.filmed > REDRAW:
+            self.draw()
+            self.film(epochs)
+            self.drawn = self.filmed = clock.spent
 
     def draw(self) -> None:
         def column(name: str) -> list[float]:
