@@ -29,23 +29,23 @@ class Loop(Run):
                 self.step(x_0, y)
                 if self.clock.progress >= 1:
                     break
-                if caught := self.caught(interrupts):
-                    self.save()
-                    raise Interrupted(f"saved {self.out} at {self.clock}", caught)
-                if self.clock.spent - last > SAVE_EVERY:
+                caught, due = self.agree(interrupts.caught or 0, self.clock.spent - last > SAVE_EVERY)
+                if caught or due:
                     self.save()
                     last = self.clock.spent
+                if caught:
+                    raise Interrupted(f"saved {self.out} at {self.clock}", caught)
             self.end_of_epoch()
         if self.accelerator.is_main_process:
             clear_state(self.out)
         return self.ddpm
 
-    def caught(self, interrupts: Interrupts) -> int:
-        """The signal that any of the processes caught, or 0: they stop at the same step."""
+    def agree(self, *numbers: int) -> list[int]:
+        """The largest that any of the processes has of each number: all stop, and save, at the same step."""
         if self.accelerator.num_processes == 1:
-            return interrupts.caught or 0
-        caught = torch.tensor([interrupts.caught or 0], device=self.accelerator.device)
-        return int(self.accelerator.gather(caught).max())
+            return list(numbers)
+        mine = torch.tensor([numbers], dtype=torch.long, device=self.accelerator.device)
+        return self.accelerator.gather(mine).amax(0).tolist()
 
     def rest_of_epoch(self) -> Iterator:
         """This process's batches that this epoch has not seen yet, under a progress bar."""
