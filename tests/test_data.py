@@ -37,7 +37,7 @@ def test_images_are_padded_to_32_and_fill_the_range(root):
     x = torch.stack(x)
     assert x.shape == (50, 1, 32, 32) and x.dtype == torch.float32
     assert x.min() == -1 and x.max() == 1  # trap 24
-    assert torch.equal(data.to_uint8(data.crop_to(x[:, 0])), digits.images[:50])
+    assert torch.equal(data.to_uint8(data.crop_to(x[:, 0])), digits.images[:50, 0])
     border = x.clone()
     border[:, :, 2:30, 2:30] = -1
     assert (border == -1).all()
@@ -46,8 +46,8 @@ def test_images_are_padded_to_32_and_fill_the_range(root):
 def test_digits_are_not_flipped(root):  # trap 25
     digits = data.mnist(False, root)
     x, _ = digits[0]
-    assert torch.equal(data.to_uint8(data.crop_to(x[0])), digits.images[0])
-    assert not torch.equal(digits.images[0], digits.images[0].flip(1))
+    assert torch.equal(data.to_uint8(data.crop_to(x[0])), digits.images[0, 0])
+    assert not torch.equal(digits.images[0, 0], digits.images[0, 0].flip(1))
 
 
 def test_every_grey_level_survives_the_round_trip():
@@ -72,7 +72,7 @@ def test_images_too_large_or_too_small_are_refused():
 
 def test_images_and_labels_must_be_as_many():
     with pytest.raises(ValueError, match="3 images and 2 labels"):
-        data.Digits(torch.zeros(3, 28, 28, dtype=torch.uint8), torch.zeros(2))
+        data.Images(torch.zeros(3, 1, 28, 28, dtype=torch.uint8), torch.zeros(2))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "empty"])

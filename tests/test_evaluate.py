@@ -9,7 +9,7 @@ from PIL import Image
 from tinyddpm import DDPM, Schedule, UNet
 from tinyddpm.classifier import load_classifier
 from tinyddpm.cli import main
-from tinyddpm.data import Digits, mnist
+from tinyddpm.data import Images, mnist
 from tinyddpm.draw import Draw
 from tinyddpm.evaluate import Real, evaluate, samples
 from tinyddpm.report import page
@@ -21,7 +21,7 @@ DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
 def few_real_digits(monkeypatch):
     def few(train=True):
         digits = mnist(train)
-        return Digits(digits.images[:600], digits.labels[:600])
+        return Images(digits.images[:600], digits.labels[:600])
 
     monkeypatch.setattr("tinyddpm.evaluate.mnist", few)
     monkeypatch.setattr("tinyddpm.evaluate.STEPS", (1, 3))

@@ -54,37 +54,55 @@ def crop_to(x: Tensor, size: int = 28) -> Tensor:
     return x[..., top : top + size, left : left + size]
 
 
-class Digits(Dataset):
-    """Labelled images as the networks take them: item i is ((1, 32, 32) float32 in [-1, 1], label)."""
+class Images(Dataset):
+    """Images in memory: item i is ((c, size, size) float32 in [-1, 1], label), 0 where there are no labels.
 
-    name, channels, num_classes = "mnist", 1, 10
+    images       (n, c, h, w), uint8 in [0, 255] or float in [-1, 1], kept as they are
+    labels       (n,) in 0..num_classes-1, or None
+    size         to which they are padded
+    num_classes  one more than the largest label where None
+    """
 
-    def __init__(self, images: UInt8[Tensor, "n h w"], labels: Int[Tensor, " n"], size: int = 32):
-        if len(images) != len(labels):
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Int[Tensor, " n"] | None,
+        size: int = 32,
+        name: str = "unknown",
+        num_classes: int | None = None,
+    ):
+        if labels is not None and len(images) != len(labels):
             raise ValueError(f"one label an image: got {len(images)} images and {len(labels)} labels")
-        self.images, self.labels, self.size = images, labels, size
+        self.images, self.size, self.name, self.channels = images, size, name, images.shape[1]
+        self.labels = torch.zeros(len(images), dtype=torch.long) if labels is None else labels
+        self.num_classes = None if labels is None else num_classes or int(labels.max()) + 1
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, i) -> tuple[Float[Tensor, "1 size size"], Int[Tensor, ""]]:
-        return pad_to(from_uint8(self.images[i]), self.size)[..., None, :, :], self.labels[i]
+    def __getitem__(self, i) -> tuple[Float[Tensor, "c size size"], Int[Tensor, ""]]:
+        return as_float(self.images[i], self.size), self.labels[i]
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
         """Several items at once, as loaders ask for them: a quarter of the time of one by one."""
         return list(zip(*self[indices]))
 
-    def tensors(self) -> tuple[Float[Tensor, "n 1 size size"], Int[Tensor, " n"]]:
-        """All of it at once: images (n, 1, 32, 32) in [-1, 1] and labels (n,)."""
+    def tensors(self) -> tuple[Float[Tensor, "n c size size"], Int[Tensor, " n"]]:
+        """All of it at once: images (n, c, size, size) in [-1, 1] and labels (n,)."""
         return self[:]
 
 
-def mnist(train: bool = True, root: str | Path | None = None, size: int = 32) -> Digits:
+def as_float(x: Tensor, size: int) -> Float[Tensor, "*b size size"]:
+    """uint8 in [0, 255] or float in [-1, 1], padded: float32 in [-1, 1]."""
+    return pad_to(from_uint8(x) if x.dtype == torch.uint8 else x.float(), size)
+
+
+def mnist(train: bool = True, root: str | Path | None = None, size: int = 32) -> Images:
     """MNIST as it ships with the package: 60,000 training or 10,000 test digits (LeCun et al. 1998), 28x28
     and padded to size."""
     MNIST = torchvision_datasets().MNIST
     digits = MNIST(unpack_mnist(root), train=train)
-    return Digits(digits.data, digits.targets, size)
+    return Images(digits.data[:, None], digits.targets, size, "mnist", 10)
 
 
 def unpack_mnist(root: str | Path | None = None) -> Path:

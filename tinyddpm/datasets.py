@@ -6,9 +6,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from .data import cache_dir, mnist, torchvision_datasets, writable_folder, write_whole
+from .data import Images, cache_dir, mnist, torchvision_datasets, writable_folder, write_whole
 from .folder import Folder
-from .images import Images
 from .images import as_data as as_data  # one door: load_data by name, as_data for your own
 
 IDX = [f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]

@@ -3,46 +3,13 @@
 import operator
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from tqdm import tqdm
 
-from .data import from_uint8, pad_to
+from .data import Images, as_float
 from .folder import pixels
-
-
-class Images(Dataset):
-    """Images in memory: item i is ((c, size, size) float32 in [-1, 1], label), 0 where there are no labels.
-
-    images       (n, c, h, w), uint8 in [0, 255] or float in [-1, 1], kept as they are
-    labels       (n,) in 0..num_classes-1, or None
-    num_classes  one more than the largest label where None
-    """
-
-    def __init__(
-        self,
-        images: Tensor,
-        labels: Int[Tensor, " n"] | None,
-        size: int = 32,
-        name: str = "unknown",
-        num_classes: int | None = None,
-    ):
-        if labels is not None and len(images) != len(labels):
-            raise ValueError(f"one label an image: got {len(images)} images and {len(labels)} labels")
-        self.images, self.size, self.name, self.channels = images, size, name, images.shape[1]
-        self.labels = torch.zeros(len(images), dtype=torch.long) if labels is None else labels
-        self.num_classes = None if labels is None else num_classes or int(labels.max()) + 1
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, i) -> tuple[Float[Tensor, "c size size"], Int[Tensor, ""]]:
-        return as_float(self.images[i], self.size), self.labels[i]
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, Tensor]]:
-        """Several items at once, as loaders ask for them: much faster than one by one."""
-        return list(zip(*self[indices]))
 
 
 class Converted(Dataset):
@@ -164,7 +131,3 @@ def side(shape: tuple[int, ...], size: int | None) -> int:
     if size is None and h != w or size is not None and max(h, w) > size:
         raise ValueError(f"images of {h}x{w} are not square or too large: pad them with size={max(h, w)}")
     return size or h
-
-
-def as_float(x: Tensor, size: int) -> Tensor:
-    return pad_to(from_uint8(x) if x.dtype == torch.uint8 else x.float(), size)
