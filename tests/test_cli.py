@@ -260,3 +260,30 @@ def test_ctrl_c_ends_a_command_without_a_traceback(weights, capsys, monkeypatch)
     monkeypatch.setattr("tinyddpm.commands.draw", interrupt)
     assert main(["sample", "--weights", weights]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == "\ntinyddpm: stopped\n"
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_the_first_of_several_processes_says_how_all_go_on(rank, capsys, monkeypatch):
+    def stop(_):
+        raise Interrupted("saved", signal.SIGTERM)
+
+    monkeypatch.setattr("tinyddpm.cli.run_train", stop)
+    monkeypatch.setenv("RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(["train", "--out", "my run", "--fresh"]) == 128 + signal.SIGTERM
+    again = "to go on: torchrun --nproc-per-node 2 -m tinyddpm train --out 'my run'\n"
+    assert capsys.readouterr().err == (f"tinyddpm: saved\n{again}" if rank == "0" else "")
+
+
+def test_a_recipe_of_another_size_takes_the_next_that_fits_the_data(tmp_path, monkeypatch):
+    class Data:
+        channels, num_classes = 3, 10
+
+        def __init__(self, name, root, size, **_):
+            self.size = size
+
+    seen = []
+    monkeypatch.setattr("tinyddpm.commands.load_data", Data)
+    monkeypatch.setattr("tinyddpm.train.train", lambda recipe, *_, **__: seen.append(recipe))
+    main(["train", "--recipe", "conditional-500", "--data", "cifar10", "--out", str(tmp_path)])
+    assert seen[0].image_size == 56 and seen[0].network()

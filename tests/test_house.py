@@ -49,14 +49,14 @@ MAY_IMPORT = {
     "interrupt": set(),
     "watch": {"clock", "data", "viz"},
     "run": {"recipes", "step", "ema", "clock", "state", "pipeline", "schedules", "watch"},
-    "loop": {"run", "step", "state", "interrupt", "pipeline", "draw", "viz"},
+    "loop": {"run", "step", "images", "state", "interrupt", "pipeline", "draw", "viz"},
     "train": {"recipes", "loop", "interrupt", "pipeline", "data", "device", "images"},
     "commands": {"train", "datasets", "recipes", "pipeline", "samplers", "draw", "evaluate", "report"}
     | {"data", "viz"},
     "unfinished": {"state"},
     "questions": {"commands", "data"},
     "interactive": {"questions", "unfinished", "commands", "recipes", "data"},
-    "cli": {"commands", "datasets", "interactive", "interrupt", "pipeline"},
+    "cli": {"commands", "datasets", "interactive", "interrupt", "pipeline", "unfinished"},
     "__main__": {"cli"},
 }
 

@@ -31,7 +31,8 @@ def step(run, *arguments):
     run.stopped_by = 2 if run.clock.steps == stop and run.accelerator.process_index == 1 else None
 tinyddpm.loop.Loop.step = step
 agree = tinyddpm.loop.Loop.agree
-tinyddpm.loop.Loop.agree = lambda run, _, due: agree(run, run.stopped_by or 0, due)
+tinyddpm.loop.Loop.stopped_by = None
+tinyddpm.loop.Loop.agree = lambda run, what, due: agree(run, run.stopped_by or what, due)
 # the clock of one process alone says that it is time to save
 tinyddpm.loop.SAVE_EVERY = -1.0 if os.environ.get("RANK") == "1" else 1e9
 kept = []

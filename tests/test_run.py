@@ -12,7 +12,7 @@ from tinyddpm.recipes import Recipe
 from tinyddpm.schedules import Schedule
 from tinyddpm.state import FILES, load_state
 from tinyddpm.step import batch_losses, draw_noise
-from tinyddpm.train import train
+from tinyddpm.train import make_accelerator, train
 
 
 @pytest.fixture(scope="module")
@@ -171,3 +171,21 @@ def test_parts_of_a_batch_see_the_noise_of_the_whole():
         parts = [losses(*half, k, 2) for k, half in enumerate(zip(x.split(4), y.split(4)))]
         torch.testing.assert_close(torch.cat(parts), losses(x, y))
     assert not torch.isclose(*parts).any()
+
+
+def test_a_scaler_goes_on_where_it_was(tmp_path, monkeypatch):
+    """fp16 needs a GPU, its scaler does not. It grows every second step here."""
+    scalers = []
+
+    def with_scaler(*arguments):
+        accelerator = make_accelerator(*arguments)
+        accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0, growth_interval=2)
+        scalers.append(accelerator.scaler)
+        return accelerator
+
+    monkeypatch.setattr("tinyddpm.train.make_accelerator", with_scaler)
+    whole = weights(train(MINI, tmp_path / "whole", Fetched(), device="cpu"))
+    with pytest.raises(Interrupted):
+        train(MINI, tmp_path / "cut", Fetched(1 + 4 * 3, send(signal.SIGTERM)), device="cpu")
+    assert torch.equal(weights(train(MINI, tmp_path / "cut", Fetched(), device="cpu")), whole)
+    assert scalers[0].state_dict() == scalers[2].state_dict() and scalers[0].get_scale() == 8192

@@ -129,6 +129,44 @@ def test_a_scaler_of_gradients_changes_nothing_but_their_range(optimizer):
     torch.testing.assert_close(*ended, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+@pytest.mark.parametrize("most", [1.0, None])
+@pytest.mark.parametrize("which", [0, 1])
+def test_a_step_that_overflows_is_skipped_by_all_optimizers(which, most, value):
+    torch.manual_seed(0)
+    recipe = replace(MINI, grad_norm=most)
+    net = recipe.network()
+    optimizers = make_optimizers(recipe, net, half=False)
+    accelerator = make_accelerator("cpu", "no", False)
+    accelerator.scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    stepper = Stepper(net, optimizers, recipe, Schedule.named(recipe.schedule, recipe.T), accelerator)
+    x, y = images(8).tensors
+    generator = torch.Generator().manual_seed(1)
+    stepper(x, *draw_noise(x, y, recipe, generator), 1e-3)  # the optimizers remember something
+    before = [p.detach().clone() for p in net.parameters()]
+    bad = optimizers[which].param_groups[0]["params"][0]
+    hook = bad.register_hook(lambda grad: torch.full_like(grad, value))
+    stepper(x, *draw_noise(x, y, recipe, generator), 1e-3)
+    hook.remove()
+    assert all(torch.equal(p, old) for p, old in zip(net.parameters(), before))
+    assert accelerator.scaler.get_scale() == 512
+    stepper(x, *draw_noise(x, y, recipe, generator), 1e-3)
+    moved = [not torch.equal(p, old) for p, old in zip(net.parameters(), before)]
+    assert sum(moved) > len(moved) / 2  # some have no gradient yet
+
+
+def test_grey_images_of_any_data_set_are_refused_before_the_first_step(tmp_path):
+    class ToTensor(Dataset):
+        def __len__(self):
+            return 8
+
+        def __getitem__(self, i):
+            return torch.rand(1, 32, 32), i
+
+    with pytest.raises(ValueError, match=r"these never go below 0.*give 2 \* images - 1"):
+        train(MINI, tmp_path, ToTensor(), device="cpu")
+
+
 def test_training_begins_with_few_times_and_ends_with_all():
     recipe = Recipe(T=20, grow=(2, 5), num_classes=None)
     generator, x = torch.Generator().manual_seed(0), torch.zeros(500, 1, 2, 2)
@@ -139,9 +177,9 @@ def test_training_begins_with_few_times_and_ends_with_all():
     assert seen == [few, few, some, some, all_of_them, all_of_them]
 
 
-@pytest.mark.parametrize("plan", [(0,), (5, 5), (10, 5), (1000,), (2000,)])
+@pytest.mark.parametrize("plan", [(0,), (5, 5), (10, 5), (1000,), (2000,), 10, (10.5,)])
 def test_a_plan_that_does_not_grow_is_refused(plan):
-    with pytest.raises(ValueError, match="rising and below T = 1000"):
+    with pytest.raises(ValueError, match="rising whole numbers below T = 1000"):
         Recipe(grow=plan)
 
 

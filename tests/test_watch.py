@@ -53,13 +53,54 @@ def test_a_row_holds_the_means_of_its_steps_and_of_each_band(tmp_path, monkeypat
     assert len(table(tmp_path)) == 1
 
 
-@pytest.mark.parametrize("T", [1, 3, 10, 20, 1000])
-def test_every_time_has_a_band(tmp_path, T):
+@pytest.mark.parametrize("T", [1, 3, 10, 25, 64, 1000])
+def test_every_time_has_the_band_that_is_named_for_it(tmp_path, T):
     watch = Watch(tmp_path, T, 1, make_accelerator("cpu", "no", False))
-    watch.see(torch.ones(T), torch.arange(1, T + 1), torch.ones(()))
-    counts = watch.sums[1].tolist()
-    named = [max(0, int(name.split("_")[3]) - int(name.split("_")[2]) + 1) for name in watch.bands]
-    assert sum(counts) == T and sorted(counts) == sorted(named)
+    for t in range(1, T + 1):
+        watch.sums.zero_()
+        watch.see(torch.ones(1), torch.tensor([t]), torch.ones(()))
+        (band,) = watch.sums[1].nonzero().flatten().tolist()
+        first, last = map(int, watch.bands[band].split("_")[2:])
+        assert first <= t <= last
+
+
+def test_a_step_that_overflowed_is_not_in_the_mean_of_the_norms(tmp_path):
+    watch = Watch(tmp_path, 10, 1, make_accelerator("cpu", "no", False))
+    watch.begin(Clock(10, None))
+    for norm in (2.0, torch.inf, torch.nan, 4.0):
+        watch.see(torch.ones(1), torch.ones(1, dtype=torch.long), torch.tensor(norm))
+    watch.write(at(4), 1, 0.1)
+    watch.see(torch.ones(1), torch.ones(1, dtype=torch.long), torch.tensor(torch.inf))
+    watch.write(at(5), 1, 0.1)
+    assert [row["gradient_norm"] for row in table(tmp_path)] == ["3", ""]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace(b",", b";"),
+        lambda text: b"\xff\xfe" + text,
+        lambda text: b"",
+        lambda text: text.replace(b"step,", b"step,note,"),
+    ],
+)
+def test_a_table_that_is_none_any_more_is_put_aside(tmp_path, change):
+    with pytest.raises(Interrupted):
+        train(MINI, tmp_path, Fetched(1 + 4 * 2, send(signal.SIGTERM)), device="cpu")
+    changed = change((tmp_path / TABLE).read_bytes())
+    (tmp_path / TABLE).write_bytes(changed)
+    train(MINI, tmp_path, Fetched(), device="cpu")
+    assert [int(row["step"]) for row in table(tmp_path)] == [3, 4, 5, 6]
+    assert (tmp_path / "log.unread.csv").read_bytes() == changed
+
+
+@pytest.mark.parametrize("lost", [b"", b"\x89PNG"])
+def test_a_picture_that_was_lost_does_not_end_the_run(tmp_path, lost):
+    with pytest.raises(Interrupted):
+        train(MINI, tmp_path, Fetched(1 + 4 * 4, send(signal.SIGTERM)), device="cpu")
+    (tmp_path / "samples" / "epoch_001.png").write_bytes(lost)
+    train(MINI, tmp_path, Fetched(), device="cpu")
+    assert len(iio.imread(tmp_path / "progress.gif", index=None)) == 1
 
 
 def test_a_run_writes_a_table_a_plot_and_a_film(tmp_path):

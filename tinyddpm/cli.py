@@ -1,7 +1,7 @@
 """tinyddpm train | sample | gif | eval, and tinyddpm alone: the library from the command line."""
 
 import argparse
-import shlex
+import os
 import signal
 import sys
 
@@ -9,6 +9,7 @@ from .commands import run_eval, run_gif, run_sample, run_train
 from .datasets import NAMES
 from .interrupt import Interrupted
 from .pipeline import SAMPLERS
+from .unfinished import typed
 
 ABOUT = "Denoising diffusion from scratch, on MNIST. Alone, on a terminal, it asks what to do."
 
@@ -31,8 +32,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.command(args)
     except Interrupted as interrupted:
-        again = shlex.join(["tinyddpm", *args.again])
-        print(f"tinyddpm: {interrupted}\nto go on: {again}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":
+            again = typed(args.again, int(os.environ.get("WORLD_SIZE", "1")))
+            print(f"tinyddpm: {interrupted}\nto go on: {again}", file=sys.stderr)
         return 128 + interrupted.signal
     except KeyboardInterrupt:
         print("\ntinyddpm: stopped", file=sys.stderr)

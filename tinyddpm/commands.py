@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .data import crop_to, to_uint8, writable_folder
-from .datasets import PADDED, load_data
+from .datasets import PADDED, SMALLEST, load_data
 from .pipeline import DDPM, load_pretrained
 from .recipes import get_recipe
 from .samplers import Step
@@ -137,7 +137,7 @@ def run_train(args: argparse.Namespace) -> None:
     name = args.recipe if args.data == "mnist" else f"{args.recipe}-{args.data}"
     out = writable_folder(args.out or f"runs/{name}")
     if (args.data, args.root, args.size) != ("mnist", None, None):
-        size = recipe.image_size if args.size is None else args.size
+        size = args.size or recipe.size_from(max(recipe.image_size, SMALLEST.get(args.data, 0)))
         data = load_data(args.data, args.root, size, skip_broken=args.skip_broken)
         recipe = recipe.suited(data)
     names = "epochs minutes seed device precision compile fresh accumulate tensorboard".split()

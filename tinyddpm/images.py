@@ -76,13 +76,20 @@ def as_data(
         if labels is not None:
             raise ValueError("a data set has its labels in its items: give labels with a tensor only")
         return Converted(images, size, name)
-    images = shaped(torch.as_tensor(images), 4)
+    try:
+        images = torch.as_tensor(images)
+    except (TypeError, RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"images are a tensor (n, c, h, w) or a data set of (image, label), got {type(images)} ({error})"
+        ) from error
+    images = shaped(images, 4)
     if not len(images):
         raise ValueError("the tensor holds no images: give images to train on")
     refuse_grey(lowest(images))
     if labels is not None:
         labels = torch.as_tensor(labels)
-        if labels.is_floating_point() or labels.ndim != 1 or len(labels) and labels.min() < 0:
+        whole = not (labels.is_floating_point() or labels.is_complex())
+        if not whole or labels.ndim != 1 or len(labels) and (labels.long() < 0).any():
             raise ValueError(
                 f"labels are (n,) integers from 0, got {labels.dtype} of shape {tuple(labels.shape)}"
             )

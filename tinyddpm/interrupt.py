@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM during a run: finish the step, save, and end; the second Ctrl-C ends at once."""
 
+import os
 import signal
 import threading
 
@@ -33,4 +34,5 @@ class Interrupts:
         if self.caught is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.caught = self.caught or number
-        print("\nfinishing this step, then saving (Ctrl-C again ends at once)", flush=True)
+        if os.environ.get("RANK", "0") == "0":  # the first of several processes says so for all
+            print("\nfinishing this step, then saving (Ctrl-C again ends at once)", flush=True)

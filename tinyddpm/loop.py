@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .draw import few_of_each
+from .images import refuse_grey
 from .interrupt import Interrupted, Interrupts
 from .pipeline import DDPM
 from .run import Run
@@ -40,13 +41,6 @@ class Loop(Run):
             clear_state(self.out)
         return self.ddpm
 
-    def agree(self, *numbers: int) -> list[int]:
-        """The largest that any of the processes has of each number: all stop, and save, at the same step."""
-        if self.accelerator.num_processes == 1:
-            return list(numbers)
-        mine = torch.tensor([numbers], dtype=torch.long, device=self.accelerator.device)
-        return self.accelerator.gather(mine).amax(0).tolist()
-
     def rest_of_epoch(self) -> Iterator:
         """This process's batches that this epoch has not seen yet, under a progress bar."""
         part = self.accelerator.process_index, self.accelerator.num_processes
@@ -59,6 +53,8 @@ class Loop(Run):
         bar = tqdm(loader, f"epoch {self.epoch}", self.batches, initial=self.batch, disable=shown)
         for x_0, y in bar:
             check_labels(y, self.recipe.num_classes)  # here, while they are on the CPU
+            if self.clock.steps == 0 and x_0.max() <= 1:
+                refuse_grey(float(x_0.min()))
             yield x_0.to(self.accelerator.device), y.to(self.accelerator.device)
             if self.watch.due():
                 self.check_finite()

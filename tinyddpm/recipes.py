@@ -35,11 +35,11 @@ class Recipe:
     channels: int = 1  # 3: colours
 
     def __post_init__(self):
-        plan = (0, *self.grow, self.T)
-        if any(a >= b for a, b in zip(plan, plan[1:])):
+        plan = [self.grow] if isinstance(self.grow, int) else [0, *self.grow, self.T]
+        if len(plan) == 1 or any(type(a) is not int or a >= b for a, b in zip(plan, plan[1:])):
             raise ValueError(
-                f"grow tells how many times the run begins with, rising and below T = {self.T}, such as "
-                f"(10, 100), got {tuple(self.grow)}"
+                f"grow tells how many times the run begins with, rising whole numbers below T = {self.T}, "
+                f"such as (10, 100), got {self.grow}"
             )
 
     def network(self, image_shape: tuple[int, int, int] | None = None) -> UNet:
@@ -90,6 +90,10 @@ class Recipe:
         """The next smaller and the next larger size of image that fit."""
         fitting = [n for n in range(8, most + 1) if self.fits(n)]
         return [n for n in fitting if n < size][-1:] + [n for n in fitting if n > size][:1]
+
+    def size_from(self, size: int, most: int = 128) -> int:
+        """That size, or else the next larger one that fits."""
+        return next((n for n in range(size, most + 1) if self.fits(n)), size)
 
     def suited(self, data) -> "Recipe":
         """This recipe for a data set's channels, size and classes, each as an attribute of it. A recipe

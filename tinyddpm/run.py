@@ -69,13 +69,20 @@ class Run:
         """Goes on from the state in the folder, if there is one. Raises ValueError for another run's."""
         model = self.out / "model.safetensors"
         found = None if fresh else load_state(self.out)
+        steps = -1 if found is None else found[0]["steps"]
+        most, least = self.agree(steps, -steps)
+        if most != -least:  # all have looked by now: from here on the first may clear and save
+            raise ValueError(
+                f"the processes do not see the same state in {self.out}: take a folder that all of them see"
+            )
         if found is None:
             if model.exists() and not fresh:
                 raise ValueError(
                     f"{model} is there already, of a finished run: train in another folder (--out), or "
                     "replace it with fresh=True (--fresh)"
                 )
-            clear_state(self.out)
+            if self.accelerator.is_main_process:
+                clear_state(self.out)
             self.watch.begin(self.clock)
             self.save()  # a disk that does not take it is found before the work
             return
@@ -109,12 +116,19 @@ class Run:
         counters |= {"progress": self.clock.progress, "minutes": self.clock.spent}
         if (scaler := self.accelerator.scaler) is not None:
             counters["scaler"] = scaler.state_dict()
-        tensors = flat(self.model, self.ema.model, self.optimizers)
-        tensors |= {"noise": self.noise.get_state(), "torch": torch.get_rng_state(), "total": self.total}
         if self.accelerator.is_main_process:
+            tensors = flat(self.model, self.ema.model, self.optimizers)
+            tensors |= {"noise": self.noise.get_state(), "torch": torch.get_rng_state(), "total": self.total}
             with self.disk():
                 save_state(self.out, counters, tensors)
         self.saved = self.clock.steps
+
+    def agree(self, *numbers: int) -> list[int]:
+        """The largest that any of the processes has of each number, so that all do the same."""
+        if self.accelerator.num_processes == 1:
+            return list(numbers)
+        mine = torch.tensor([numbers], dtype=torch.long, device=self.accelerator.device)
+        return self.accelerator.gather(mine).amax(0).tolist()
 
     @contextlib.contextmanager
     def disk(self) -> Iterator[None]:

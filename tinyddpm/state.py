@@ -71,7 +71,7 @@ def read_state(path: Path) -> tuple[dict, dict[str, Tensor]]:
 
 def clear_state(folder: Path) -> None:
     """Removes the states of a run, and what was half written when a process was killed."""
-    for pattern in (*FILES, f"{FILES[0]}.*", "model.safetensors.*"):
+    for pattern in (*FILES, f"{FILES[0]}.????????", "model.safetensors.????????"):  # names of mkstemp
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 

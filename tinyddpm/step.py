@@ -153,8 +153,10 @@ class Stepper:
                 scaler.unscale_(optimizer)
         most = math.inf if self.recipe.grad_norm is None else self.recipe.grad_norm
         norm = nn.utils.clip_grad_norm_(self.net.parameters(), most)
+        if scaler is None or norm.isfinite():  # all of them or none: what overflowed spoils the common norm
+            for optimizer in self.optimizers:
+                optimizer.step() if scaler is None else scaler.step(optimizer)
         for optimizer in self.optimizers:
-            optimizer.step() if scaler is None else scaler.step(optimizer)
             optimizer.zero_grad()
         if scaler is not None:  # once for all of them: accelerate's own wrapper does so for each
             scaler.update()

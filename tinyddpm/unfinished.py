@@ -23,6 +23,12 @@ class Unfinished:
     why: str = ""
 
 
+def typed(words: Iterable[str], processes: int = 1) -> str:
+    """The command of these words as a person types it."""
+    launcher = ["torchrun", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
+    return shlex.join([*launcher, "tinyddpm", *words])
+
+
 def unfinished_runs(folders: Iterable[Path]) -> list[Unfinished]:
     """Those of the folders that hold a run which was stopped, by name."""
     return [look(folder) for folder in sorted(set(folders)) if is_unfinished(folder)]
@@ -46,6 +52,6 @@ def look(folder: Path) -> Unfinished:
     if not any(Path(word.removeprefix("--out=")) == folder for word in words):
         words += ["--out", str(folder)]
     if (processes := counters["settings"]["processes"]) > 1:
-        again = f"torchrun --nproc-per-node {processes} -m tinyddpm {shlex.join(words)}"
-        return Unfinished(folder, stands, why=f"this run has {processes} processes, go on with: {again}")
+        why = f"this run has {processes} processes, go on with: {typed(words, processes)}"
+        return Unfinished(folder, stands, why=why)
     return Unfinished(folder, stands, words)

@@ -1,5 +1,6 @@
 """What a run shows while it goes: its figures as a table and as a plot, and its samples as a film."""
 
+import contextlib
 import csv
 import io
 from pathlib import Path
@@ -27,36 +28,49 @@ class Watch:
 
     def __init__(self, folder: Path, T: int, images: int, accelerator):
         self.folder, self.T, self.images, self.accelerator = folder, T, images, accelerator
-        ends = [T * k // BANDS for k in range(BANDS + 1)]
+        ends = [-(-T * k // BANDS) for k in range(BANDS + 1)]  # rounded up
         self.bands = [f"loss_t_{a + 1}_{b}" for a, b in zip(ends, ends[1:])]
         start = "step epoch minutes loss learning_rate gradient_norm images_per_s"
         self.columns = [*start.split(), *self.bands]
         self.sums = torch.zeros(2, BANDS, device=accelerator.device)  # of losses, and how many
-        self.norms, self.steps = torch.zeros((), device=accelerator.device), 0
+        self.norms, self.steps = torch.zeros(2, device=accelerator.device), 0  # their sum, how many
         self.rows: list[dict] = []
         self.spent = self.drawn = self.filmed = 0.0  # minutes, at the last row, plot and film
 
     def begin(self, clock: Clock) -> None:
         """Goes on with the table as it was at this step; begins a new one at step 0."""
+        self.spent = self.drawn = self.filmed = clock.spent
+        if not self.accelerator.is_main_process:
+            return
         path = self.folder / TABLE
         if clock.steps and path.exists():
+            self.rows = [row for row in self.read(path) if int(row["step"]) <= clock.steps]
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self.columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_whole(path, text.getvalue().encode())
+
+    def read(self, path: Path) -> list[dict]:
+        """The whole rows of a table. One that is no table any more is put aside: the run goes on without."""
+        try:
             with open(path, newline="") as file:
-                rows = [row for row in csv.DictReader(file) if None not in row.values()]
-            self.rows = [row for row in rows if int(row["step"]) <= clock.steps]
-        self.spent = self.drawn = self.filmed = clock.spent
-        if self.accelerator.is_main_process:
-            text = io.StringIO()
-            writer = csv.DictWriter(text, self.columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self.rows)
-            write_whole(path, text.getvalue().encode())
+                reader = csv.DictReader(file)
+                if reader.fieldnames != self.columns:
+                    raise ValueError("other columns")
+                rows = list(reader)
+            return [row for row in rows if None not in row and None not in row.values() and int(row["step"])]
+        except (ValueError, csv.Error):
+            path.replace(path.with_suffix(".unread.csv"))
+            return []
 
     def see(self, losses: Tensor, t: Tensor, norm: Tensor) -> None:
         """One step: the loss and the time of each image, (b,), and the gradient's norm."""
         band = (t - 1) * BANDS // self.T
         self.sums[0].index_add_(0, band, losses.float())
         self.sums[1].index_add_(0, band, torch.ones_like(losses, dtype=torch.float32))
-        self.norms += norm
+        seen = norm.isfinite()  # fp16 skips a step whose gradient overflowed
+        self.norms += torch.stack([norm.where(seen, 0), seen])
         self.steps += 1
 
     def due(self) -> bool:
@@ -69,7 +83,8 @@ class Watch:
         losses, counts = self.accelerator.reduce(self.sums.clone(), "sum").tolist()
         seconds = max(60 * (clock.spent - self.spent), 1e-9)
         known = [clock.steps, epoch, clock.spent, sum(losses) / sum(counts), rate]
-        known += [float(self.norms) / self.steps, self.steps * self.images / seconds]
+        norms, steps = self.norms.tolist()
+        known += [norms / steps if steps else "", self.steps * self.images / seconds]
         known += [loss / n if n else "" for loss, n in zip(losses, counts)]
         row = dict(zip(self.columns, (f"{v:.5g}" if isinstance(v, float) else v for v in known)))
         self.sums.zero_(), self.norms.zero_()
@@ -112,7 +127,10 @@ class Watch:
 
         chosen = torch.linspace(1, epochs, min(epochs, FRAMES)).round().int().tolist()
         pictures = [self.folder / "samples" / f"epoch_{epoch:03d}.png" for epoch in chosen]
-        frames = [torch.from_numpy(iio.imread(path)) for path in pictures if path.exists()]
+        frames = []
+        for path in pictures:
+            with contextlib.suppress(Exception):  # one that was lost with the power does not end the run
+                frames.append(torch.from_numpy(iio.imread(path)))
         frames = [frame[None] if frame.ndim == 2 else frame.permute(2, 0, 1) for frame in frames]
         shape = frames[-1].shape
         save_gif([frame for frame in frames if frame.shape == shape], self.folder / FILM, fps=4)
