@@ -1,6 +1,7 @@
 """A network in training: all of a run that changes, to disk and back, so that it can stop and go on."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -54,7 +55,9 @@ class Run:
         self.schedule = Schedule.named(recipe.schedule, recipe.T)
         self.ema = EMA(self.model, recipe.ema_decay)  # before prepare puts autocast into forward
         self.optimizers = make_optimizers(recipe, self.model, half=accelerator.mixed_precision == "bf16")
-        net = accelerator.prepare(self.model)
+        with warnings.catch_warnings():  # accelerate knows only the old name of what saves the sending
+            warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
+            net = accelerator.prepare(self.model)
         self.stepper = Stepper(net, self.optimizers, recipe, self.schedule, accelerator, accumulate)
         self.noise = Generator(accelerator.device).manual_seed(seed)
         self.clock = Clock(round(self.batches * epochs), minutes)

@@ -117,7 +117,7 @@ def make_accelerator(device: str | None, precision: str, compile: bool, tensorbo
     write for TensorBoard."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import is_tensorboard_available
+    from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
 
     if tensorboard is not None and not is_tensorboard_available():
         raise ValueError("logging to TensorBoard needs its package: pip install tensorboard")
@@ -126,6 +126,9 @@ def make_accelerator(device: str | None, precision: str, compile: bool, tensorbo
     AcceleratorState._reset_state(reset_partial_state=not torch.distributed.is_initialized())
     how = {"mixed_precision": precision, "cpu": device == "cpu"}
     how |= {"dynamo_backend": "inductor" if compile else "no"}
+    # the buffers are constants: to send them around at every step would cost for nothing
+    ours = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    how["kwargs_handlers"] = [ours]
     if tensorboard is not None:
         how |= {"log_with": "tensorboard", "project_dir": tensorboard}
     accelerator = Accelerator(**how)
