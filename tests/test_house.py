@@ -51,7 +51,17 @@ MAY_IMPORT = {
     "run": {"recipes", "step", "ema", "clock", "state", "pipeline", "schedules", "watch"},
     "loop": {"run", "step", "images", "state", "interrupt", "pipeline", "draw", "viz"},
     "train": {"recipes", "loop", "interrupt", "pipeline", "data", "device", "images"},
-    "commands": {"train", "datasets", "recipes", "pipeline", "samplers", "draw", "evaluate", "report"}
+    "commands": {
+        "train",
+        "interrupt",
+        "datasets",
+        "recipes",
+        "pipeline",
+        "samplers",
+        "draw",
+        "evaluate",
+        "report",
+    }
     | {"data", "viz"},
     "unfinished": {"state"},
     "questions": {"commands", "data"},

@@ -7,7 +7,7 @@ import sys
 
 from .commands import run_eval, run_gif, run_sample, run_train
 from .datasets import NAMES
-from .interrupt import Interrupted
+from .interrupt import Interrupted, is_first
 from .pipeline import SAMPLERS
 from .unfinished import typed
 
@@ -32,7 +32,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args.command(args)
     except Interrupted as interrupted:
-        if os.environ.get("RANK", "0") == "0":
+        if is_first():
             again = typed(args.again, int(os.environ.get("WORLD_SIZE", "1")))
             print(f"tinyddpm: {interrupted}\nto go on: {again}", file=sys.stderr)
         return 128 + interrupted.signal

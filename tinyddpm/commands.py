@@ -1,7 +1,6 @@
 """What the commands of cli.py do, each with the arguments that it was given."""
 
 import argparse
-import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from tqdm import tqdm
 
 from .data import crop_to, to_uint8, writable_folder
 from .datasets import PADDED, SMALLEST, load_data
+from .interrupt import is_first
 from .pipeline import DDPM, load_pretrained
 from .recipes import get_recipe
 from .samplers import Step
@@ -142,7 +142,7 @@ def run_train(args: argparse.Namespace) -> None:
         recipe = recipe.suited(data)
     names = "epochs minutes seed device precision compile fresh accumulate tensorboard".split()
     train(recipe, out, data, **{name: getattr(args, name) for name in names}, command=args.again)
-    if os.environ.get("RANK", "0") == "0":  # of several processes the first says so for all
+    if is_first():
         print(f"the trained network is {out / 'model.safetensors'}")
 
 

@@ -22,26 +22,26 @@ class Converted(Dataset):
         self.data, self.name = data, name
         shape, low, most = None, float("inf"), -1
         for i in tqdm(range(len(data)), "looking at the data", disable=None):
-            image, label = self.item(i)
+            image, label, darkest = self.item(i)
             if shape not in (None, image.shape):
                 shapes = f"{tuple(shape)} and, with item {i}, {tuple(image.shape)}"
                 raise ValueError(f"images must be of one shape, got {shapes}: resize or pad them")
             shape, most = image.shape, max(most, label)
-            low = min(low, lowest(image))
+            low = min(low, darkest)
         if shape is None:
             raise ValueError("the data set holds no items: give images to train on")
         refuse_grey(low)
         self.channels, self.size, self.num_classes = shape[0], side(shape, size), most + 1
 
-    def item(self, i: int) -> tuple[Tensor, int]:
-        """(c, h, w) as the data set gives it, and its label."""
+    def item(self, i: int) -> tuple[Tensor, int, float]:
+        """(c, h, w) as the data set gives it, its label, and its smallest value."""
         try:
             image, label = self.data[i]
             image = shaped(pixels(image) if hasattr(image, "getbands") else torch.as_tensor(image), 3)
-            lowest(image)
+            low = lowest(image)
             if (label := operator.index(label)) < 0:
                 raise ValueError(f"labels count from 0, got {label}")
-            return image, label
+            return image, label, low
         except (TypeError, ValueError) as error:
             raise ValueError(f"item {i} is no (image, label) to train on: {error}") from error
 
@@ -49,7 +49,7 @@ class Converted(Dataset):
         return len(self.data)
 
     def __getitem__(self, i: int) -> tuple[Float[Tensor, "c size size"], int]:
-        image, label = self.item(i)
+        image, label, _ = self.item(i)
         return as_float(image, self.size), label
 
     def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:

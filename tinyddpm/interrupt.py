@@ -5,6 +5,11 @@ import signal
 import threading
 
 
+def is_first() -> bool:
+    """Whether this is the first of several processes, which speaks for all, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 class Interrupted(KeyboardInterrupt):
     """A run that was asked to end, and has saved where it was. `signal` says by what."""
 
@@ -34,5 +39,5 @@ class Interrupts:
         if self.caught is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.caught = self.caught or number
-        if os.environ.get("RANK", "0") == "0":  # the first of several processes says so for all
+        if is_first():
             print("\nfinishing this step, then saving (Ctrl-C again ends at once)", flush=True)
