@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .grids import check_pair
 from .schedules import Schedule
 
 Images = Float[Tensor, "b c h w"]
 Times = Int[Tensor, " b"] | int
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0_hat
 
-PREDICTS = ("eps", "x_0", "v")
+PREDICTS = ("eps", "x_0", "v", "flow")
 LOSSES = {"mse": F.mse_loss, "l1": F.l1_loss, "huber": F.smooth_l1_loss}
 WEIGHTS = ("none", "min-snr", "clamped-snr")
 
@@ -45,16 +46,11 @@ def q_posterior(x_0: Images, x_t: Images, t: int, s: int, schedule: Schedule) ->
 
     At s = 0 that is x_0 itself, with variance 0. Raises ValueError unless 0 <= s < t <= T.
     """
-    check_pair(t, s, schedule)
+    check_pair(t, s, schedule.T)
     abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
     a = abar_t / abar_s
     mean = (abar_s**0.5 * (1 - a) * x_0 + a**0.5 * (1 - abar_s) * x_t) / (1 - abar_t)
     return mean, (1 - abar_s) / (1 - abar_t) * (1 - a)
-
-
-def check_pair(t: int, s: int, schedule: Schedule) -> None:
-    if not 0 <= s < t <= schedule.T:
-        raise ValueError(f"a step goes from t to s with 0 <= s < t <= T = {schedule.T}, got t={t}, s={s}")
 
 
 def eps_from_x_0(x_0: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
@@ -81,21 +77,35 @@ def x_0_from_v(v: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
     return signal * x_t - schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t) * v
 
 
+def x_0_from_flow(u: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
+    """x_0 from u = eps - x_0, the velocity of the straight line between them (Lipman et al. 2023, eq. 23;
+    Liu et al. 2023, eq. 1): (x_t - sqrt(1 - alpha_bar_t) u) / (sqrt(alpha_bar_t) + sqrt(1 - alpha_bar_t))."""
+    signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t)
+    noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
+    return (x_t - noise * u) / (signal + noise)
+
+
+TO_X_0 = {
+    "eps": x_0_from_eps,
+    "x_0": lambda x_0, x_t, t, schedule: x_0,
+    "v": x_0_from_v,
+    "flow": x_0_from_flow,
+}
+
+
 def make_denoiser(
     model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None
 ) -> Denoiser:
-    """A network that predicts eps, x_0 or v as what every sampler takes: (x_t, t) -> x_0_hat.
+    """A network that predicts eps, x_0, v or flow, as what every sampler takes: (x_t, t) -> x_0_hat.
 
     model is called as model(x_t, t), or as model(x_t, t, y) when labels are given.
-    Raises ValueError for another prediction.
+    Raises ValueError for another prediction, and for eps where x_T is noise alone.
     """
-    check_predicts(predicts)
+    check_predicts(predicts, schedule)
 
     def denoiser(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         out = model(x_t, t) if y is None else model(x_t, t, y)
-        if predicts == "eps":
-            return x_0_from_eps(out, x_t, t, schedule)
-        return x_0_from_v(out, x_t, t, schedule) if predicts == "v" else out
+        return TO_X_0[predicts](out, x_t, t, schedule)
 
     return denoiser
 
@@ -113,23 +123,22 @@ def diffusion_loss(
     reduction: str = "mean",
 ) -> Float[Tensor, ""] | Float[Tensor, " b"]:
     """The mean over images of w(t) |target - model(x_t, t)|: the simple loss (Ho et al. 2020, eq. 14),
-    with eps, x_0 or v as the target. With the reduction "none", that of each image.
+    with eps, x_0, v or flow (eps - x_0) as the target. With the reduction "none", that of each image.
 
     "l1" learns the median where "mse" learns the mean, and samplers want the mean. "min-snr" weighs
     the error in x_0 by min(SNR, 5) whatever is predicted (Hang et al. 2023, section 3.4), "clamped-snr"
     by the SNR held in [1, 5], so that high noise keeps its weight (below 1: Salimans & Ho 2022, section 4).
 
-    Raises ValueError for images outside [-1, 1] and for names that do not exist.
+    Raises ValueError for images outside [-1, 1], for names that do not exist, and for eps where x_T is noise
+    alone.
     """
-    check_predicts(predicts)
+    check_predicts(predicts, schedule)
     check_images(x_0)
     if loss not in LOSSES:
         raise ValueError(f"there is no loss {loss!r}: choose one of {', '.join(LOSSES)}")
     x_t = q_sample(x_0, t, eps, schedule)
     out = model(x_t, t) if y is None else model(x_t, t, y)
-    target = {"eps": eps, "x_0": x_0}.get(predicts)
-    if target is None:
-        target = v_from(x_0, eps, t, schedule)
+    target = {"eps": eps, "x_0": x_0, "v": v_from(x_0, eps, t, schedule), "flow": eps - x_0}[predicts]
     per_image = LOSSES[loss](out, target, reduction="none").flatten(1).mean(1)  # (b,)
     per_image = loss_weight(t, x_0, schedule, predicts, weights) * per_image
     return per_image if reduction == "none" else per_image.mean()
@@ -139,20 +148,26 @@ def loss_weight(
     t: Int[Tensor, " b"], x_0: Images, schedule: Schedule, predicts: str, weights: str, gamma: float = 5.0
 ) -> Float[Tensor, " b"]:
     """w(t), one an image: 1, or the SNR held in [0 or 1, gamma], divided by the weight that the prediction
-    has in x_0 already: 1 for x_0, SNR for eps, SNR + 1 for v (Hang et al. 2023, section 3.4)."""
+    has in x_0 already: 1 for x_0, SNR for eps, SNR + 1 for v, (sqrt(SNR) + 1)^2 for flow (Hang et al. 2023,
+    section 3.4)."""
     if weights not in WEIGHTS:
         raise ValueError(f"there are no weights {weights!r}: choose one of {', '.join(WEIGHTS)}")
     if weights == "none":
         return torch.ones(len(x_0), device=x_0.device)
     snr, one = schedule.alpha_bar, 1 - schedule.alpha_bar  # both divided by 1 + SNR: finite at t = 0 and T
     wanted = torch.minimum(snr if weights == "min-snr" else torch.maximum(snr, one), gamma * one)
-    own = {"eps": snr, "x_0": one, "v": snr + one}
+    own = {"eps": snr, "x_0": one, "v": snr + one, "flow": (snr.sqrt() + one.sqrt()) ** 2}
     return schedule.at(wanted / own[predicts], t, x_0).flatten()
 
 
-def check_predicts(predicts: str) -> None:
+def check_predicts(predicts: str, schedule: Schedule) -> None:
     if predicts not in PREDICTS:
         raise ValueError(f"a network predicts one of {', '.join(PREDICTS)}, got {predicts!r}")
+    if predicts == "eps" and schedule.alpha_bar[-1] == 0:
+        raise ValueError(
+            "with zero terminal SNR x_T is noise alone, and eps says nothing about the image there: "
+            "predict v, x_0 or flow, or take a schedule that leaves some signal"
+        )
 
 
 def check_images(x_0: Tensor) -> None:

@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from .diffusion import Denoiser, Images, check_images, q_sample
-from .samplers import Generators, Grid, check_grid, noise_like, times
+from .grids import Grid, check_grid
+from .samplers import Generators, noise_like, times
 from .schedules import Schedule
 
 HALF_BIN = 1 / 255  # 256 grey values from -1 to 1
@@ -34,7 +35,7 @@ def bits_per_dim(
     of another length or below 0.
     """
     check_images(x_0.cpu())
-    grid = check_grid(grid, schedule)
+    grid = check_grid(grid, schedule.T)
     if grid[0][0] != schedule.T or grid[-1][1] != 0:
         raise ValueError(
             f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}"
@@ -96,7 +97,7 @@ def denoising_error(
 ) -> Float[Tensor, " times"]:
     """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64."""
     errors = torch.zeros(schedule.T + 1, dtype=torch.float64)
-    for t, _ in check_grid(grid, schedule):
+    for t, _ in check_grid(grid, schedule.T):
         x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
         errors[t] = (x_0 - denoiser(x_t, times(t, x_0))).cpu().double().square().mean()
     return errors

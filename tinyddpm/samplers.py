@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from .diffusion import Denoiser, Images, check_pair, eps_from_x_0, q_posterior
+from .diffusion import Denoiser, Images, eps_from_x_0, q_posterior
+from .grids import Grid, check_grid
 from .schedules import Schedule
 
-Grid = Sequence[tuple[int, int]]
 Generators = Generator | Sequence[Generator] | None
 VARIANCES = ("posterior", "beta")
 
@@ -88,9 +88,18 @@ def p_sample_loop(
     variance: str = "posterior",
     generator: Generators = None,
 ) -> Iterator[Step]:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2) over any grid: all T steps where it is None."""
+    """Ancestral sampling (Ho et al. 2020, algorithm 2) over any grid: all T steps where it is None.
+
+    Where the grid goes up from t to s it adds the noise of q(x_s | x_t) = N(sqrt(a) x_t, 1 - a), a =
+    alpha_bar_s / alpha_bar_t, without asking the denoiser (Lugmayr et al. 2022, "RePaint", algorithm 1).
+    """
     x_t = x_T
-    for t, s in check_grid(grid, schedule):
+    for t, s in check_grid(grid, schedule.T, climbs=True):
+        if t < s:
+            yield Step(t, x_t, x_t if t == 0 else x_0_hat)
+            a = float(schedule.alpha_bar[s] / schedule.alpha_bar[t])
+            x_t = a**0.5 * x_t + (1 - a) ** 0.5 * noise_like(x_t, generator)
+            continue
         x_0_hat = denoiser(x_t, times(t, x_t))
         yield Step(t, x_t, x_0_hat)
         x_t = p_sample(x_t, x_0_hat, t, s, schedule, variance, generator)
@@ -117,7 +126,7 @@ def ddim(
     if not 0 <= eta <= 1:
         raise ValueError(f"eta goes from 0 (no fresh noise) to 1 (as much as DDPM), got {eta}")
     x_t = x_T
-    for t, s in check_grid(grid, schedule):
+    for t, s in check_grid(grid, schedule.T):
         x_0_hat = denoiser(x_t, times(t, x_t))
         yield Step(t, x_t, x_0_hat)
         eps_hat = eps_from_x_0(x_0_hat, x_t, t, schedule)
@@ -132,18 +141,3 @@ def ddim(
 def times(t: int, x: Images) -> Tensor:
     """t once for each image: (b,)."""
     return torch.full((len(x),), t, device=x.device)
-
-
-def check_grid(grid: Grid | None, schedule: Schedule) -> Grid:
-    """The grid itself, or all of T..0 where it is None. Raises ValueError unless it descends in one piece."""
-    grid = schedule.grid() if grid is None else list(grid)
-    if not grid:
-        raise ValueError("the time grid is empty: schedule.grid(steps) makes one")
-    for t, s in grid:
-        check_pair(t, s, schedule)
-    for (_, s), (t, _) in zip(grid, grid[1:]):
-        if s != t:
-            raise ValueError(
-                f"the time grid must go on where it stopped, but ...-> {s} is followed by {t} -> ..."
-            )
-    return grid

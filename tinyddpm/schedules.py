@@ -4,7 +4,6 @@ Time is an integer t in 1..T and index 0 is the clean image: every array has len
 beta[0] = 0 and alpha_bar[0] = 1, so that a subscript here is a subscript in the papers.
 """
 
-import math
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,67 +12,34 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from .betas import (
+    BETAS,
+    check_betas,
+    cosine_betas,
+    flow_betas,
+    linear_betas,
+    sigmoid_betas,
+    zero_terminal_snr,
+)
+from .grids import even_in_log_snr, make_grid
 
-def linear_betas(
-    T: int = 1000, start: float = 1e-4, end: float = 0.02, scaled: bool = True
-) -> Float[Tensor, " times"]:
-    """beta_t on a line from start to end (Ho et al. 2020, section 4), float64, beta[0] = 0.
-
-    The published values belong to T = 1000. Scaled by 1000 / T, every T ends in as much noise; with
-    scaled=False a shorter chain keeps part of the image to its end (T = 300: 22 % of the amplitude).
-
-    Raises ValueError when a beta leaves (0, 1): scaled, that is T of 2 to 20 (T = 1 is start alone).
-    """
-    check_T(T)
-    scale = 1000 / T if scaled else 1.0
-    return _with_zero(torch.linspace(scale * start, scale * end, T, dtype=torch.float64), "linear")
-
-
-def cosine_betas(
-    T: int = 1000, offset: float = 0.008, max_beta: float = 0.999, shift: float = 1.0
-) -> Float[Tensor, " times"]:
-    """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + offset) / (1 + offset) pi/2) (Nichol & Dhariwal
-    2021, equation 17), with beta_t = 1 - alpha_bar_t / alpha_bar_{t-1} held at max_beta. float64.
-
-    A shift below 1 multiplies the SNR by shift^2 at every t and so spends more of the times where the
-    noise is high (Hoogeboom et al. 2023, "simple diffusion", section 3.1).
-    """
-    check_T(T)
-    u = torch.arange(T + 1, dtype=torch.float64) / T
-    f = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
-    alpha_bar = f / f[0]
-    alpha_bar = alpha_bar * shift**2 / (1 - alpha_bar + alpha_bar * shift**2)
-    return _with_zero(_betas_of(alpha_bar).clamp(max=max_beta), "cosine")
-
-
-def sigmoid_betas(
-    T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
-) -> Float[Tensor, " times"]:
-    """alpha_bar_t = (s(end) - s(t)) / (s(end) - s(start)), s the sigmoid of a line from start / tau to
-    end / tau (Jabri et al. 2023, "Scalable Adaptive Computation", appendix B). float64.
-
-    Beta is held at max_beta, so that the last step does not divide by 0.
-    """
-    check_T(T)
-    u = torch.linspace(start / tau, end / tau, T + 1, dtype=torch.float64).sigmoid()
-    return _with_zero(_betas_of(u[-1] - u).clamp(max=max_beta), "sigmoid")
-
-
-BETAS = {
-    "linear": linear_betas,
-    "linear-unscaled": lambda T=1000: linear_betas(T, scaled=False),
-    "cosine": cosine_betas,
-    "cosine-shifted": lambda T=1000: cosine_betas(T, shift=0.5),
-    "sigmoid": sigmoid_betas,
-}
+__all__ = [
+    "BETAS",
+    "Schedule",
+    "cosine_betas",
+    "flow_betas",
+    "linear_betas",
+    "sigmoid_betas",
+    "zero_terminal_snr",
+]
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """One beta a time, and alpha_bar_t = prod_{s <= t} (1 - beta_s) (Ho et al. 2020, equation 4).
 
-    beta: (T + 1,) with beta[0] = 0 and all others in (0, 1). Everything is kept in float64 on the CPU
-    and leaves it through `at` alone.
+    beta: (T + 1,) with beta[0] = 0 and all others in (0, 1), or 1 at T: then x_T is noise alone. Everything
+    is kept in float64 on the CPU and leaves it through `at` alone.
 
     Raises ValueError for betas that are not such a table. Warns when signal is left at T
     (alpha_bar_T > 1e-3): samples then start from noise that training never saw.
@@ -88,7 +54,7 @@ class Schedule:
                 f"a schedule needs one beta for each t in 0..T with beta[0] = 0 (the clean image), got "
                 f"shape {tuple(beta.shape)} beginning with {beta.flatten()[:1].tolist()}: prepend a 0"
             )
-        check_betas(beta[1:], "these")
+        check_betas(beta[1:], "these", end=True)
         object.__setattr__(self, "beta", beta)
         if self.alpha_bar[-1] > 1e-3:
             warnings.warn(
@@ -124,7 +90,7 @@ class Schedule:
 
     @cached_property
     def log_snr(self) -> Float[Tensor, " times"]:
-        """log(alpha_bar / (1 - alpha_bar)): infinite at t = 0."""
+        """log(alpha_bar / (1 - alpha_bar)): infinite at t = 0, minus infinity where x_T is noise alone."""
         return torch.log(self.alpha_bar / (1 - self.alpha_bar))
 
     def at(
@@ -139,51 +105,20 @@ class Schedule:
             raise ValueError(f"t counts from 0 (clean) to T = {self.T}, got {t.min()}..{t.max()}")
         return table.to(x.dtype).to(x.device)[t].reshape(-1, *[1] * (x.ndim - 1))
 
-    def grid(self, steps: int | None = None, spacing: str = "uniform") -> list[tuple[int, int]]:
-        """The pairs (t, s) that a sampler walks, from t = T to s = 0; all T of them where steps is None.
+    def grid(
+        self, steps: int | None = None, spacing: str = "uniform", start: int | None = None
+    ) -> list[tuple[int, int]]:
+        """The pairs (t, s) that a sampler walks, from t = start (T where it is None) to s = 0; all of them
+        where steps is None.
 
-        "uniform" steps are even in t, "log-snr" ones put the times between even in log-SNR.
-        Raises ValueError for steps outside 1..T.
+        spacing is "uniform" in t, "quadratic" (even in the square root of t) or "log-snr": see grids.py.
+        Raises ValueError for a start outside 1..T, steps outside 1..start and another spacing.
         """
-        steps = self.T if steps is None else steps
-        if not 1 <= steps <= self.T:
-            raise ValueError(f"steps must be in 1..T = 1..{self.T}, got {steps}")
-        if spacing == "uniform":
-            times = [(self.T * i + steps // 2) // steps for i in range(steps, -1, -1)]
-        elif spacing == "log-snr":
-            times = [*self.times_even_in_log_snr(steps), 0]
-        else:
-            raise ValueError(f'a grid is spaced "uniform" or "log-snr", got {spacing!r}')
-        return list(zip(times, times[1:]))
+        start = self.T if start is None else start
+        if not 1 <= start <= self.T:
+            raise ValueError(f"a grid starts in 1..T = 1..{self.T}, got {start}")
+        return make_grid(self.log_snr[: start + 1], start if steps is None else steps, spacing)
 
     def times_even_in_log_snr(self, n: int) -> list[int]:
         """n different times from T down to 1, as even in log-SNR as integers allow."""
-        wanted = torch.linspace(float(self.log_snr[-1]), float(self.log_snr[1]), n, dtype=torch.float64)
-        times = []
-        for i, value in enumerate(wanted):
-            nearest = int((self.log_snr[1:] - value).abs().argmin()) + 1
-            below = times[-1] - 1 if times else self.T
-            times.append(min(max(nearest, n - i), below))
-        return times
-
-
-def check_T(T: int) -> None:
-    if T < 1:
-        raise ValueError(f"T counts the noising steps and must be at least 1, got {T}")
-
-
-def check_betas(beta: Tensor, name: str) -> None:
-    if not ((beta > 0) & (beta < 1)).all():
-        raise ValueError(
-            f"every beta must lie in (0, 1), but {name} betas for T = {len(beta)} reach from "
-            f"{beta.min():.4g} to {beta.max():.4g}: take a larger T or the cosine schedule"
-        )
-
-
-def _betas_of(alpha_bar: Tensor) -> Tensor:
-    return 1 - alpha_bar[1:] / alpha_bar[:-1]
-
-
-def _with_zero(beta: Tensor, name: str) -> Tensor:
-    check_betas(beta, name)
-    return torch.cat([beta.new_zeros(1), beta])
+        return even_in_log_snr(self.log_snr, n)
