@@ -1,0 +1,89 @@
+"""Steering by a gradient: classifiers, and anything else about an image that can be differentiated.
+
+    x_0_hat = E[x_0 | x_t] + (1 - alpha_bar_t) / sqrt(alpha_bar_t) grad log w(x_t)
+
+is what Bayes' rule makes of a belief about x_0 when images are weighted by w: the score of the noisy images
+gains grad log w (Dhariwal & Nichol 2021, algorithm 2, in terms of x_0).
+"""
+
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Int
+from torch import Tensor, nn
+
+from .diffusion import Denoiser, Images
+from .schedules import Schedule
+
+LogWeight = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> (b,), how welcome each image is
+
+
+def energy_guidance(
+    denoiser: Denoiser, log_weight: LogWeight, schedule: Schedule, scale: float = 1.0, noisy: bool = False
+) -> Denoiser:
+    """The denoiser, steered towards images of high log_weight, times scale.
+
+    log_weight(x, t) -> (b,) is asked about x_0_hat, and the gradient goes back through the denoiser (Chung et
+    al. 2023, "DPS", eq. 8; Bansal et al. 2023): any function of clean images serves, approximately, since it
+    is taken at the mean. With noisy, it is asked about x_t itself: exact where it is the logarithm of
+    E[w(x_0) | x_t], as of a classifier trained on noisy images.
+
+    Where x_T is noise alone nothing is steered. Raises ValueError for log-weights that are not one an image.
+    """
+
+    def steered(x_t: Images, t: Int[Tensor, " b"]) -> Images:
+        with torch.enable_grad():
+            x_t = x_t.detach().requires_grad_()
+            x_0_hat = denoiser(x_t, t)
+            weights = log_weight(x_t if noisy else x_0_hat, t)
+            if weights.shape != t.shape:
+                raise ValueError(
+                    f"a log-weight is one number an image, {tuple(t.shape)}, got {tuple(weights.shape)}: "
+                    "sum or average over the pixels only"
+                )
+            (slope,) = torch.autograd.grad(weights.sum(), x_t)
+        signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t)
+        noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
+        reach = torch.where(signal > 0, noise**2 / signal.clamp(min=1e-12), 0)
+        return x_0_hat.detach() + scale * reach * slope
+
+    return steered
+
+
+def classifier_guidance(
+    denoiser: Denoiser,
+    classifier: nn.Module | LogWeight,
+    y: Int[Tensor, " b"],
+    schedule: Schedule,
+    scale: float = 1.0,
+    noisy: bool = False,
+) -> Denoiser:
+    """Steered towards images that the classifier reads as y (Dhariwal & Nichol 2021, algorithm 2).
+
+    The classifier gives logits (b, k): of clean images as classifier(x_0_hat), or with noisy of noisy ones as
+    classifier(x_t, t). Raises ValueError for one that reads images of another size (its attribute
+    image_size) or does not give one logit a class, and for labels that it does not have.
+    """
+    size = getattr(classifier, "image_size", None)
+
+    def log_weight(x: Images, t: Int[Tensor, " b"]) -> Tensor:
+        if size not in (None, x.shape[-1]):
+            raise ValueError(
+                f"the classifier reads images of {size}x{size}, the denoiser sees {x.shape[-2]}x{x.shape[-1]}"
+                ": bring one to the other's size, such as with tinyddpm.data.pad_to"
+            )
+        logits = classifier(x, t) if noisy else classifier(x)
+        if logits.ndim != 2 or len(logits) != len(y):
+            raise ValueError(
+                f"{len(y)} labels need logits ({len(y)}, classes), got {tuple(logits.shape)} for "
+                f"images {tuple(x.shape)}"
+            )
+        return logits.log_softmax(1).gather(1, labels_of(y, logits)[:, None])[:, 0]
+
+    return energy_guidance(denoiser, log_weight, schedule, scale, noisy)
+
+
+def labels_of(y: Tensor, logits: Tensor) -> Tensor:
+    if y.device.type == "cpu" and (y.min() < 0 or y.max() >= logits.shape[1]):
+        raise ValueError(f"the classifier has labels 0..{logits.shape[1] - 1}, got {y.min()}..{y.max()}")
+    return y.to(logits.device)
