@@ -13,7 +13,7 @@ import tomllib
 import torch
 
 ROOT = Path(__file__).parent.parent
-MATHS = {"schedules", "diffusion", "oracle", "samplers", "guidance"}
+MATHS = {"betas", "grids", "schedules", "diffusion", "oracle", "samplers", "guidance"}
 MAY_IMPORT = {
     "nn.embedding": set(),
     "nn.conv": set(),
@@ -21,14 +21,26 @@ MAY_IMPORT = {
     "nn.resample": set(),
     "nn.resnet": {"nn.conv"},
     "nn.unet": {"nn.embedding", "nn.conv", "nn.attention", "nn.resample", "nn.resnet"},
-    "schedules": set(),
-    "diffusion": {"schedules"},
+    "betas": set(),
+    "grids": set(),
+    "schedules": {"betas", "grids"},
+    "diffusion": {"grids", "schedules"},
     "oracle": {"schedules", "diffusion"},
-    "samplers": {"schedules", "diffusion", "oracle"},
+    "samplers": {"grids", "schedules", "diffusion", "oracle"},
+    "solvers": {"grids", "schedules", "diffusion", "samplers"},
+    "continuous": {"grids", "schedules", "diffusion", "samplers", "solvers"},
     "guidance": {"schedules", "diffusion", "oracle"},
+    "energy": {"schedules", "diffusion"},
+    "inpaint": {"diffusion"},
+    "pen": set(),
+    "edit": {"grids", "schedules", "diffusion", "samplers"},
+    "ask": set(),
+    "strip": {"diffusion", "samplers", "pipeline"},
+    "artwork": {"diffusion", "edit", "grids", "guidance", "inpaint", "pipeline", "samplers"},
+    "art_commands": {"artwork", "commands", "data", "folder", "pipeline", "strip", "viz"},
     "checkpoint": {"data"},
     "device": set(),
-    "pipeline": {"nn", "data", "checkpoint", "device"} | MATHS,
+    "pipeline": {"nn", "data", "checkpoint", "device", "ask", "solvers", "continuous"} | MATHS,
     "data": set(),
     "folder": {"data"},
     "images": {"data", "folder"},
@@ -66,7 +78,8 @@ MAY_IMPORT = {
     "unfinished": {"state"},
     "questions": {"commands", "data"},
     "interactive": {"questions", "unfinished", "commands", "recipes", "data"},
-    "cli": {"commands", "datasets", "interactive", "interrupt", "pipeline", "unfinished"},
+    "cli": {"commands", "datasets", "interactive", "interrupt", "pipeline", "unfinished"}
+    | {"art_commands", "artwork", "grids"},
     "__main__": {"cli"},
 }
 

@@ -173,7 +173,7 @@ def test_other_formats_are_refused_and_never_unpickled(small, tmp_path):
         (dict(format_version=2), "format version 2 and this tinyddpm reads version 1: use the tinyddpm"),
         (dict(unet={"dims": [8]}), "describes another network than the one it holds"),
         (dict(unet={"depth": 8}), "describes another network than the one it holds"),
-        (dict(predicts="noise"), "a network predicts one of eps, x_0, v, got 'noise'"),
+        (dict(predicts="noise"), "a network predicts one of eps, x_0, v, flow, got 'noise'"),
     ],
 )
 def test_a_file_that_contradicts_itself_is_refused(small, tmp_path, change, message):

@@ -1,5 +1,6 @@
 """tinyddpm: denoising diffusion from scratch, on MNIST."""
 
+from .continuous import euler_maruyama, log_likelihood, predictor_corrector, score
 from .diffusion import (
     diffusion_loss,
     eps_from_x_0,
@@ -9,11 +10,18 @@ from .diffusion import (
     q_step,
     v_from,
     x_0_from_eps,
+    x_0_from_flow,
     x_0_from_v,
 )
-from .guidance import classifier_free_guidance, clip_x_0
+from .edit import invert, round_trip_error, sdedit, slerp, transfer
+from .energy import classifier_guidance, energy_guidance
+from .grids import resampling_grid
+from .guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
+from .inpaint import inpaint
 from .nn import UNet
 from .oracle import dataset_oracle, gaussian_oracle
 from .pipeline import DDPM, load_pretrained
 from .samplers import Step, ddim, last, p_sample, p_sample_loop
-from .schedules import Schedule, cosine_betas, linear_betas, sigmoid_betas
+from .schedules import Schedule, cosine_betas, flow_betas, linear_betas, sigmoid_betas, zero_terminal_snr
+from .solvers import dpm_solver_pp, heun
+from .strip import write, write_steps

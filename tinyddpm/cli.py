@@ -1,12 +1,15 @@
-"""tinyddpm train | sample | gif | eval, and tinyddpm alone: the library from the command line."""
+"""The library from the command line: tinyddpm and a command, or alone."""
 
 import argparse
 import os
 import signal
 import sys
 
+from .art_commands import run_inpaint, run_morph, run_style, run_write
+from .artwork import HALVES
 from .commands import run_eval, run_gif, run_sample, run_train
 from .datasets import NAMES
+from .grids import SPACINGS
 from .interrupt import Interrupted, is_first
 from .pipeline import SAMPLERS
 from .unfinished import typed
@@ -53,7 +56,7 @@ def is_fresh(word: str) -> bool:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("tinyddpm", description=ABOUT)
     parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="train | sample | gif | eval")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
 
     sample = commands.add_parser(
         "sample", parents=[draw_options(50, 1.0)], help="draw digits into a file or the terminal"
@@ -76,6 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
     gif.add_argument("--digits", default="0123456789", help="which (0123456789)")
     gif.add_argument("--frames", type=int, default=40, help="at most (40)")
     gif.set_defaults(command=run_gif)
+
+    add_art(commands)
 
     judge = commands.add_parser("eval", parents=[draw_options(50, 1.0)], help="what the samples are worth")
     judge.add_argument("checkpoint", nargs="?", help="a checkpoint; the shipped weights if not given")
@@ -111,15 +116,67 @@ def build_parser() -> argparse.ArgumentParser:
     return parser
 
 
+def add_art(commands) -> None:
+    """The commands that make pictures of what artwork.py and strip.py can do."""
+    morph = commands.add_parser(
+        "morph", parents=[model_options(20, 2.0)], help="a GIF of digits that turn into each other"
+    )
+    morph.add_argument("--digits", default="0123456789", help="which, in this order (0123456789)")
+    morph.add_argument("--frames", type=int, default=12, help="from a digit to the next (12)")
+    morph.add_argument("--wander", action="store_true", help="from hand to hand, too; else all in one")
+    morph.add_argument("--out", default="morph.gif", help="x.gif (morph.gif)")
+    morph.set_defaults(command=run_morph)
+
+    inpaint = commands.add_parser(
+        "inpaint",
+        parents=[model_options(50, 1.0)],
+        help="real digits, half hidden, completed in several ways",
+    )
+    inpaint.add_argument("--digits", default="0123456789", help="which of the test set (0123456789)")
+    inpaint.add_argument("--hide", default="left", help=f"{', '.join(HALVES)} (left)")
+    inpaint.add_argument("--each", type=int, default=8, help="ways to complete each (8)")
+    inpaint.add_argument("--labelled", action="store_true", help="tell the network which digit it is")
+    inpaint.add_argument("--times", type=int, default=5, help="to go over each part, until it fits (5)")
+    inpaint.add_argument("--out", default="inpaint.png", help="x.png (inpaint.png)")
+    inpaint.set_defaults(command=run_inpaint)
+
+    style = commands.add_parser(
+        "style", parents=[model_options(20, 2.5)], help="all digits in the hand of one that somebody wrote"
+    )
+    style.add_argument("--digits", default="0123456789", help="to write (0123456789)")
+    style.add_argument("--hands", type=int, default=8, help="digits of the test set to take the hand of (8)")
+    style.add_argument("--image", metavar="FILE", help="a digit of your own instead: white on black, square")
+    style.add_argument("--label", metavar="DIGIT", help="which digit that is")
+    style.add_argument("--out", default="style.png", help="x.png (style.png)")
+    style.set_defaults(command=run_style)
+
+    write = commands.add_parser(
+        "write", parents=[model_options(50, 2.0)], help="a strip of digits in one hand"
+    )
+    write.add_argument("text", help='digits and blanks, such as "2026 11 21"')
+    write.add_argument(
+        "--variety", type=float, default=0.2, help="0 every 2 alike, 1 each another hand (0.2)"
+    )
+    write.add_argument("--out", default="strip.png", help="x.png, or x.gif on its way from noise (strip.png)")
+    write.set_defaults(command=run_write)
+
+
 def draw_options(steps: int, scale: float) -> argparse.ArgumentParser:
+    """What every command takes that leaves the sampler open."""
+    draw = argparse.ArgumentParser(add_help=False, parents=[model_options(steps, scale)])
+    draw.add_argument("--sampler", default="ddim", help=f"{', '.join(SAMPLERS)} (ddim)")
+    draw.add_argument("--grid", default="uniform", help=f"times to visit: {', '.join(SPACINGS)} (uniform)")
+    draw.add_argument("--eta", type=float, default=0.0, help="fresh noise in ddim: 0 none, 1 as ddpm (0)")
+    return draw
+
+
+def model_options(steps: int, scale: float) -> argparse.ArgumentParser:
     """What every command that draws takes. One for each: parsers share the options of their parents."""
     draw = argparse.ArgumentParser(add_help=False)
     draw.add_argument("--weights", metavar="FILE", help="a checkpoint; the shipped weights if not given")
-    draw.add_argument("--steps", type=int, default=steps, help=f"calls of the network an image ({steps})")
+    draw.add_argument("--steps", type=int, default=steps, help=f"from noise to the image ({steps})")
     guidance = f"guidance: 1 none, above 1 the label counts for more ({scale:g})"
     draw.add_argument("--scale", type=float, default=scale, help=guidance)
-    draw.add_argument("--sampler", default="ddim", help=f"{' or '.join(SAMPLERS)} (ddim)")
-    draw.add_argument("--eta", type=float, default=0.0, help="fresh noise in ddim: 0 none, 1 as ddpm (0)")
     draw.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (0)")
     draw.add_argument("--device", help="cpu, cuda or mps; cpu if not given")
     return draw

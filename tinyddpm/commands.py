@@ -95,7 +95,8 @@ def draw(ddpm: DDPM, y: Tensor, args: argparse.Namespace) -> Tensor:
 
 def walk(ddpm: DDPM, y: Tensor, seeds: Tensor, args: argparse.Namespace) -> Iterator[Step]:
     labels, n = (None, len(y)) if ddpm.model.num_classes is None else (y, None)
-    return ddpm.sample_steps(labels, n, args.steps, args.sampler, args.scale, seeds.tolist(), args.eta)
+    how = args.steps, args.sampler, args.scale, seeds.tolist(), args.eta, args.grid
+    return ddpm.sample_steps(labels, n, *how)
 
 
 def run_gif(args: argparse.Namespace) -> None:
@@ -122,7 +123,7 @@ def run_eval(args: argparse.Namespace) -> None:
     if args.checkpoint and args.weights:
         raise ValueError(f"one checkpoint at a time: got {args.checkpoint} and --weights {args.weights}")
     args.weights = args.checkpoint or args.weights
-    draw = Draw(args.n, args.steps, args.scale, args.sampler, args.seed, args.eta)
+    draw = Draw(args.n, args.steps, args.scale, args.sampler, args.seed, args.eta, args.grid)
     kept = evaluate(load(args), args.out, draw, sweeps=not args.no_sweeps)
     print(page(kept), end="")
     print(f"the report is in {args.out}")

@@ -27,6 +27,7 @@ class Draw:
     sampler: str
     seed: int
     eta: float = 0.0
+    spacing: str = "uniform"
 
     @property
     def seeds(self) -> Tensor:
@@ -40,6 +41,7 @@ class Draw:
         """(n, 1, 32, 32), rounded to 256 grey values as real digits are. Each batch is kept in the folder
         as soon as it is there, and is not drawn again."""
         way = f"{self.sampler}-{self.steps}-{self.scale!r}" + (f"-{self.eta!r}" if self.eta else "")
+        way += "" if self.spacing == "uniform" else f"-{self.spacing}"
         kept = writable_folder(folder / fingerprint(ddpm) / way)
         x = []
         for chosen in tqdm(
@@ -57,7 +59,8 @@ class Draw:
 
     def batch(self, ddpm: DDPM, y: Tensor | None, seeds: Tensor) -> Tensor:
         n = len(seeds) if y is None else None
-        images = ddpm.sample(y, n, self.steps, self.sampler, self.scale, seeds.tolist(), self.eta)
+        how = self.steps, self.sampler, self.scale, seeds.tolist(), self.eta
+        images = ddpm.sample(y, n, *how, spacing=self.spacing)
         if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
             raise ValueError(
                 f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values"

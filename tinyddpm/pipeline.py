@@ -6,16 +6,28 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
+from .ask import check_labels, check_seeds
 from .checkpoint import read_checkpoint, write_checkpoint
+from .continuous import euler_maruyama, predictor_corrector
 from .data import asset
 from .device import find_device
 from .diffusion import Denoiser, check_predicts, make_denoiser
-from .guidance import classifier_free_guidance, clip_x_0
+from .guidance import Scale, classifier_free_guidance, clip_x_0
 from .nn import UNet
 from .samplers import Step, ddim, last, noise_like, p_sample_loop
 from .schedules import Schedule
+from .solvers import dpm_solver_pp, heun
 
-SAMPLERS = {"ddim": ddim, "ddpm": p_sample_loop}
+SAMPLERS = {
+    "ddim": ddim,
+    "ddpm": p_sample_loop,
+    "heun": heun,
+    "dpm_solver_pp": dpm_solver_pp,
+    "euler_maruyama": euler_maruyama,
+    "predictor_corrector": predictor_corrector,
+}
+WITHOUT_NOISE = ("heun", "dpm_solver_pp")
+Guide = Callable[[Denoiser], Denoiser]
 DATA_RANGE = [-1, 1]
 BETA = "schedule.beta"  # the one tensor in a file that is no weight
 
@@ -25,7 +37,7 @@ class DDPM:
 
     model        a UNet
     schedule     the one it was trained with
-    predicts     "eps", "x_0" or "v"
+    predicts     "eps", "x_0", "v" or "flow"
     image_shape  (c, h, w) of what it draws
     notes        how the weights were made, for people: saved and loaded along
     """
@@ -38,7 +50,7 @@ class DDPM:
         image_shape: tuple[int, int, int] = (1, 32, 32),
         notes: dict | None = None,
     ):
-        check_predicts(predicts)
+        check_predicts(predicts, schedule)
         self.model, self.schedule, self.predicts = model, schedule, predicts
         self.image_shape, self.notes = tuple(image_shape), notes or {}
 
@@ -51,16 +63,17 @@ class DDPM:
         self.model.to(find_device(device))
         return self
 
-    def denoiser(self, y: Tensor | None = None, scale: float = 1.0) -> Denoiser:
-        """(x_t, t) -> x_0_hat for the labels y (b,), under classifier-free guidance, held in [-1, 1].
+    def denoiser(self, y: Tensor | None = None, scale: Scale = 1.0, guide: Guide | None = None) -> Denoiser:
+        """(x_t, t) -> x_0_hat for the labels y (b,), under classifier-free guidance, then guide, held in
+        [-1, 1].
 
         y None is the unconditional model, whatever the scale.
         """
-        unconditional = make_denoiser(self.model, self.schedule, self.predicts)
-        if y is None:
-            return clip_x_0(unconditional)
-        conditional = make_denoiser(self.model, self.schedule, self.predicts, y.to(self.device))
-        return clip_x_0(classifier_free_guidance(conditional, unconditional, scale))
+        believed = make_denoiser(self.model, self.schedule, self.predicts)
+        if y is not None:
+            conditional = make_denoiser(self.model, self.schedule, self.predicts, y.to(self.device))
+            believed = classifier_free_guidance(conditional, believed, scale)
+        return clip_x_0(believed if guide is None else guide(believed))
 
     def sample(
         self,
@@ -68,23 +81,28 @@ class DDPM:
         n: int | None = None,
         steps: int = 50,
         sampler: str = "ddim",
-        scale: float = 1.0,
+        scale: Scale = 1.0,
         seeds: Sequence[int] | None = None,
         eta: float = 0.0,
         callback: Callable[[Step], None] | None = None,
+        spacing: str = "uniform",
+        guide: Guide | None = None,
     ) -> Tensor:
         """New images, (b, c, h, w) float32 in [-1, 1]: one for each label in y, or n without labels.
 
-        steps    calls of the network for each image, 1..T
-        sampler  "ddim" or "ddpm" (ancestral)
-        scale    of classifier-free guidance: 1 is the plain conditional model, 0 the unconditional
+        steps    of the time grid, 1..T: each a call of the network, two with heun and predictor_corrector
+        sampler  one of SAMPLERS; "ddpm" is ancestral
+        scale    of classifier-free guidance: 1 is the plain conditional model, 0 the unconditional; a number,
+                 or a function of t such as guidance.interval makes
         seeds    one an image; an image depends on its own seed alone, not on the batch it is in
         eta      how much fresh noise "ddim" adds on the way: 0 none, 1 as much as "ddpm"
         callback is shown every Step on the way
+        spacing  of the grid: "uniform", "quadratic" or "log-snr"
+        guide    denoiser -> denoiser: more guidance, such as partial(inpaint, known=known, mask=mask)
 
         Raises ValueError for labels, steps, seeds, an eta or a sampler that this model does not have.
         """
-        walk = self.sample_steps(y, n, steps, sampler, scale, seeds, eta)
+        walk = self.sample_steps(y, n, steps, sampler, scale, seeds, eta, spacing, guide)
         if callback is None:
             return last(walk).x_t
         for step in walk:
@@ -97,55 +115,35 @@ class DDPM:
         n: int | None = None,
         steps: int = 50,
         sampler: str = "ddim",
-        scale: float = 1.0,
+        scale: Scale = 1.0,
         seeds: Sequence[int] | None = None,
         eta: float = 0.0,
         spacing: str = "uniform",
+        guide: Guide | None = None,
     ) -> Iterator[Step]:
         """The same as a generator of every Step on the way; the last one holds the images."""
         if sampler not in SAMPLERS:
             raise ValueError(f"there is no sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
         if eta and sampler != "ddim":
             raise ValueError(f"eta is how much noise ddim adds: {sampler} has none, got eta = {eta:g}")
-        options = {"eta": eta} if sampler == "ddim" else {}
         grid = self.schedule.grid(steps, spacing)
         y = self.check_labels(y)
         if y is not None and n is not None:
             raise ValueError("y says already how many to draw: for four sevens give y=[7] * 4 and no n")
         if y is None and n is None:
             raise ValueError("say what to draw: labels y, or for images without labels their number n")
-        n = len(y) if n is None else n
-        if n < 1:
-            raise ValueError(f"the number of images must be at least 1, got {n}")
-        if seeds is None:
-            seeds = torch.randint(2**63 - 1, (n,)).tolist()
-        seeds = [seeds] if isinstance(seeds, int) else list(seeds)
-        if len(seeds) != n:
-            raise ValueError(f"one seed an image: got {len(seeds)} seeds for {n} images")
-        generators = [Generator().manual_seed(int(seed)) for seed in seeds]
-        x_T = noise_like(torch.empty(n, *self.image_shape, device=self.device), generators)
+        generators = [
+            Generator().manual_seed(seed) for seed in check_seeds(seeds, len(y) if n is None else n)
+        ]
+        x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
         self.model.eval()
-        denoiser = self.denoiser(y, scale)
-        return SAMPLERS[sampler](denoiser, x_T, self.schedule, grid, generator=generators, **options)
+        options = {} if sampler in WITHOUT_NOISE else {"generator": generators}
+        options |= {"eta": eta} if sampler == "ddim" else {}
+        return SAMPLERS[sampler](self.denoiser(y, scale, guide), x_T, self.schedule, grid, **options)
 
     def check_labels(self, y: Sequence[int] | Tensor | int | None) -> Tensor | None:
         """Labels as (b,) int64. Raises ValueError for labels that the network was not trained on."""
-        if y is None:
-            return None
-        classes = self.model.num_classes
-        if classes is None:
-            raise ValueError("this model was trained without labels: ask for n images instead of labels y")
-        try:
-            y = torch.as_tensor(y)
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ValueError(f"labels are one integer an image, got {y!r}") from error
-        if y.numel() and y.is_floating_point() or y.dtype == torch.bool or y.ndim > 1:
-            raise ValueError(f"labels are one integer an image, got {y.dtype} of shape {tuple(y.shape)}")
-        if len(y := y.reshape(-1).long()) and (y.min() < 0 or y.max() >= classes):
-            raise ValueError(
-                f"labels must be in 0..{classes - 1}, got {sorted(set(y.tolist()) - set(range(classes)))}"
-            )
-        return y
+        return None if y is None else check_labels(y, self.model.num_classes)
 
     def save(self, path: str | Path) -> None:
         """Writes one .safetensors file: the weights, and as metadata all that it takes to rebuild the

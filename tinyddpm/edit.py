@@ -1,0 +1,101 @@
+"""From image to image: each goes back to noise and comes again, changed on the way."""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from .diffusion import Denoiser, Images, eps_from_x_0, q_sample
+from .grids import Grid, check_grid
+from .samplers import Generators, Step, ddim, last, noise_like, times
+from .schedules import Schedule
+
+
+def sdedit(
+    denoiser: Denoiser,
+    x_0: Images,
+    schedule: Schedule,
+    grid: Grid,
+    sampler: Callable[..., Iterator[Step]] = ddim,
+    generator: Generators = None,
+) -> Iterator[Step]:
+    """The image noised to where the grid begins, and from there sampled (Meng et al. 2022, "SDEdit",
+    algorithm 1): schedule.grid(steps, start=t) says how far back, and so how little of it stays. One that
+    draws noise on the way is given its own generator: partial(p_sample_loop, generator=generator)."""
+    x_t = q_sample(x_0, check_grid(grid, schedule.T)[0][0], noise_like(x_0, generator), schedule)
+    return sampler(denoiser, x_t, schedule, grid)
+
+
+@torch.no_grad()
+def invert(
+    denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, iterations: int = 1
+) -> Iterator[Step]:
+    """The noise that ddim would make this image of: its steps backwards, from the grid's last s up to its
+    first t (Song et al. 2021, "DDIM", section 4.3). The grid is the sampler's, and descends.
+
+    A step of ddim from t to s asks for eps at t, which is where this one goes: it takes eps(x_s, t), and with
+    more iterations eps(x_t, t) of the x_t found (Pan et al. 2023, "AIDI", eq. 8), which brings the round trip
+    to x_0 as near as wanted where it converges. Raises ValueError for iterations below 1.
+    """
+    if iterations < 1:
+        raise ValueError(f"an inversion takes at least 1 iteration a step, got {iterations}")
+    grid, x = check_grid(grid, schedule.T), x_0
+    yield Step(grid[-1][1], x, x)
+    for t, s in reversed(grid):
+        x_t = x
+        for _ in range(iterations):
+            x_0_hat = denoiser(x_t, times(t, x_t))
+            eps_hat = eps_from_x_0(x_0_hat, x_t, t, schedule)
+            x_t = back(x, eps_hat, t, s, schedule)
+        x = x_t
+        yield Step(t, x, x_0_hat)
+
+
+def back(x_s: Images, eps_hat: Images, t: int, s: int, schedule: Schedule) -> Images:
+    """x_t such that ddim's step from t with this eps ends in x_s (Song et al. 2021, eq. 13)."""
+    signal_t, signal_s = (float(schedule.sqrt_alpha_bar[i]) for i in (t, s))
+    noise_t, noise_s = (float(schedule.sqrt_one_minus_alpha_bar[i]) for i in (t, s))
+    return signal_t / signal_s * (x_s - noise_s * eps_hat) + noise_t * eps_hat
+
+
+def round_trip_error(
+    denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, iterations: int = 1
+) -> Float[Tensor, " b"]:
+    """How far an image is from itself after `invert` and ddim: root mean square over its pixels, (b,)."""
+    x_t = last(invert(denoiser, x_0, schedule, grid, iterations)).x_t
+    return (last(ddim(denoiser, x_t, schedule, grid)).x_t - x_0).square().flatten(1).mean(1).sqrt()
+
+
+def transfer(
+    source: Denoiser,
+    target: Denoiser,
+    x_0: Images,
+    schedule: Schedule,
+    grid: Grid | None = None,
+    iterations: int = 1,
+) -> Iterator[Step]:
+    """x_0, inverted under one belief and sampled under another: what the two share is kept in the noise.
+    Between a digit's own label and another one that is the hand, slant and stroke width (Su et al. 2023,
+    "Dual diffusion implicit bridges", algorithm 1)."""
+    x_T = last(invert(source, x_0, schedule, grid, iterations)).x_t
+    return ddim(target, x_T, schedule, grid)
+
+
+def slerp(a: Images, b: Images, share: float | Float[Tensor, " b"]) -> Images:
+    """From a to b on a great circle, each image by itself (Shoemake 1985, section 3.3; for diffusion, Song et
+    al. 2021, "DDIM", appendix D.5): what is between two noises is noise again, where a straight line would
+    lose variance. share 0 is a, 1 is b; one number, or one for each image.
+
+    Raises ValueError for images of two shapes.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"both ends are images of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
+    share = torch.as_tensor(share, dtype=a.dtype, device=a.device).reshape(-1, 1, 1, 1)
+    norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
+    cos = (a * b).flatten(1).sum(1) / norms.clamp(min=1e-12)
+    angle = cos.clamp(-1, 1).acos().reshape(-1, 1, 1, 1)
+    near = angle.sin() < 1e-4  # on a line: there the two ways are one
+    sin = torch.where(near, 1, angle.sin())
+    arc = ((1 - share) * angle).sin() / sin * a + (share * angle).sin() / sin * b
+    return torch.where(near, torch.lerp(a, b, share), arc)
