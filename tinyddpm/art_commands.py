@@ -71,12 +71,14 @@ def run_style(args: argparse.Namespace) -> None:
     else:
         if args.label is None:
             raise ValueError(f"say with --label which digit {args.image} is")
-        y, x_0 = digits_of(args.label), own_digit(args.image)
+        y = digits_of(args.label)
         if len(y) != 1:
             raise ValueError(f"--label takes the one digit that the image is, got {args.label!r}")
+        x_0 = own_digit(args.image)
     ddpm = digit_model(args)
     ways = tqdm(list(zip(x_0, y)), "writing", leave=False, disable=None)
-    rows = [handwriting(ddpm, x[None], label[None], y_new, args.steps, args.scale) for x, label in ways]
+    n, how = len(y_new), (args.steps, args.scale)
+    rows = [handwriting(ddpm, x.expand(n, -1, -1, -1), label.repeat(n), y_new, *how) for x, label in ways]
     save_rows(zip(x_0, rows), out)
 
 

@@ -22,12 +22,17 @@ def between(ddpm: DDPM, y_from: Tensor, y_to: Tensor, share: Float[Tensor, " b"]
 
     Raises ValueError for labels of two lengths.
     """
+    y_from, y_to = same_length(ddpm, y_from, y_to)
+    return blend(ddpm.denoiser(y_from, scale), ddpm.denoiser(y_to, scale), share)
+
+
+def same_length(ddpm: DDPM, y_from: Tensor, y_to: Tensor) -> tuple[Tensor, Tensor]:
     y_from, y_to = ddpm.check_labels(y_from), ddpm.check_labels(y_to)
     if y_from.shape != y_to.shape:
         raise ValueError(
-            f"one label at either end of each way, got {len(y_from)} and {len(y_to)}: repeat the shorter one"
+            f"one label at either end of each way, got {len(y_from)} and {len(y_to)}: repeat the shorter ones"
         )
-    return blend(ddpm.denoiser(y_from, scale), ddpm.denoiser(y_to, scale), share)
+    return y_from, y_to
 
 
 def morph(
@@ -95,19 +100,20 @@ def handwriting(
     ddpm: DDPM,
     x_0: Images,
     y: Int[Tensor, " b"],
-    y_new: Int[Tensor, " k"],
+    y_new: Int[Tensor, " b"],
     steps: int = 20,
     scale: float = 2.5,
     from_scale: float = 1.5,
 ) -> Images:
-    """The labels y_new, each in the hand of every image x_0 of label y: (b k, c, h, w). Inverted under its
-    own label, with guidance from_scale, an image leaves slant and stroke width in its noise (edit.transfer).
+    """Each image x_0 of label y written again as y_new, in the same hand: inverted under its own label, with
+    guidance from_scale, it leaves slant and stroke width in its noise (edit.transfer).
+
+    Raises ValueError for labels of two lengths.
     """
-    ways = len(y_new)
-    x, y = x_0.repeat_interleave(ways, 0).to(ddpm.device), ddpm.check_labels(y).repeat_interleave(ways)
-    target = ddpm.check_labels(y_new).repeat(len(x_0))
-    beliefs = ddpm.denoiser(y, from_scale), ddpm.denoiser(target, scale)
-    return last(transfer(*beliefs, x, ddpm.schedule, ddpm.schedule.grid(steps))).x_t
+    y, y_new = same_length(ddpm, y, y_new)
+    beliefs = ddpm.denoiser(y, from_scale), ddpm.denoiser(y_new, scale)
+    way = transfer(*beliefs, x_0.to(ddpm.device), ddpm.schedule, ddpm.schedule.grid(steps))
+    return last(way).x_t
 
 
 def normal(ddpm: DDPM, seeds: list[int]) -> Images:

@@ -19,6 +19,8 @@ class DigitClassifier(nn.Module):
     Its features are the mean of the last convolution's maps: what the distances of metrics.py compare.
     """
 
+    image_size = 32
+
     def __init__(self, dims: tuple[int, ...] = (24, 48, 96, 128), num_classes: int = 10):
         super().__init__()
         self.arguments = {"dims": tuple(dims), "num_classes": num_classes}
@@ -130,7 +132,7 @@ def classify(
     return torch.cat([classifier(part).softmax(1) for part in x.split(batch_size)])
 
 
-def check_digits(x: Tensor, size: int = 32) -> None:
+def check_digits(x: Tensor, size: int = DigitClassifier.image_size) -> None:
     """Raises ValueError unless x is images (n, 1, 32, 32), finite and in [-1, 1]."""
     if x.ndim != 4 or len(x) == 0 or x.shape[1:] != (1, size, size):
         raise ValueError(

@@ -92,7 +92,8 @@ def clip_x_0(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denois
 def dynamic_threshold(denoiser: Denoiser, share: float = 0.995) -> Denoiser:
     """x_0_hat held in [-m, m] and divided by m, where m >= 1 holds this share of the image's pixels: what
     strong guidance drives out of range comes back without all of it ending at the range's ends (Saharia et
-    al. 2022, "Imagen", section 2.3).
+    al. 2022, "Imagen", section 2.3). Made for photographs: digits lie on a ground of exactly -1, which
+    dividing by m turns grey, and are better clipped.
 
     Raises ValueError for a share outside (0, 1].
     """

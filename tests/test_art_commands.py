@@ -1,0 +1,136 @@
+"""The commands morph, inpaint, style and write: which files, of what, and what is refused before the work."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from tinyddpm import DDPM, Schedule, UNet
+from tinyddpm.art_commands import own_digit, real_digits
+from tinyddpm.cli import main
+from tinyddpm.data import crop_to, mnist, to_uint8
+
+
+@pytest.fixture
+def run(small, tmp_path, monkeypatch):
+    """Runs a command in an empty folder with a small network, and returns its exit status."""
+    small.save(tmp_path / "small.safetensors")
+    monkeypatch.chdir(tmp_path)
+    return lambda *words: main([*words, "--weights", "small.safetensors", "--steps", "3"])
+
+
+def cells(path, columns):
+    """The pixels of a grid of digits that were enlarged twice: (rows, columns, 28, 28)."""
+    pixels = np.array(Image.open(path))[::2, ::2]
+    return pixels.reshape(-1, 28, columns, 28).transpose(0, 2, 1, 3)
+
+
+def as_pixels(x):
+    return to_uint8(crop_to(x))[0].numpy()
+
+
+def test_morph_writes_a_frame_for_each_part_of_the_way(run, capsys):
+    assert run("morph", "--digits", "386", "--frames", "3") == 0
+    film = Image.open("morph.gif")
+    assert film.size == (4 * 28, 4 * 28) and film.info["loop"] == 0
+    assert 2 <= film.n_frames <= 9  # equal frames are one
+    assert "9 frames in morph.gif" in capsys.readouterr().out
+
+
+def test_inpaint_shows_the_digit_what_is_left_of_it_and_the_ways(run, capsys):
+    assert (
+        run("inpaint", "--digits", "37", "--each", "3", "--hide", "top", "--times", "1", "--out", "x.png")
+        == 0
+    )
+    grid, real = cells("x.png", 5), real_digits(torch.tensor([3, 7]), 0)
+    for row, x in zip(grid, real):
+        assert (row[0] == as_pixels(x)).all()
+        assert (row[1][14:] == row[0][14:]).all() and (abs(row[1][:14].astype(int) - 128) <= 1).all()
+        for way in row[2:]:
+            assert (abs(way[14:].astype(int) - row[0][14:]) <= 1).all()
+    assert not (grid[0, 2] == grid[0, 3]).all()
+    assert "2 rows in x.png" in capsys.readouterr().out
+
+
+def test_inpaint_tells_the_network_the_digit_where_it_is_asked_to(run):
+    ask = ["inpaint", "--digits", "3", "--each", "2", "--times", "1", "--out"]
+    assert run(*ask, "untold.png") == run(*ask, "told.png", "--labelled") == 0
+    assert not (cells("untold.png", 4)[0, 2:] == cells("told.png", 4)[0, 2:]).all()
+
+
+def test_style_writes_a_row_for_each_hand(run, capsys):
+    assert run("style", "--hands", "3", "--digits", "4711", "--out", "new/x.png") == 0
+    grid = cells("new/x.png", 5)
+    for k, x in enumerate(real_digits(torch.arange(3), 0)):
+        assert (grid[k, 0] == as_pixels(x)).all()
+    assert (grid[:, 3] == grid[:, 4]).all() and not (grid[:, 1] == grid[:, 2]).all()  # 1 and 1, 4 and 7
+    assert "3 rows in" in capsys.readouterr().out
+
+
+def test_style_takes_a_digit_of_your_own(run):
+    x = mnist(train=False)[0][0]  # a 7
+    Image.fromarray(as_pixels(x)).resize((280, 280)).save("mine.png")
+    assert run("style", "--image", "mine.png", "--label", "7", "--digits", "3") == 0
+    assert np.abs(cells("style.png", 2)[0, 0].astype(int) - as_pixels(x)).mean() < 8
+
+
+def test_write_makes_a_strip_or_a_film_of_it(run, capsys):
+    assert run("write", "20 6") == run("write", "20 6", "--out", "x.gif") == 0
+    assert Image.open("strip.png").size == (4 * (3 * 22 + 32), 4 * 32)
+    film = Image.open("x.gif")
+    assert film.size == (2 * (3 * 22 + 32), 2 * 32) and film.n_frames >= 2
+    film.seek(film.n_frames - 1)
+    last, strip = np.array(film.convert("L")).astype(int), np.array(Image.open("strip.png"))[::2, ::2]
+    assert np.abs(last - strip).max() <= 255 / 15 / 2 + 1  # 16 levels
+    assert "'20 6' in strip.png" in capsys.readouterr().out
+
+
+def test_real_digits_are_of_their_labels_and_differ():
+    y = torch.tensor([3, 3, 7])
+    x, labels = mnist(train=False).tensors()
+    first, second = real_digits(y, 0), real_digits(y, 1)
+    assert torch.equal(first[1], second[0]) and not torch.equal(first[0], first[1])
+    for image, label in zip(first, y):
+        assert label in labels[(x == image).flatten(1).all(1)]
+
+
+# What is refused, and in which words
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["morph", "--digits", "3"], "got 1 labels and 12 frames"),
+        (["morph", "--digits", "3x"], "takes digits such as 0123456789, got '3x'"),
+        (["morph", "--out", "x.png"], "goes to a .gif file, got 'x.png'"),
+        (["inpaint", "--hide", "west"], "one of left, right, top, bottom, middle, got 'west'"),
+        (["inpaint", "--each", "0"], "--each must be at least 1, got 0"),
+        (["inpaint", "--times", "0"], "--times must be at least 1, got 0"),
+        (["style", "--hands", "0"], "--hands must be at least 1, got 0"),
+        (["style", "--image", "x.png"], "say with --label which digit x.png is"),
+        (["style", "--image", "x.png", "--label", "34"], "the one digit that the image is, got '34'"),
+        (["style", "--image", "x.png", "--label", "3"], "x.png cannot be read as an image"),
+        (["write", ""], "there is nothing to write"),
+        (["write", "19-5"], "only digits 0 to 9 and blanks can be written, got '-'"),
+        (["write", "1" * 65], "at most 64 characters, got 65"),
+        (["write", "1", "--variety", "2"], "variety goes from 0 (one hand) to 1"),
+        (["write", "1", "--out", "x.jpg"], "goes to a .png or a .gif file, got 'x.jpg'"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line(run, words, message, capsys):
+    assert run(*words) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.strip().splitlines()) == 1
+
+
+def test_a_bright_picture_is_refused_with_what_to_do(tmp_path):
+    Image.new("L", (28, 28), 255).save(tmp_path / "paper.png")
+    with pytest.raises(ValueError, match="white strokes on black, so invert it"):
+        own_digit(tmp_path / "paper.png")
+
+
+def test_weights_that_draw_something_else_are_refused(tmp_path, capsys):
+    unet = UNet((8,), attention=(), heads=1)
+    DDPM(unet, Schedule.named("cosine", 20), "v").save(tmp_path / "x.safetensors")
+    assert main(["write", "12", "--weights", str(tmp_path / "x.safetensors")]) == 2
+    assert "takes weights that draw digits (1, 32, 32) by label" in capsys.readouterr().err
