@@ -83,8 +83,7 @@ def seconds(ddpm: DDPM, args: argparse.Namespace) -> None:
 
 def style(ddpm: DDPM, args: argparse.Namespace) -> None:
     """Test digits, each written again as another digit. The slant of a 7 is not that of a 1, whoever writes
-    it: besides the plain correlation, that of what is left when each digit's mean in the training set is taken
-    off."""
+    it: besides the plain correlation, that of what is left without each digit's mean in the training set."""
     (train, labels), (x, y) = mnist().tensors(), mnist(train=False).tensors()
     x, y, n = x[: args.n], y[: args.n], args.n
     other = (y + torch.randint(1, 10, (n,), generator=torch.Generator().manual_seed(0))) % 10

@@ -9,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
+from tinyddpm.data import torchvision_datasets
 from tinyddpm.diffusion import (
+    PREDICTS,
     WEIGHTS,
     diffusion_loss,
     eps_from_x_0,
@@ -20,14 +22,19 @@ from tinyddpm.diffusion import (
     q_step,
     v_from,
     x_0_from_eps,
+    x_0_from_flow,
     x_0_from_v,
 )
+from tinyddpm.nn import UNet
+from tinyddpm.pipeline import DDPM
+from tinyddpm.samplers import ddim
 from tinyddpm.schedules import Schedule
 
 LINEAR = Schedule.named("linear", 50)
 COSINE = Schedule.named("cosine", 50)
 SCHEDULES = (LINEAR, COSINE, Schedule.named("linear", 1000), Schedule.named("cosine", 1000))
-PREDICTIONS = ("eps", "x_0", "v")
+PURE_NOISE = (Schedule.named("linear-zero-snr", 50), Schedule.named("flow", 50))  # x_T is noise alone
+PREDICTIONS = ("eps", "x_0", "v", "flow")
 
 
 def images(b=3, dtype=torch.float64, seed=0):
@@ -129,7 +136,7 @@ def test_q_posterior_mean_is_the_papers_mean_in_eps():
 
 @settings(max_examples=40, deadline=None)
 @given(t=st.integers(1, 49), seed=st.integers(0, 99))  # at t = T the cosine keeps too little of x_0
-def test_eps_x_0_and_v_are_three_names_for_one_thing(t, seed):
+def test_eps_x_0_v_and_flow_are_four_names_for_one_thing(t, seed):
     x_0, eps = images(seed=seed)
     x_t = q_sample(x_0, t, eps, COSINE)
     v = v_from(x_0, eps, t, COSINE)
@@ -137,18 +144,81 @@ def test_eps_x_0_and_v_are_three_names_for_one_thing(t, seed):
     assert_close(eps_from_x_0(x_0, x_t, t, COSINE), eps, rtol=0, atol=1e-11)
     assert_close(x_0_from_v(v, x_t, t, COSINE), x_0, rtol=0, atol=1e-11)
     assert_close(eps_from_x_0(x_0_from_v(v, x_t, t, COSINE), x_t, t, COSINE), eps, rtol=0, atol=1e-11)
+    assert_close(x_0_from_flow(eps - x_0, x_t, t, COSINE), x_0, rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["cosine", "linear"])
-def test_x_0_from_v_is_as_exact_at_T_as_anywhere_in_float32(name):
+@pytest.mark.parametrize("name", ["cosine", "linear", "linear-zero-snr", "flow"])
+def test_x_0_from_v_and_from_flow_is_as_exact_at_T_as_anywhere_in_float32(name):
     # trap 9: x_0 from eps divides by sqrt(alpha_bar_T) instead
     schedule = Schedule.named(name, 1000)
     x_0, eps = images(dtype=torch.float32)
     x_T = q_sample(x_0, 1000, eps, schedule)
     assert_close(x_0_from_v(v_from(x_0, eps, 1000, schedule), x_T, 1000, schedule), x_0, rtol=0, atol=1e-6)
+    assert_close(x_0_from_flow(eps - x_0, x_T, 1000, schedule), x_0, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("predicts", PREDICTIONS)
+@pytest.mark.parametrize("schedule", PURE_NOISE)
+def test_where_no_signal_is_left_x_T_is_the_noise_and_v_minus_the_image(schedule):
+    x_0, eps = images()
+    assert torch.equal(q_sample(x_0, 50, eps, schedule), eps)
+    assert torch.equal(v_from(x_0, eps, 50, schedule), -x_0)
+    assert torch.equal(q_step(x_0, 50, eps, schedule), eps)
+    mean, variance = q_posterior(x_0, eps, 50, 20, schedule)  # q(x_s | x_0): x_T says nothing
+    assert_close(mean, schedule.sqrt_alpha_bar[20] * x_0, rtol=0, atol=1e-12)
+    assert variance == pytest.approx(float(1 - schedule.alpha_bar[20]), abs=1e-12)
+
+
+@pytest.mark.parametrize("schedule", [*SCHEDULES, *PURE_NOISE])
+def test_flow_is_the_velocity_of_the_straight_line_between_image_and_noise(schedule):
+    # z = x_t / (signal + noise) = (1 - u) x_0 + u eps with u = noise / (signal + noise), dz / du = eps - x_0
+    x_0, eps = images()
+    ends = []
+    for t in (schedule.T // 3, schedule.T // 3 + 1):
+        signal, noise = float(schedule.sqrt_alpha_bar[t]), float(schedule.sqrt_one_minus_alpha_bar[t])
+        ends.append((noise / (signal + noise), q_sample(x_0, t, eps, schedule) / (signal + noise)))
+    (u, z), (u_next, z_next) = ends
+    velocity = (z_next - z) / (u_next - u)
+    x_t = q_sample(x_0, schedule.T // 3, eps, schedule)
+    assert_close(x_0_from_flow(velocity, x_t, schedule.T // 3, schedule), x_0, rtol=0, atol=1e-9)
+
+
+def flow_network(z, u):
+    """Stands for a network of flow matching, which knows the straight line alone."""
+    return (1.3 * z + u).sin()
+
+
+@pytest.mark.parametrize("name, spacing", [("flow", "uniform"), ("flow", "log-snr"), ("cosine", "uniform")])
+def test_ddim_on_a_flow_denoiser_is_euler_along_the_straight_line(name, spacing):
+    # x_t / (signal + noise) is a point of the line of flow matching, on every schedule
+    torchvision_datasets()  # so that torchvision, which diffusers imports, can be there without its operators
+    diffusers = pytest.importorskip("diffusers")
+    schedule = Schedule.named(name, 50)
+    norm = schedule.sqrt_alpha_bar + schedule.sqrt_one_minus_alpha_bar
+    share = schedule.sqrt_one_minus_alpha_bar / norm
+    if name == "flow":
+        assert_close(share, torch.arange(51, dtype=torch.float64) / 50)
+
+    def network(x_t, t):
+        n, u = (a[t].reshape(-1, 1, 1, 1) for a in (norm, share))
+        return flow_network(x_t / n, u)
+
+    grid, (_, x_T) = schedule.grid(9, spacing), images()
+    scheduler = diffusers.FlowMatchEulerDiscreteScheduler(50, shift=1.0)
+    scheduler.set_timesteps(sigmas=[float(share[t]) for t, _ in grid])
+    z = theirs = x_T / norm[grid[0][0]]
+    steps = list(ddim(make_denoiser(network, schedule, "flow"), x_T, schedule, grid))
+    for (t, s), timestep, step in zip(grid, scheduler.timesteps, steps[1:], strict=True):
+        z = z + (share[s] - share[t]) * flow_network(z, share[t])
+        assert_close(step.x_t / norm[s], z, rtol=0, atol=1e-10)
+        theirs = scheduler.step(flow_network(theirs, share[t]), timestep, theirs).prev_sample  # in float32
+        assert_close(step.x_t / norm[s], theirs, rtol=0, atol=1e-5)
+
+
+def test_what_is_tested_here_is_all_that_a_network_may_predict():
+    assert PREDICTS == PREDICTIONS
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x_0", "v"])
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE])
 def test_a_denoiser_sees_the_x_0_that_diffusers_sees(predicts, schedule):
     prediction_type = {"eps": "epsilon", "x_0": "sample", "v": "v_prediction"}[predicts]
@@ -172,7 +242,9 @@ def test_a_denoiser_hands_on_labels_only_where_there_are_some():
 # A batch is its images, each by itself
 
 
-@pytest.mark.parametrize("f", [q_step, q_sample, eps_from_x_0, x_0_from_eps, v_from, x_0_from_v])
+@pytest.mark.parametrize(
+    "f", [q_step, q_sample, eps_from_x_0, x_0_from_eps, v_from, x_0_from_v, x_0_from_flow]
+)
 def test_mixed_times_in_a_batch_are_those_of_each_image(f):
     # trap 31
     a, b = images()
@@ -188,7 +260,7 @@ def test_the_dtype_of_the_images_is_kept(dtype):
     x_0, eps = images(dtype=dtype)
     for f in (q_step, q_sample):
         assert f(x_0, 7, eps, COSINE).dtype == dtype
-    for f in (eps_from_x_0, x_0_from_eps, v_from, x_0_from_v):
+    for f in (eps_from_x_0, x_0_from_eps, v_from, x_0_from_v, x_0_from_flow):
         assert f(x_0, eps, 7, COSINE).dtype == dtype
     assert q_posterior(x_0, eps, 7, 3, COSINE)[0].dtype == dtype
     for weights in WEIGHTS:
@@ -203,7 +275,7 @@ def test_inputs_stay_as_they_were():
     before = a.clone(), b.clone(), t.clone()
     q_step(a, t, b, COSINE)
     q_sample(a, t, b, COSINE)
-    for f in (eps_from_x_0, x_0_from_eps, v_from, x_0_from_v):
+    for f in (eps_from_x_0, x_0_from_eps, v_from, x_0_from_v, x_0_from_flow):
         f(a, b, t, COSINE)
     q_posterior(a, b, 13, 5, COSINE)
     for predicts in PREDICTIONS:
@@ -230,7 +302,7 @@ def test_a_model_that_predicts_no_noise_pays_what_the_noise_weighs(loss, expecte
 def test_each_loss_is_torchs_own_against_the_target(predicts, loss, torchs):
     x_0, eps = images()
     t = torch.tensor([50, 1, 13])
-    target = {"eps": eps, "x_0": x_0, "v": v_from(x_0, eps, t, COSINE)}[predicts]
+    target = {"eps": eps, "x_0": x_0, "v": v_from(x_0, eps, t, COSINE), "flow": eps - x_0}[predicts]
 
     def model(x_t, t):
         return 0.3 * x_t + t.reshape(-1, 1, 1, 1) / 50
@@ -244,7 +316,8 @@ def test_each_loss_is_torchs_own_against_the_target(predicts, loss, torchs):
 def test_a_model_that_knows_the_target_pays_nothing():
     x_0, eps = images()
     t = torch.tensor([50, 1, 13])
-    for predicts, target in (("eps", eps), ("x_0", x_0), ("v", v_from(x_0, eps, t, COSINE))):
+    targets = {"eps": eps, "x_0": x_0, "v": v_from(x_0, eps, t, COSINE), "flow": eps - x_0}
+    for predicts, target in targets.items():
         assert diffusion_loss(lambda x_t, t, out=target: out, x_0, t, eps, COSINE, predicts=predicts) == 0
 
 
@@ -274,12 +347,13 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_images(weights, predicts):
 @pytest.mark.parametrize("schedule", [LINEAR, COSINE, Schedule.named("cosine", 1000)])
 @pytest.mark.parametrize(("weights", "low"), [("min-snr", 0), ("clamped-snr", 1)])
 def test_weights_weigh_the_error_in_x_0_alike_for_all_predictions(schedule, weights, low):
-    # trap 27: an error in x_0 counts SNR times in eps and SNR + 1 times in v
+    # trap 27: an error in x_0 counts SNR times in eps, SNR + 1 times in v and (sqrt(SNR) + 1)^2 times in flow
     t = torch.arange(1, schedule.T + 1)
     x_0 = torch.zeros(schedule.T, 1, 1, 1, dtype=torch.float64)
     abar = schedule.alpha_bar[1:]
     snr = abar / (1 - abar)
-    for predicts, own in (("x_0", torch.ones_like(snr)), ("eps", snr), ("v", snr + 1)):
+    owns = {"x_0": torch.ones_like(snr), "eps": snr, "v": snr + 1, "flow": (snr.sqrt() + 1) ** 2}
+    for predicts, own in owns.items():
         weight = loss_weight(t, x_0, schedule, predicts, weights)
         assert_close(weight * own, snr.clamp(low, 5), rtol=1e-9, atol=0)
     weight = loss_weight(t, x_0, schedule, "x_0", weights, gamma=2.0)
@@ -293,6 +367,7 @@ def test_min_snr_costs_the_same_error_in_x_0_the_same_whatever_is_predicted():
     x_t, x_0_hat = q_sample(x_0, t, eps, COSINE), 0.8 * x_0 + 0.1
     eps_hat = eps_from_x_0(x_0_hat, x_t, t, COSINE)
     outs = {"x_0": x_0_hat, "eps": eps_hat, "v": v_from(x_0_hat, eps_hat, t, COSINE)}
+    outs["flow"] = eps_hat - x_0_hat
     snr = COSINE.log_snr[t].exp()
     expected = (snr.clamp(max=5) * (x_0_hat - x_0).square().flatten(1).mean(1)).mean()
     for predicts, out in outs.items():
@@ -313,6 +388,43 @@ def test_weights_are_finite_in_float32_at_both_ends(predicts, weights):
     t = torch.tensor([1, 2, 999, 1000])
     weight = loss_weight(t, torch.zeros(4, 1, 1, 1), Schedule.named("cosine", 1000), predicts, weights)
     assert weight.dtype == torch.float32 and weight.isfinite().all() and (weight > 0).all()
+
+
+@pytest.mark.parametrize("schedule", PURE_NOISE)
+@pytest.mark.parametrize("predicts", ["x_0", "v", "flow"])
+def test_weights_where_no_signal_is_left_are_those_of_an_error_in_x_0(predicts, schedule):
+    # there v = -x_0 and flow = x_T - x_0, so that an error in either is one in x_0; the SNR is 0
+    t, x_0 = torch.tensor([50]), torch.zeros(1, 1, 1, 1)
+    for weights, expected in (("none", 1.0), ("min-snr", 0.0), ("clamped-snr", 1.0)):
+        assert loss_weight(t, x_0, schedule, predicts, weights).tolist() == [expected]
+
+
+@pytest.mark.parametrize("weights", ["min-snr", "clamped-snr"])
+@pytest.mark.parametrize("predicts", PREDICTIONS)
+def test_weights_are_finite_at_the_clean_image(predicts, weights):
+    # where the SNR is infinite: an error in x_0 counts 5, the most, and the others' own weight exceeds all
+    weight = loss_weight(torch.tensor([0]), torch.zeros(1, 1, 1, 1), COSINE, predicts, weights)
+    assert weight.tolist() == [5.0 if predicts == "x_0" else 0.0]
+
+
+@pytest.mark.parametrize("schedule", PURE_NOISE)
+@pytest.mark.parametrize("predicts", ["x_0", "v", "flow"])
+def test_a_run_and_a_loss_from_pure_noise_are_finite(predicts, schedule):
+    x_0, eps = images(dtype=torch.float32)
+    t = torch.tensor([50, 49, 1])
+
+    def model(x_t, t):
+        return (2 * x_t).sin()
+
+    for weights in WEIGHTS:
+        loss = diffusion_loss(
+            model, x_0, t, eps, schedule, predicts=predicts, weights=weights, reduction="none"
+        )
+        assert loss.isfinite().all()
+    x_0_hat = make_denoiser(model, schedule, predicts)(eps, t)
+    assert x_0_hat.isfinite().all() and x_0_hat.abs().max() < 10
+    expected = {"x_0": model(eps, t), "v": -model(eps, t), "flow": eps - model(eps, t)}[predicts]
+    assert torch.equal(x_0_hat[0], expected[0])
 
 
 def test_the_loss_hands_on_labels_and_times():
@@ -358,10 +470,28 @@ def test_a_step_that_does_not_descend_within_the_chain_is_refused(t, s):
 
 def test_an_unknown_prediction_is_answered_with_those_that_exist():
     x_0, eps = images()
-    with pytest.raises(ValueError, match="predicts one of eps, x_0, v, got 'epsilon'"):
+    with pytest.raises(ValueError, match="predicts one of eps, x_0, v, flow, got 'epsilon'"):
         make_denoiser(zeros_model, COSINE, "epsilon")
-    with pytest.raises(ValueError, match="predicts one of eps, x_0, v, got 'noise'"):
+    with pytest.raises(ValueError, match="predicts one of eps, x_0, v, flow, got 'noise'"):
         diffusion_loss(zeros_model, x_0, torch.tensor([1, 2, 3]), eps, COSINE, predicts="noise")
+
+
+@pytest.mark.parametrize("schedule", PURE_NOISE)
+def test_eps_is_refused_where_x_T_is_noise_alone_at_every_door(schedule):
+    # x_0 = (x_T - eps) / 0
+    x_0, eps = images()
+    words = "with zero terminal SNR x_T is noise alone, .*: predict v, x_0 or flow, or take a schedule that"
+    with pytest.raises(ValueError, match=words):
+        make_denoiser(zeros_model, schedule, "eps")
+    with pytest.raises(ValueError, match=words):
+        make_denoiser(zeros_model, schedule)  # eps is what it takes where nothing is said
+    with pytest.raises(ValueError, match=words):
+        diffusion_loss(zeros_model, x_0, torch.tensor([1, 2, 3]), eps, schedule)
+    unet = UNet((8, 16), attention=(8,), heads=1)
+    with pytest.raises(ValueError, match=words):
+        DDPM(unet, schedule, "eps")
+    for predicts in ("x_0", "v", "flow"):
+        assert DDPM(unet, schedule, predicts).predicts == predicts
 
 
 def test_an_unknown_loss_is_answered_with_those_that_exist():

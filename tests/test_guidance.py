@@ -1,13 +1,14 @@
-"""Guidance and clipping, from denoiser to denoiser and through the samplers."""
+"""Guidance, clipping and thresholds, from denoiser to denoiser and through the samplers."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from tinyddpm.diffusion import eps_from_x_0, make_denoiser
-from tinyddpm.guidance import classifier_free_guidance, clip_x_0
+from tinyddpm.guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule
@@ -29,6 +30,17 @@ def unconditional(x_t, t):
 
 def never(x_t, t):
     raise AssertionError("this branch was not to be asked")
+
+
+def counted(denoiser):
+    """The denoiser, and the list of the times that it was asked about."""
+    asked = []
+
+    def counting(x_t, t):
+        asked.append(t.tolist())
+        return denoiser(x_t, t)
+
+    return counting, asked
 
 
 # Classifier-free guidance
@@ -87,6 +99,169 @@ def test_guidance_of_two_gaussians_is_the_gaussian_of_their_extrapolated_means()
     assert_close(guided(x_t, t), gaussian_oracle(1.1, v, COSINE)(x_t, t), rtol=1e-10, atol=1e-10)
 
 
+# A scale for every time
+
+
+@pytest.mark.parametrize("b", [1, 2, 3])
+@pytest.mark.parametrize("scale", [-1.0, 0.0, 0.5, 1.0, 7.3])
+def test_a_scale_that_says_the_same_at_every_t_is_that_constant(b, scale):
+    # 0 included: both branches are asked then, and the sum is the unconditional one
+    x_t, t = randn(b, 1, 4, 4), torch.arange(1, b + 1) * 10
+    expected = classifier_free_guidance(conditional, unconditional, scale)(x_t, t)
+    for same in (lambda t: torch.full(t.shape, scale, dtype=torch.float64), lambda t: scale):
+        got = classifier_free_guidance(conditional, unconditional, same)(x_t, t)
+        assert_close(got, expected, rtol=1e-12, atol=1e-12)
+
+
+def test_every_image_of_a_batch_has_the_scale_of_its_own_t():
+    x_t, t = randn(3, 1, 4, 4), torch.tensor([40, 3, 20])
+    table = torch.linspace(-1, 6, COSINE.T + 1, dtype=torch.float64)
+    together = classifier_free_guidance(conditional, unconditional, lambda t: table[t])(x_t, t)
+    for k in range(3):
+        constant = classifier_free_guidance(conditional, unconditional, float(table[t[k]]))
+        alone = constant(x_t[k : k + 1], t[k : k + 1])
+        assert_close(together[k : k + 1], alone, rtol=1e-12, atol=1e-12)
+
+
+def test_a_scale_of_one_at_every_t_asks_the_conditional_branch_alone():
+    x_t, t = randn(3, 1, 4, 4), torch.tensor([40, 3, 20])
+    for ones in (lambda t: torch.ones(len(t)), lambda t: torch.ones_like(t), lambda t: 1.0):
+        got = classifier_free_guidance(conditional, never, ones)(x_t, t)
+        assert torch.equal(got, conditional(x_t, t))
+    with pytest.raises(AssertionError, match="not to be asked"):  # one image of three is guided
+        classifier_free_guidance(conditional, never, lambda t: 1.0 + (t == 3))(x_t, t)
+
+
+def test_a_scale_of_t_keeps_the_dtype_of_the_images():
+    t = torch.tensor([3, 40])
+    for dtype in (torch.float32, torch.float64):
+        for scale in (lambda t: t.double() / 10, lambda t: t, lambda t: t.float(), lambda t: 3):
+            guided = classifier_free_guidance(unconditional, lambda x_t, t: x_t.sin(), scale)
+            assert guided(randn(2, 1, 4, 4, dtype=dtype), t).dtype == dtype
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_scale_without_a_number_is_refused_with_its_times(bad):
+    x_t, t = randn(3, 1, 4, 4), torch.tensor([40, 3, 20])
+    guided = classifier_free_guidance(conditional, unconditional, lambda t: torch.where(t > 10, bad, 2.0))
+    with pytest.raises(ValueError, match=r"NaN or infinite at t = \[40, 20\]: give every t a number"):
+        guided(x_t, t)
+    with pytest.raises(ValueError, match=r"NaN or infinite at t = \[40, 3, 20\]: give every t a number"):
+        classifier_free_guidance(conditional, unconditional, lambda t: bad)(x_t, t)
+
+
+@pytest.mark.parametrize("shape", [(1,), (2,), (3, 1), (1, 3), (3, 1, 1, 1)])
+def test_a_scale_of_another_shape_than_t_is_refused(shape):
+    # (3, 1, 1, 1) as well: one way to say it, and what broadcasts by chance is refused
+    guided = classifier_free_guidance(conditional, unconditional, lambda t: torch.full(shape, 2.0))
+    told = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
+    with pytest.raises(ValueError, match=rf"maps t \(b,\) to \(b,\), got \({told}\) for t of shape \(3,\)"):
+        guided(randn(3, 1, 4, 4), torch.tensor([40, 3, 20]))
+
+
+def test_guidance_never_looks_at_values_on_a_device():
+    # trap 31: meta tensors have no values, so that a look (a stall on a GPU) raises
+    x_t, t = torch.zeros(2, 1, 4, 4, device="meta"), torch.zeros(2, dtype=torch.long, device="meta")
+    for denoiser in (
+        classifier_free_guidance(conditional, unconditional, 3.0),
+        classifier_free_guidance(conditional, unconditional, interval(3.0, 5, 20)),
+        blend(conditional, unconditional, 0.3),
+        dynamic_threshold(conditional),
+    ):
+        assert denoiser(x_t, t).device.type == "meta"
+
+
+def test_an_interval_holds_both_its_ends_and_leaves_the_rest_unguided():
+    t = torch.tensor([0, 4, 5, 6, 19, 20, 21, 50])
+    assert interval(2.5, 5, 20)(t).tolist() == [1, 1, 2.5, 2.5, 2.5, 2.5, 1, 1]
+    assert interval(2.5, 5, 20, outside=0.0)(t).tolist() == [0, 0, 2.5, 2.5, 2.5, 2.5, 0, 0]
+    assert interval(2.5, 6, 6)(t).tolist() == [1, 1, 1, 2.5, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("sampler", [ddim, p_sample_loop])
+def test_an_interval_of_all_times_is_the_constant_and_one_of_none_no_guidance(sampler):
+    def drawn(scale, without=unconditional):
+        guided = classifier_free_guidance(conditional, without, scale)
+        g = torch.Generator().manual_seed(1)
+        return last(sampler(guided, randn(2, 1, 4, 4), COSINE, COSINE.grid(10), generator=g)).x_t
+
+    assert_close(drawn(interval(2.5, 1, 50)), drawn(2.5), rtol=1e-12, atol=1e-12)
+    assert torch.equal(drawn(interval(2.5, 60, 90), never), drawn(1.0))
+
+
+def test_outside_its_interval_guidance_costs_one_call_a_step():
+    label, asked = counted(conditional)
+    without, asked_without = counted(unconditional)
+    guided = classifier_free_guidance(label, without, interval(2.5, 11, 30))
+    last(ddim(guided, randn(2, 1, 4, 4), COSINE, COSINE.grid(10)))
+    assert [t for t, _ in asked] == [50, 45, 40, 35, 30, 25, 20, 15, 10, 5]
+    assert [t for t, _ in asked_without] == [30, 25, 20, 15]
+
+
+@pytest.mark.parametrize("low, high", [(5, 4), (math.nan, 4), (1, math.nan)])
+def test_an_interval_that_ends_before_it_begins_is_refused(low, high):
+    with pytest.raises(ValueError, match=rf"interval of times needs low <= high, got {low}\.\.{high}"):
+        interval(3.0, low, high)
+
+
+# Between two beliefs
+
+
+@pytest.mark.parametrize("share", [0, 0.0, 1, 1.0])
+def test_a_blend_at_its_ends_is_the_denoiser_itself(share):
+    assert blend(conditional, unconditional, share) is (unconditional if share else conditional)
+
+
+@pytest.mark.parametrize("share", [1e-9, 0.25, 0.5, 0.9])
+def test_a_blend_is_linear_in_its_share(share):
+    x_t, t = randn(3, 1, 4, 4), torch.tensor([40, 3, 20])
+    expected = (1 - share) * conditional(x_t, t) + share * unconditional(x_t, t)
+    assert_close(blend(conditional, unconditional, share)(x_t, t), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_blend_of_two_gaussians_is_the_gaussian_between_and_is_sampled_as_such():
+    blended = blend(gaussian_oracle(0.5, 0.2, COSINE), gaussian_oracle(-0.3, 0.2, COSINE), 0.25)
+    x_T = randn(3, 1, 4, 4)
+    between = last(ddim(gaussian_oracle(0.3, 0.2, COSINE), x_T, COSINE)).x_t
+    assert_close(last(ddim(blended, x_T, COSINE)).x_t, between, rtol=1e-10, atol=1e-10)
+
+
+def test_a_blend_is_guidance_with_its_share_as_the_scale():
+    x_t, t = randn(3, 1, 4, 4), torch.tensor([40, 3, 20])
+    guided = classifier_free_guidance(conditional, unconditional, 0.3)
+    assert_close(blend(unconditional, conditional, 0.3)(x_t, t), guided(x_t, t), rtol=1e-12, atol=1e-12)
+
+
+def test_every_image_of_a_batch_has_its_own_share():
+    x_t, t, shares = randn(3, 1, 4, 4), torch.tensor([40, 3, 20]), [0.0, 0.3, 1.0]
+    together = blend(conditional, unconditional, torch.tensor(shares, dtype=torch.float64))(x_t, t)
+    for k, share in enumerate(shares):
+        alone = blend(conditional, unconditional, share)(x_t[k : k + 1], t[k : k + 1])
+        assert_close(together[k : k + 1], alone, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_blend_keeps_the_dtype_of_the_images(dtype):
+    x_t, t = randn(2, 1, 4, 4, dtype=dtype), torch.tensor([40, 3])
+    for share in (0.3, torch.tensor([0.2, 0.4]), torch.tensor([0.2, 0.4], dtype=torch.float64)):
+        assert blend(unconditional, lambda x_t, t: x_t.sin(), share)(x_t, t).dtype == dtype
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, [0.5, 1.5], [math.nan, 0.0]])
+def test_a_share_outside_0_to_1_is_refused(share):
+    told = "share of the second denoiser goes from 0 to 1, got "
+    with pytest.raises(ValueError, match=told + str(share).replace("[", r"\[")):
+        blend(conditional, unconditional, torch.tensor(share) if isinstance(share, list) else share)
+
+
+@pytest.mark.parametrize("b", [1, 3])
+def test_shares_of_another_number_than_the_images_are_refused(b):
+    # two shares would make two images of one by broadcasting
+    blended = blend(conditional, unconditional, torch.tensor([0.2, 0.4]))
+    with pytest.raises(ValueError, match=f"2 .*{b}"):
+        blended(randn(b, 1, 4, 4), torch.full((b,), 20))
+
+
 # Clipping
 
 
@@ -141,8 +316,12 @@ def test_neither_guidance_nor_clipping_writes_over_a_tensor():
     x_t, t = randn(2, 1, 4, 4), torch.tensor([3, 40])
     outs = 3 * randn(2, 1, 4, 4, seed=1), 3 * randn(2, 1, 4, 4, seed=2)
     before = [a.clone() for a in (x_t, t, *outs)]
-    for scale in (0.0, 0.5, 1.0, 4.0):
-        clip_x_0(classifier_free_guidance(lambda x_t, t: outs[0], lambda x_t, t: outs[1], scale))(x_t, t)
+    a, b = (lambda x_t, t: outs[0]), (lambda x_t, t: outs[1])
+    for scale in (0.0, 0.5, 1.0, 4.0, interval(3.0, 1, 10), lambda t: t):
+        clip_x_0(classifier_free_guidance(a, b, scale))(x_t, t)
+        dynamic_threshold(classifier_free_guidance(a, b, scale), 0.8)(x_t, t)
+    for share in (0.0, 0.4, 1.0):
+        blend(a, b, share)(x_t, t)
     assert all(torch.equal(a, b) for a, b in zip((x_t, t, *outs), before))
 
 
@@ -150,3 +329,88 @@ def test_neither_guidance_nor_clipping_writes_over_a_tensor():
 def test_a_range_without_an_inside_is_refused(low, high):
     with pytest.raises(ValueError, match=rf"clipping needs low < high, got \[{low}, {high}\]"):
         clip_x_0(conditional, low, high)
+
+
+# Dynamic thresholds
+
+
+def imagen(x_0_hat, share):
+    """The few lines in words: sort the sizes, find the one that so many lie below, hold, divide."""
+    out = []
+    for image in x_0_hat:
+        sizes = sorted(image.abs().flatten().tolist())
+        place = share * (len(sizes) - 1)
+        k = min(int(place), len(sizes) - 2)
+        m = max(1.0, sizes[k] + (place - k) * (sizes[k + 1] - sizes[k]))
+        out.append([max(-m, min(m, x)) / m for x in image.flatten().tolist()])
+    return torch.tensor(out, dtype=x_0_hat.dtype).reshape(x_0_hat.shape)
+
+
+def as_denoiser(x_0_hat):
+    return lambda x_t, t: x_0_hat
+
+
+@pytest.mark.parametrize("share", [0.1, 0.8, 0.95, 0.995, 1.0])
+def test_a_dynamic_threshold_is_imagen_s_each_image_by_itself(share):
+    # out of range by far, by a little, and not at all: one m an image
+    x_0_hat = randn(3, 2, 8, 8) * torch.tensor([3.0, 1.0, 0.2]).reshape(3, 1, 1, 1)
+    held = dynamic_threshold(as_denoiser(x_0_hat), share)(x_0_hat, torch.tensor([40, 3, 20]))
+    assert_close(held, imagen(x_0_hat, share), rtol=1e-12, atol=1e-12)
+    assert float(held.abs().max()) <= 1
+
+
+@pytest.mark.parametrize("share", [0.5, 0.995])
+def test_a_dynamic_threshold_is_that_of_diffusers(share):
+    diffusers = pytest.importorskip("diffusers")
+    x_0_hat = randn(3, 1, 8, 8) * torch.tensor([3.0, 1.0, 0.2]).reshape(3, 1, 1, 1)
+    scheduler = diffusers.DDPMScheduler(
+        thresholding=True, dynamic_thresholding_ratio=share, sample_max_value=1e9
+    )
+    held = dynamic_threshold(as_denoiser(x_0_hat), share)(x_0_hat, torch.tensor([40, 3, 20]))
+    assert_close(held, scheduler._threshold_sample(x_0_hat), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_dynamic_threshold_changes_nothing_within_the_range(dtype):
+    x_0_hat = randn(3, 1, 8, 8, dtype=dtype).clamp(-1, 1)
+    assert float(x_0_hat.abs().max()) == 1
+    for share in (0.5, 0.995, 1.0):
+        held = dynamic_threshold(as_denoiser(x_0_hat), share)(x_0_hat, torch.tensor([40, 3, 20]))
+        assert torch.equal(held, x_0_hat) and held.dtype == dtype
+
+
+def test_a_dynamic_threshold_is_the_paper_s_unless_told():
+    x_0_hat, t = 3 * randn(2, 1, 32, 32), torch.tensor([40, 3])
+    told = dynamic_threshold(as_denoiser(x_0_hat), 0.995)(x_0_hat, t)
+    assert torch.equal(dynamic_threshold(as_denoiser(x_0_hat))(x_0_hat, t), told)
+
+
+def test_the_whole_share_divides_by_the_largest_and_holds_nothing():
+    x_0_hat = 3 * randn(2, 1, 8, 8)
+    held = dynamic_threshold(as_denoiser(x_0_hat), 1.0)(x_0_hat, torch.tensor([40, 3]))
+    assert_close(held, x_0_hat / x_0_hat.abs().amax((1, 2, 3), keepdim=True), rtol=1e-12, atol=1e-12)
+
+
+def test_fewer_pixels_end_at_the_range_s_ends_than_with_clipping():
+    x_0_hat = 3 * randn(2, 1, 16, 16)
+    ends = [float((f(as_denoiser(x_0_hat))(x_0_hat, torch.tensor([9, 9])).abs() == 1).double().mean())
+            for f in (clip_x_0, partial(dynamic_threshold, share=0.9))]  # fmt: skip
+    assert ends[0] > 0.6 and ends[1] == pytest.approx(0.1, abs=0.005)
+
+
+def test_a_dynamic_threshold_goes_outside_guidance():
+    x_t, t, scale = randn(2, 1, 4, 4), torch.tensor([3, 40]), 7.5
+    outside = dynamic_threshold(classifier_free_guidance(conditional, unconditional, scale), 0.9)
+    mixed = unconditional(x_t, t) + scale * (conditional(x_t, t) - unconditional(x_t, t))
+    assert_close(outside(x_t, t), imagen(mixed, 0.9), rtol=1e-12, atol=1e-12)
+    branches = (dynamic_threshold(f, 0.9) for f in (conditional, unconditional))
+    assert float(classifier_free_guidance(*branches, scale)(x_t, t).abs().max()) > 1
+    for run in (ddim, p_sample_loop):
+        x_0 = last(run(outside, randn(3, 1, 4, 4, dtype=torch.float32), COSINE, COSINE.grid(9))).x_t
+        assert float(x_0.abs().max()) <= 1 + 1e-6
+
+
+@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, 99.5, math.nan])
+def test_a_share_of_pixels_outside_0_to_1_is_refused(share):
+    with pytest.raises(ValueError, match=rf"pixels to keep as they are lies in \(0, 1\], got {share}"):
+        dynamic_threshold(conditional, share)

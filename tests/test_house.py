@@ -29,11 +29,13 @@ MAY_IMPORT = {
     "samplers": {"grids", "schedules", "diffusion", "oracle"},
     "solvers": {"grids", "schedules", "diffusion", "samplers"},
     "continuous": {"grids", "schedules", "diffusion", "samplers", "solvers"},
+    "variance": {"schedules", "diffusion", "likelihood"},
+    "self_conditioning": {"schedules", "diffusion", "variance"},
     "guidance": {"schedules", "diffusion", "oracle"},
     "energy": {"schedules", "diffusion"},
     "inpaint": {"diffusion"},
     "pen": set(),
-    "edit": {"grids", "schedules", "diffusion", "samplers"},
+    "edit": {"grids", "schedules", "diffusion", "samplers", "solvers"},
     "ask": set(),
     "strip": {"diffusion", "samplers", "pipeline"},
     "artwork": {"diffusion", "edit", "grids", "guidance", "inpaint", "pipeline", "samplers"},
@@ -178,13 +180,16 @@ def test_the_wheel_carries_data_and_weights_and_works_alone(tmp_path):
 
 def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
     readme = (ROOT / "README.md").read_text()
-    quickstart, oracle = re.findall(r"```python\n(.*?)```", readme, re.S)
+    quickstart, steering, oracle = re.findall(r"```python\n(.*?)```", readme, re.S)
     assert len(quickstart.strip().splitlines()) <= 12
     monkeypatch.chdir(tmp_path)
     names = {}
     exec(quickstart, names)
     assert names["x"].shape == (3, 1, 32, 32)
     assert all((tmp_path / name).exists() for name in ("314.png", "film.png", "seven.gif"))
+    exec(steering, names)
+    assert names["strip"].shape == (1, 1, 32, 230) and names["halves"].shape == (8, 1, 32, 32)
+    assert (names["halves"][..., 16:] - names["known"][..., 16:]).abs().max() < 1e-5
     exec(oracle, names)
     assert names["images"].shape == (8, 1, 32, 32)
 

@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyddpm.diffusion import make_denoiser, q_posterior, q_sample
+from tinyddpm.diffusion import make_denoiser, q_posterior, q_sample, q_step
+from tinyddpm.grids import resampling_grid
 from tinyddpm.guidance import clip_x_0
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import Step, ddim, last, noise_like, p_sample, p_sample_loop
@@ -32,6 +33,7 @@ SAMPLERS = {
 # (schedule, T, steps): steps that divide T and steps that do not
 RUNS = [("cosine", 10, 10), ("cosine", 10, 7), ("cosine", 10, 1), ("linear", 50, 50), ("cosine", 50, 50)]
 RUNS += [("linear", 50, 33), ("linear", 1000, 1000), ("cosine", 1000, 333), ("sigmoid", 1000, 7)]
+PURE_NOISE = ("linear-zero-snr", "flow")  # x_T is noise alone
 DATA = [
     (0.3, 0.0),
     (0.0, 1.0),
@@ -97,7 +99,7 @@ def test_every_step_is_the_papers_on_gaussian_data(name, run, monkeypatch):
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-@pytest.mark.parametrize("run", RUNS, ids=str)
+@pytest.mark.parametrize("run", [*RUNS, *((kind, 50, n) for kind in PURE_NOISE for n in (50, 7, 1))], ids=str)
 def test_marginals_are_exact_after_every_step_where_theory_says_so(name, run, monkeypatch):
     # trap 2: right images at the end do not prove the way there. All samplers keep the mean; the posterior
     # variance and ddim keep the variance of a point mass, the variance beta that of data with variance 1.
@@ -357,7 +359,7 @@ def test_ddim_is_real_and_finite_on_any_schedule(beta, eta, seed):
 def test_every_schedule_down_to_one_step_samples(name):
     # trap 8
     for T in (1, 2, 3, 20, 21, 50):
-        for kind in ("linear", "cosine", "cosine-shifted", "sigmoid"):
+        for kind in ("linear", "cosine", "cosine-shifted", "sigmoid", *PURE_NOISE):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 try:
@@ -368,6 +370,134 @@ def test_every_schedule_down_to_one_step_samples(name):
             assert (
                 last(SAMPLERS[name](gaussian_oracle(0.0, 0.2, schedule), x_T, schedule)).x_t.isfinite().all()
             )
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("kind", PURE_NOISE)
+def test_pure_noise_is_the_limit_of_little_signal(kind, name):
+    # nothing is divided by the signal at T, so that a beta of 1 there is no special case
+    beta = Schedule.named(kind, 50).beta
+    nearly = beta.clone()
+    nearly[-1] -= 1e-16
+    assert nearly[-1] < 1
+    ends = []
+    for schedule in (Schedule(beta), Schedule(nearly)):
+        denoiser = make_denoiser(model, schedule, "v")
+        walk = SAMPLERS[name](denoiser, randn(2, 1, 4, 4), schedule, schedule.grid(7), generator=seeded(2))
+        ends.append(last(walk).x_t)
+    assert_close(ends[0], ends[1], rtol=0, atol=1e-6)
+
+
+# Up and down again: RePaint's walk
+
+CLIMBING = [
+    resampling_grid(COSINE.grid(10), jump=3, times=3),
+    resampling_grid(COSINE.grid(50), jump=1, times=2),
+    [(50, 20), (20, 50), (50, 1), (1, 2), (2, 40), (40, 7)],  # twice upwards, and not to the end
+]
+
+
+@pytest.mark.parametrize("grid", CLIMBING, ids=["jumps of 3", "jumps of 1", "by hand"])
+@pytest.mark.parametrize(
+    "variance, v", [("posterior", 0.0), ("beta", 1.0), ("posterior", 0.3), ("beta", 0.3)]
+)
+def test_marginals_stay_exact_on_a_climbing_grid(grid, variance, v, monkeypatch):
+    # The mean of any data, and the variance where the way down keeps it (as above). Image k + 1 is a run with
+    # one unit draw, the k-th, and image 0 one without any: their distances are what each draw adds.
+    draws, m = sum(s > 0 for _, s in grid), 0.6
+    schedule, drawn = COSINE, []
+
+    def one_of_them(x, generator=None):
+        noise = torch.zeros_like(x)
+        noise[len(drawn) + 1] = 1
+        drawn.append(len(drawn))
+        return noise
+
+    monkeypatch.setattr("tinyddpm.samplers.noise_like", one_of_them)
+    abar = schedule.alpha_bar.tolist()
+    first, units = math.sqrt(abar[50]) * m, column([0.0] * (draws + 1) + [1.0])
+    spread = math.sqrt(abar[50] * v + 1 - abar[50])
+    steps = p_sample_loop(gaussian_oracle(m, v, schedule), first + spread * units, schedule, grid, variance)
+    for step in steps:
+        assert float(step.x_t[0]) == pytest.approx(math.sqrt(abar[step.t]) * m, abs=1e-9)
+        if v in (0.0, 1.0) and step.t > 0:
+            var = float((step.x_t[1:] - step.x_t[0]).square().sum())
+            assert var == pytest.approx(abar[step.t] * v + 1 - abar[step.t], abs=1e-9)
+    assert len(drawn) == draws
+
+
+@pytest.mark.parametrize("grid", CLIMBING, ids=["jumps of 3", "jumps of 1", "by hand"])
+def test_a_climb_asks_no_denoiser_and_shows_what_was_seen_before(grid):
+    asked = []
+
+    def denoiser(x_t, t):
+        asked.append(int(t[0]))
+        return (x_t + len(asked)).sin()
+
+    steps = list(p_sample_loop(denoiser, randn(2, 1, 4, 4), COSINE, grid, generator=seeded(0)))
+    assert [step.t for step in steps] == [t for t, _ in grid] + [grid[-1][1]]
+    assert asked == [t for t, s in grid if t > s]
+    for (t, s), before, step in zip(grid[1:], steps, steps[1:]):
+        assert torch.equal(step.x_0_hat, before.x_0_hat) == (t < s)
+
+
+def test_a_climb_adds_the_noise_of_the_forward_process_and_nothing_else():
+    # one step up is q_step; several are what that does again and again
+    x_T, g = randn(1, 1, 2, 2), seeded(4)
+    grid = [(50, 9), (9, 10), (10, 8), (8, 30), (30, 0)]
+    walk = list(p_sample_loop(model, x_T, COSINE, grid, generator=seeded(4)))
+    draws = [noise_like(x_T, g) for _ in range(4)]
+    assert_close(walk[2].x_t, q_step(walk[1].x_t, 10, draws[1], COSINE), rtol=0, atol=1e-12)
+    keep, var = 1.0, 0.0
+    for beta in COSINE.beta[9:31].tolist():
+        keep, var = math.sqrt(1 - beta) * keep, (1 - beta) * var + beta
+    assert_close(walk[4].x_t, keep * walk[3].x_t + math.sqrt(var) * draws[3], rtol=0, atol=1e-12)
+
+
+def test_a_finished_image_may_go_up_again():
+    # from t = 0 the climb is q_sample; shown is the image itself, from which x_0_hat is a rounding away
+    x_T, draws = randn(2, 1, 4, 4), seeded(3)
+    denoiser = clip_x_0(make_denoiser(model, COSINE))
+    grid = [(50, 3), (3, 0), (0, 30), (30, 0)]
+    steps = list(p_sample_loop(denoiser, x_T, COSINE, grid, generator=seeded(3)))
+    assert steps[2].t == 0 and torch.equal(steps[2].x_t, steps[2].x_0_hat)
+    draw = [noise_like(x_T, draws) for _ in range(2)][1]
+    assert_close(steps[3].x_t, q_sample(steps[2].x_t, 30, draw, COSINE), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("variance", ["posterior", "beta"])
+def test_a_climb_up_to_pure_noise_forgets_the_image(variance):
+    schedule, grid = Schedule.named("flow", 50), [(50, 20), (20, 50), (50, 0)]
+    denoiser = make_denoiser(model, schedule, "flow")
+    for seed in (0, 1):
+        walk = p_sample_loop(denoiser, randn(1, 1, 4, 4, seed=seed), schedule, grid, variance, seeded(5))
+        climbed = list(walk)[2].x_t
+        g = seeded(5)
+        noise_like(climbed, g)
+        assert torch.equal(climbed, noise_like(climbed, g))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_image_on_a_climbing_grid_is_the_image_its_generator_gives_alone(dtype):
+    denoiser, x_T = clip_x_0(make_denoiser(model, COSINE, "eps")), randn(3, 1, 4, 4, dtype=dtype)
+    seeds = (11, 12, 13)
+    batch = last(p_sample_loop(denoiser, x_T, COSINE, CLIMBING[0], generator=[seeded(k) for k in seeds])).x_t
+    assert batch.dtype == dtype
+    for k, seed in enumerate(seeds):
+        alone = last(p_sample_loop(denoiser, x_T[k : k + 1], COSINE, CLIMBING[0], generator=seeded(seed))).x_t
+        assert_close(batch[k : k + 1], alone, rtol=0, atol=1e-6)
+
+
+def test_a_climb_writes_over_nothing_keeps_no_graph_and_looks_at_nothing():
+    # traps 30 and 31
+    weight, kept = torch.ones((), dtype=torch.float64, requires_grad=True), []
+    for step in p_sample_loop(lambda x_t, t: weight * x_t.tanh(), randn(2, 1, 4, 4), COSINE, CLIMBING[0]):
+        assert torch.is_grad_enabled() and not step.x_t.requires_grad
+        kept.append((step, step.x_t.clone(), step.x_0_hat.clone()))
+    assert all(torch.equal(step.x_t, a) and torch.equal(step.x_0_hat, b) for step, a, b in kept)
+    x_T = torch.zeros(2, 1, 4, 4, device="meta")
+    run = p_sample_loop(gaussian_oracle(0.1, 0.2, COSINE), x_T, COSINE, CLIMBING[0], generator=seeded(0))
+    assert last(run).x_t.device.type == "meta"
 
 
 # Noise and its generators
@@ -545,7 +675,9 @@ def test_an_eta_outside_0_to_1_is_refused(eta):
     [
         ([], r"time grid is empty: schedule\.grid\(steps\) makes one"),
         ([(50, 20), (10, 0)], r"must go on where it stopped, but \.\.\.-> 20 is followed by 10"),
-        ([(50, 20), (20, 30)], r"0 <= s < t <= T = 50, got t=20, s=30"),
+        ([(20, 30), (30, 0)], r"0 <= s < t <= T = 50, got t=20, s=30: p_sample_loop .* after its first step"),
+        ([(50, 20), (20, 20)], r"0 <= s < t <= T = 50, got t=20, s=20"),
+        ([(50, 20), (20, 51)], r"0 <= s < t <= T = 50, got t=20, s=51"),
         ([(51, 0)], r"0 <= s < t <= T = 50, got t=51, s=0"),
         ([(3, -1)], r"0 <= s < t <= T = 50, got t=3, s=-1"),
     ],
@@ -556,6 +688,13 @@ def test_a_grid_that_does_not_descend_in_one_piece_is_refused(name, grid, words)
 
     with pytest.raises(ValueError, match=words):
         next(SAMPLERS[name](never, randn(1, 1, 2, 2), COSINE, grid))
+
+
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_ddim_does_not_climb_and_says_who_does(eta):
+    run = ddim(gaussian_oracle(0.0, 1.0, COSINE), randn(1, 1, 2, 2), COSINE, [(50, 20), (20, 30)], eta)
+    with pytest.raises(ValueError, match="got t=20, s=30: p_sample_loop alone goes up, and after its first"):
+        next(run)
 
 
 @pytest.mark.parametrize("t, s", [(5, 5), (5, 6), (51, 50), (5, -1)])

@@ -10,15 +10,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyddpm.schedules import BETAS, Schedule, cosine_betas, linear_betas, sigmoid_betas
+from tinyddpm.schedules import (
+    BETAS,
+    Schedule,
+    cosine_betas,
+    flow_betas,
+    linear_betas,
+    sigmoid_betas,
+    zero_terminal_snr,
+)
 
-FULL_LENGTH = ("linear", "cosine", "cosine-shifted", "sigmoid")  # those that end in noise at every T
+PURE_NOISE = ("linear-zero-snr", "flow")  # those whose last beta is 1
+# those that end in noise at every T
+FULL_LENGTH = ("linear", "cosine", "cosine-shifted", "sigmoid", *PURE_NOISE)
 
 
 def quiet(name, T):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return Schedule.named(name, T)
+
+
+def quiet_of(beta):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Schedule(beta)
 
 
 def x_of(b, dtype=torch.float64):
@@ -54,6 +70,54 @@ def test_sigmoid_alpha_bar_is_the_formula_of_its_paper(T, start, end, tau):
 
     expected = [min(1 - alpha_bar(t) / alpha_bar(t - 1), 0.999) for t in range(1, T + 1)]
     assert_close(sigmoid_betas(T, start, end, tau)[1:].tolist(), expected, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("betas", [linear_betas, cosine_betas, sigmoid_betas], ids=lambda f: f.__name__)
+@pytest.mark.parametrize("T", [30, 1000])
+def test_zero_terminal_snr_is_that_of_diffusers(betas, T):
+    pytest.importorskip("diffusers")
+    from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+
+    reference = rescale_zero_terminal_snr(betas(T)[1:])
+    assert_close(zero_terminal_snr(betas(T))[1:], reference, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("T", [2, 3, 30, 1000])
+def test_zero_terminal_snr_keeps_the_first_beta_and_leaves_no_signal_at_T(T):
+    # between them the amplitude of the signal is shifted and stretched: its steps keep their shares
+    before, after = (
+        quiet_of(cosine_betas(T, max_beta=0.5)),
+        Schedule(zero_terminal_snr(cosine_betas(T, max_beta=0.5))),
+    )
+    assert after.beta.dtype == torch.float64 and len(after.beta) == T + 1
+    assert float(after.beta[1]) == pytest.approx(float(before.beta[1]), rel=1e-9)
+    assert after.beta[-1] == 1 and after.alpha_bar[-1] == 0 and after.sqrt_one_minus_alpha_bar[-1] == 1
+    assert after.log_snr[-1] == -math.inf and after.log_snr[1:-1].isfinite().all()
+    drops = [schedule.sqrt_alpha_bar[1:].diff() for schedule in (before, after)]
+    assert_close(drops[1] / drops[1].sum(), drops[0] / drops[0].sum(), rtol=1e-9, atol=0)
+
+
+def test_zero_terminal_snr_of_a_chain_that_ends_there_changes_nothing():
+    for betas in (flow_betas(50), zero_terminal_snr(linear_betas(50))):
+        before = betas.clone()
+        assert_close(zero_terminal_snr(betas), before, rtol=1e-10, atol=0)
+        assert torch.equal(betas, before)
+
+
+def test_the_named_linear_zero_snr_is_the_linear_one_rescaled():
+    assert torch.equal(Schedule.named("linear-zero-snr", 100).beta, zero_terminal_snr(linear_betas(100)))
+
+
+@pytest.mark.parametrize("T", [1, 2, 50, 1000])
+def test_flow_is_the_straight_line_between_image_and_noise(T):
+    # signal : noise = 1 - u : u, and their squares add up to 1
+    schedule = Schedule(flow_betas(T))
+    u = torch.arange(T + 1, dtype=torch.float64) / T
+    norm = ((1 - u) ** 2 + u**2).sqrt()
+    assert_close(schedule.sqrt_alpha_bar, (1 - u) / norm, rtol=1e-10, atol=0)
+    assert_close(schedule.sqrt_one_minus_alpha_bar, u / norm, rtol=1e-10, atol=0)
+    assert schedule.beta[-1] == 1 and schedule.alpha_bar[-1] == 0
+    assert torch.equal(Schedule.named("flow", T).beta, schedule.beta)
 
 
 def test_the_cosine_ends_in_a_beta_of_one_held_at_its_maximum():
@@ -135,9 +199,17 @@ def test_a_short_chain_is_finite_or_refused(name):
             with pytest.raises(ValueError, match="every beta must lie in"):
                 Schedule.named(name, T)
             continue
+        if name == "linear-zero-snr" and T <= 20:
+            with pytest.raises(
+                ValueError, match="every beta must lie in|with T = 1 the last step is the first"
+            ):
+                Schedule.named(name, T)
+            continue
         schedule = quiet(name, T)
-        assert ((schedule.beta[1:] > 0) & (schedule.beta[1:] < 1)).all()
-        assert (schedule.alpha_bar.diff() < 0).all() and schedule.log_snr[1:].isfinite().all()
+        inner = schedule.beta[1:-1] if name in PURE_NOISE else schedule.beta[1:]
+        assert ((inner > 0) & (inner < 1)).all()
+        assert (schedule.beta[-1] == 1) == (name in PURE_NOISE)
+        assert (schedule.alpha_bar.diff() < 0).all() and schedule.log_snr[1 : 1 + len(inner)].isfinite().all()
 
 
 def test_a_schedule_is_frozen():
@@ -204,7 +276,7 @@ def test_a_uniform_grid_descends_from_T_to_0_for_every_number_of_steps(T):
         assert max(strides) - min(strides) <= 1
 
 
-@pytest.mark.parametrize("name", ["linear-unscaled", "cosine", "cosine-shifted", "sigmoid"])
+@pytest.mark.parametrize("name", ["linear-unscaled", "cosine", "cosine-shifted", "sigmoid", "flow"])
 @pytest.mark.parametrize("T", [10, 50, 1000])
 def test_a_log_snr_grid_descends_from_T_to_0_for_many_numbers_of_steps(name, T):
     # trap 13
@@ -247,7 +319,7 @@ def test_a_log_snr_grid_is_even_in_log_snr():
 # What is refused, and in which words
 
 
-@pytest.mark.parametrize("betas", [linear_betas, cosine_betas, sigmoid_betas])
+@pytest.mark.parametrize("betas", [linear_betas, cosine_betas, sigmoid_betas, flow_betas])
 def test_a_chain_of_no_steps_is_refused(betas):
     with pytest.raises(ValueError, match="T counts the noising steps and must be at least 1, got 0"):
         betas(0)
@@ -258,11 +330,52 @@ def test_linear_betas_of_a_short_chain_say_what_to_take_instead():
         linear_betas(10)
 
 
-@pytest.mark.parametrize("bad", [-0.1, 0.0, 1.0, math.nan])
+@pytest.mark.parametrize("bad", [-0.1, 0.0, 1.1, math.nan])
 def test_a_beta_outside_0_to_1_is_refused(bad):
-    # beta = 1 would leave no signal at T, and eps could not be turned into x_0 (trap 29)
-    with pytest.raises(ValueError, match=r"every beta must lie in \(0, 1\), but these betas"):
-        Schedule(torch.tensor([0.0, 0.5, bad]))
+    for beta in ([0.0, 0.5, bad], [0.0, bad, 0.5]):
+        with pytest.raises(
+            ValueError, match=r"every beta must lie in \(0, 1\), or be 1 at T, but these betas"
+        ):
+            Schedule(torch.tensor(beta))
+
+
+def test_a_beta_of_1_stands_at_T_and_nowhere_before():
+    # there is nothing left that a later step could make noisier
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Schedule(torch.tensor([0.0, 0.5, 1.0])).alpha_bar.tolist() == [1.0, 0.5, 0.0]
+    with pytest.raises(
+        ValueError, match=r"or be 1 at T, but these betas for T = 2 reach from 0\.5 to 1: take a"
+    ):
+        Schedule(torch.tensor([0.0, 1.0, 0.5]))
+
+
+def test_only_what_is_meant_to_end_in_pure_noise_may():
+    # trap 29: elsewhere a beta of 1 at T is an accident, by which eps could not be turned into x_0
+    with pytest.raises(
+        ValueError, match=r"every beta must lie in \(0, 1\), but linear betas for T = 20 reach"
+    ):
+        linear_betas(20)
+    with pytest.raises(ValueError, match=r"every beta must lie in \(0, 1\), but cosine betas"):
+        cosine_betas(20, max_beta=1.0)
+
+
+def test_zero_terminal_snr_of_one_step_is_refused():
+    with pytest.raises(ValueError, match="with T = 1 the last step is the first: .* takes a T of at least 2"):
+        zero_terminal_snr(linear_betas(1))
+
+
+@pytest.mark.parametrize("bad", [[0.0, 0.5, 1.5], [0.0, 1.0, 0.5], [0.0, 0.0, 0.5], [0.0, math.nan, 0.5]])
+def test_zero_terminal_snr_of_no_betas_is_refused(bad):
+    with pytest.raises(ValueError, match=r"every beta must lie in \(0, 1\), or be 1 at T, but these betas"):
+        zero_terminal_snr(torch.tensor(bad))
+
+
+@pytest.mark.parametrize("bad", [[0.1, 0.2, 0.3], [0.0]])
+def test_zero_terminal_snr_of_a_table_that_does_not_begin_clean_is_refused(bad):
+    # such as another library's betas, which begin at t = 1: they would be rescaled to another chain
+    with pytest.raises(ValueError, match=r"beta\[0\] = 0 \(the clean image\)"):
+        zero_terminal_snr(torch.tensor(bad))
 
 
 @pytest.mark.parametrize("beta", [[0.1, 0.2], [0.0], [[0.0, 0.1]], 0.0])
@@ -283,6 +396,14 @@ def test_a_number_of_steps_outside_1_to_T_is_refused(steps):
         Schedule.named("cosine", 10).grid(steps)
 
 
+@pytest.mark.parametrize("name", ["cosine", "flow"])
+@pytest.mark.parametrize("n", [-1, 0, 11])
+def test_a_number_of_times_outside_1_to_T_is_refused(name, n):
+    # 11 times from 10 down would end at t = 0, where nothing is to be learnt, or below
+    with pytest.raises(ValueError, match=rf"1\.\.10, got {n}"):
+        Schedule.named(name, 10).times_even_in_log_snr(n)
+
+
 def test_an_unknown_spacing_is_answered_with_those_that_exist():
-    with pytest.raises(ValueError, match='spaced "uniform" or "log-snr", got \'karras\''):
+    with pytest.raises(ValueError, match="spaced as one of uniform, quadratic, log-snr, got 'karras'"):
         Schedule.named("cosine", 10).grid(5, "karras")

@@ -71,7 +71,7 @@ def zero_terminal_snr(beta: Float[Tensor, " times"]) -> Float[Tensor, " times"]:
 
     Raises ValueError for T = 1, where both cannot be, and for what is no table of betas.
     """
-    check_betas(beta[1:], "these", end=True)
+    check_table(beta)
     kept = (1 - beta.double()).cumprod(0).sqrt()
     if len(kept) < 3:
         raise ValueError("with T = 1 the last step is the first: zero terminal SNR takes a T of at least 2")
@@ -93,6 +93,16 @@ BETAS = {
 def check_T(T: int) -> None:
     if T < 1:
         raise ValueError(f"T counts the noising steps and must be at least 1, got {T}")
+
+
+def check_table(beta: Tensor) -> None:
+    """Raises ValueError for what is no table of betas: one for each t in 0..T, the first of them 0."""
+    if beta.ndim != 1 or len(beta) < 2 or beta[0] != 0:
+        raise ValueError(
+            f"a schedule needs one beta for each t in 0..T with beta[0] = 0 (the clean image), got "
+            f"shape {tuple(beta.shape)} beginning with {beta.flatten()[:1].tolist()}: prepend a 0"
+        )
+    check_betas(beta[1:], "these", end=True)
 
 
 def check_betas(beta: Tensor, name: str, end: bool = False) -> None:

@@ -128,6 +128,7 @@ def log_likelihood(
         )
     if probes < 1:
         raise ValueError(f"the divergence takes at least 1 probe, got {probes}")
+    x = x.detach()
     signs = [noise_like(x, generator).sign() for _ in range(probes)]
     stretched = torch.zeros(len(x), dtype=torch.float64)
     slope, div = velocity_and_divergence(denoiser, x, grid[-1][1], schedule, signs)

@@ -49,8 +49,8 @@ def q_posterior(x_0: Images, x_t: Images, t: int, s: int, schedule: Schedule) ->
     check_pair(t, s, schedule.T)
     abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
     a = abar_t / abar_s
-    mean = (abar_s**0.5 * (1 - a) * x_0 + a**0.5 * (1 - abar_s) * x_t) / (1 - abar_t)
-    return mean, (1 - abar_s) / (1 - abar_t) * (1 - a)
+    of_x_0, of_x_t = abar_s**0.5 * (1 - a) / (1 - abar_t), a**0.5 * (1 - abar_s) / (1 - abar_t)
+    return of_x_0 * x_0 + of_x_t * x_t, (1 - abar_s) / (1 - abar_t) * (1 - a)
 
 
 def eps_from_x_0(x_0: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
@@ -154,7 +154,8 @@ def loss_weight(
         raise ValueError(f"there are no weights {weights!r}: choose one of {', '.join(WEIGHTS)}")
     if weights == "none":
         return torch.ones(len(x_0), device=x_0.device)
-    snr, one = schedule.alpha_bar, 1 - schedule.alpha_bar  # both divided by 1 + SNR: finite at t = 0 and T
+    # both divided by 1 + SNR: finite at T, and with a little more than 0 at t = 0, too
+    snr, one = schedule.alpha_bar, (1 - schedule.alpha_bar).clamp(min=1e-300)
     wanted = torch.minimum(snr if weights == "min-snr" else torch.maximum(snr, one), gamma * one)
     own = {"eps": snr, "x_0": one, "v": snr + one, "flow": (snr.sqrt() + one.sqrt()) ** 2}
     return schedule.at(wanted / own[predicts], t, x_0).flatten()

@@ -1,5 +1,6 @@
 """From image to image: each goes back to noise and comes again, changed on the way."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -10,6 +11,7 @@ from .diffusion import Denoiser, Images, eps_from_x_0, q_sample
 from .grids import Grid, check_grid
 from .samplers import Generators, Step, ddim, last, noise_like, times
 from .schedules import Schedule
+from .solvers import angle, velocity
 
 
 def sdedit(
@@ -23,7 +25,8 @@ def sdedit(
     """The image noised to where the grid begins, and from there sampled (Meng et al. 2022, "SDEdit",
     algorithm 1): schedule.grid(steps, start=t) says how far back, and so how little of it stays. One that
     draws noise on the way is given its own generator: partial(p_sample_loop, generator=generator)."""
-    x_t = q_sample(x_0, check_grid(grid, schedule.T)[0][0], noise_like(x_0, generator), schedule)
+    start = check_grid(grid, schedule.T, climbs=True)[0][0]
+    x_t = q_sample(x_0, start, noise_like(x_0, generator), schedule)
     return sampler(denoiser, x_t, schedule, grid)
 
 
@@ -34,20 +37,23 @@ def invert(
     """The noise that ddim would make this image of: its steps backwards, from the grid's last s up to its
     first t (Song et al. 2021, "DDIM", section 4.3). The grid is the sampler's, and descends.
 
-    A step of ddim from t to s asks for eps at t, which is where this one goes: it takes eps(x_s, t), and with
-    more iterations eps(x_t, t) of the x_t found (Pan et al. 2023, "AIDI", eq. 8), which brings the round trip
-    to x_0 as near as wanted where it converges. Raises ValueError for iterations below 1.
+    A step of ddim from t to s asks the denoiser at t, where this one only goes: it takes eps(x_s, t), and with
+    more iterations solves x_s = cos(d) x_t - sin(d) v(x_t, t), d = phi_t - phi_s, for x_t by fixed points (Pan
+    et al. 2023, "AIDI", in eps; in v they converge at high noise, too). That brings the round trip as near to
+    x_0 as wanted, where the denoiser is smooth enough. Raises ValueError for iterations below 1.
     """
     if iterations < 1:
         raise ValueError(f"an inversion takes at least 1 iteration a step, got {iterations}")
     grid, x = check_grid(grid, schedule.T), x_0
     yield Step(grid[-1][1], x, x)
     for t, s in reversed(grid):
-        x_t = x
-        for _ in range(iterations):
+        x_0_hat = denoiser(x, times(t, x))
+        x_t = back(x, eps_from_x_0(x_0_hat, x, t, schedule), t, s, schedule)
+        turn = angle(t, schedule) - angle(s, schedule)
+        for _ in range(iterations - 1):
             x_0_hat = denoiser(x_t, times(t, x_t))
-            eps_hat = eps_from_x_0(x_0_hat, x_t, t, schedule)
-            x_t = back(x, eps_hat, t, s, schedule)
+            slope = velocity(x_0_hat, x_t, t, schedule)
+            x_t = (x + math.sin(turn) * slope) / math.cos(turn)
         x = x_t
         yield Step(t, x, x_0_hat)
 

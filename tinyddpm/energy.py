@@ -32,8 +32,9 @@ def energy_guidance(
     """
 
     def steered(x_t: Images, t: Int[Tensor, " b"]) -> Images:
+        asked = x_t.requires_grad and torch.is_grad_enabled()  # by another energy around this one
         with torch.enable_grad():
-            x_t = x_t.detach().requires_grad_()
+            x_t = x_t if asked else x_t.detach().requires_grad_()
             x_0_hat = denoiser(x_t, t)
             weights = log_weight(x_t if noisy else x_0_hat, t)
             if weights.shape != t.shape:
@@ -41,11 +42,17 @@ def energy_guidance(
                     f"a log-weight is one number an image, {tuple(t.shape)}, got {tuple(weights.shape)}: "
                     "sum or average over the pixels only"
                 )
-            (slope,) = torch.autograd.grad(weights.sum(), x_t)
+            if not weights.requires_grad:
+                raise ValueError(
+                    "the log-weight has no gradient: it must be made of its images by differentiable "
+                    "functions, and the denoiser must not run under no_grad"
+                )
+            (slope,) = torch.autograd.grad(weights.sum(), x_t, create_graph=asked)
         signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t)
         noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
         reach = torch.where(signal > 0, noise**2 / signal.clamp(min=1e-12), 0)
-        return x_0_hat.detach() + scale * reach * slope
+        x_0_hat = x_0_hat + scale * reach * slope
+        return x_0_hat if asked else x_0_hat.detach()
 
     return steered
 
@@ -67,7 +74,7 @@ def classifier_guidance(
     size = getattr(classifier, "image_size", None)
 
     def log_weight(x: Images, t: Int[Tensor, " b"]) -> Tensor:
-        if size not in (None, x.shape[-1]):
+        if size is not None and x.shape[-2:] != (size, size):
             raise ValueError(
                 f"the classifier reads images of {size}x{size}, the denoiser sees {x.shape[-2]}x{x.shape[-1]}"
                 ": bring one to the other's size, such as with tinyddpm.data.pad_to"

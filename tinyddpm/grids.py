@@ -22,9 +22,7 @@ def make_grid(
 
     Raises ValueError for steps outside 1..T and for another spacing.
     """
-    T = len(log_snr) - 1
-    if not 1 <= steps <= T:
-        raise ValueError(f"steps must be in 1..T = 1..{T}, got {steps}")
+    T = check_steps(steps, log_snr)
     if spacing == "uniform":
         times = [(T * i + steps // 2) // steps for i in range(steps, 0, -1)]
     elif spacing == "quadratic":
@@ -36,6 +34,14 @@ def make_grid(
     return pairs([*times, 0])
 
 
+def check_steps(steps: int, log_snr: Tensor) -> int:
+    """T. Raises ValueError for more steps than that, and for none."""
+    T = len(log_snr) - 1
+    if not 1 <= steps <= T:
+        raise ValueError(f"steps must be in 1..T = 1..{T}, got {steps}")
+    return T
+
+
 def pairs(times: Sequence[int]) -> list[tuple[int, int]]:
     return list(zip(times, times[1:]))
 
@@ -43,7 +49,7 @@ def pairs(times: Sequence[int]) -> list[tuple[int, int]]:
 def even_in_log_snr(log_snr: Float[Tensor, " times"], n: int) -> list[int]:
     """n different times from T down to 1. Where T is pure noise, whose log-SNR is minus infinity, those
     after it are even."""
-    T = len(log_snr) - 1
+    T = check_steps(n, log_snr)
     if math.isinf(log_snr[-1]):
         return [T, *(even_in_log_snr(log_snr[:-1], n - 1) if n > 1 else [])]
     wanted = torch.linspace(float(log_snr[-1]), float(log_snr[1]), n, dtype=torch.float64)

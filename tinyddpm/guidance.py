@@ -68,15 +68,17 @@ def blend(a: Denoiser, b: Denoiser, share: float | Float[Tensor, " b"]) -> Denoi
     """(1 - share) a + share b: from one belief to another, such as from label to label. One share, or one for
     each image.
 
-    Raises ValueError for a share outside [0, 1].
+    Raises ValueError for a share outside [0, 1], and for shares of another number than the images.
     """
-    share = torch.as_tensor(share)
+    share = torch.as_tensor(share, dtype=torch.float64)
     if not ((share >= 0) & (share <= 1)).all():
         raise ValueError(f"the share of the second denoiser goes from 0 to 1, got {share.tolist()}")
     if (share == share.reshape(-1)[0]).all() and share.reshape(-1)[0] in (0, 1):
         return b if share.reshape(-1)[0] else a
 
     def blended(x_t: Images, t: Int[Tensor, " b"]) -> Images:
+        if share.numel() not in (1, len(x_t)):
+            raise ValueError(f"one share, or one an image: got {share.numel()} for {len(x_t)} images")
         return torch.lerp(a(x_t, t), b(x_t, t), share.to(x_t).reshape(-1, 1, 1, 1))
 
     return blended

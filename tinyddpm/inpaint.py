@@ -26,7 +26,7 @@ def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> De
                 f"the known pixels are {tuple(known.shape)}, the images that are sampled {tuple(x_t.shape)}: "
                 "give one image of known pixels for each"
             )
-        return torch.where(mask, known.to(x_t), denoiser(x_t, t))
+        return torch.where(mask.to(x_t.device), known.to(x_t), denoiser(x_t, t))
 
     return filled
 
@@ -46,4 +46,4 @@ def check_mask(mask: Tensor, known: Images) -> Tensor:
             f"a mask is 1 where a pixel is known and 0 where it is drawn, got values in "
             f"[{float(mask.min()):.3g}, {float(mask.max()):.3g}]: take (mask > 0.5).float()"
         )
-    return mask.bool().to(known.device)
+    return mask.bool()

@@ -2,7 +2,7 @@
 from it again, and is a generator of `Step`s over the pairs (t, s) of one explicit time grid.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +14,7 @@ from .schedules import Schedule
 
 Generators = Generator | Sequence[Generator] | None
 VARIANCES = ("posterior", "beta")
+Variance = str | Callable[[int, int], Tensor]  # one of VARIANCES, or (t, s) -> that of each pixel
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,23 @@ def p_sample(
     t: int,
     s: int,
     schedule: Schedule,
-    variance: str = "posterior",
+    variance: Variance = "posterior",
     generator: Generators = None,
 ) -> Images:
     """x_s ~ q(x_s | x_t, x_0 = x_0_hat): one step of the reverse process (Ho et al. 2020, algorithm 2).
 
     variance: "posterior" (beta tilde, exact where all data are one image) or "beta" (1 - alpha_bar_t /
-    alpha_bar_s, exact where the data are standard normal). A step to s = 0 adds no noise.
+    alpha_bar_s, exact where the data are standard normal), or a function such as LearnedVariance.variance.
+    A step to s = 0 adds no noise.
     """
-    if variance not in VARIANCES:
+    if not callable(variance) and variance not in VARIANCES:
         raise ValueError(f"the variance is one of {', '.join(VARIANCES)}, got {variance!r}")
     mean, var = q_posterior(x_0_hat, x_t, t, s, schedule)
     if s == 0:
         return mean
-    if variance == "beta":
+    if callable(variance):
+        var = variance(t, s)
+    elif variance == "beta":
         var = 1 - float(schedule.alpha_bar[t] / schedule.alpha_bar[s])
     return mean + var**0.5 * noise_like(x_t, generator)
 
@@ -85,7 +89,7 @@ def p_sample_loop(
     x_T: Images,
     schedule: Schedule,
     grid: Grid | None = None,
-    variance: str = "posterior",
+    variance: Variance = "posterior",
     generator: Generators = None,
 ) -> Iterator[Step]:
     """Ancestral sampling (Ho et al. 2020, algorithm 2) over any grid: all T steps where it is None.

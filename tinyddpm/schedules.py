@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .betas import (
     BETAS,
-    check_betas,
+    check_table,
     cosine_betas,
     flow_betas,
     linear_betas,
@@ -49,12 +49,7 @@ class Schedule:
 
     def __post_init__(self):
         beta = torch.as_tensor(self.beta, dtype=torch.float64).detach().cpu()
-        if beta.ndim != 1 or len(beta) < 2 or beta[0] != 0:
-            raise ValueError(
-                f"a schedule needs one beta for each t in 0..T with beta[0] = 0 (the clean image), got "
-                f"shape {tuple(beta.shape)} beginning with {beta.flatten()[:1].tolist()}: prepend a 0"
-            )
-        check_betas(beta[1:], "these", end=True)
+        check_table(beta)
         object.__setattr__(self, "beta", beta)
         if self.alpha_bar[-1] > 1e-3:
             warnings.warn(

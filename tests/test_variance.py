@@ -1,0 +1,484 @@
+"""Learned variance against the one that is known: on data N(m, v) the best denoiser errs by Var[x_0 | x_t],
+v (1 - alpha_bar_t) / (alpha_bar_t v + 1 - alpha_bar_t), and the best variance of a step the posterior's plus
+weight^2 times that, with the weight that x_0 has in the posterior's mean.
+
+Quadratic means over N(m, v) are those over the four images x_0 = m +- sqrt(v), eps = +-1: no sampling error.
+"""
+
+import math
+import warnings
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from tinyddpm.diffusion import diffusion_loss, eps_from_x_0, q_posterior, v_from
+from tinyddpm.guidance import clip_x_0
+from tinyddpm.likelihood import bits_per_dim, prior_nats, step_nats
+from tinyddpm.nn import UNet
+from tinyddpm.oracle import gaussian_oracle
+from tinyddpm.samplers import ddim, last, noise_like, p_sample, p_sample_loop
+from tinyddpm.schedules import Schedule
+from tinyddpm.solvers import dpm_solver_pp
+from tinyddpm.variance import LearnedVariance, hybrid_loss, learned_variance, step_bits
+
+COSINE = Schedule.named("cosine", 10)
+PURE_NOISE = Schedule.named("flow", 10)  # x_T is noise alone
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def randn(*shape, dtype=torch.float64, seed=0):
+    return torch.randn(*shape, generator=seeded(seed), dtype=dtype)
+
+
+def column(values):
+    return torch.as_tensor(values, dtype=torch.float64).reshape(-1, 1, 1, 1)
+
+
+def formulas(t, s, schedule):
+    """(small, large, weight) of a step: the two variances, and the weight of x_0 in the posterior's mean."""
+    abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
+    a = abar_t / abar_s
+    return (1 - abar_s) / (1 - abar_t) * (1 - a), 1 - a, abar_s**0.5 * (1 - a) / (1 - abar_t)
+
+
+def error(t, v, schedule):
+    abar = float(schedule.alpha_bar[t])
+    return v * (1 - abar) / (abar * v + 1 - abar)
+
+
+def best(t, s, v, schedule):
+    small, _, weight = formulas(t, s, schedule)
+    return small + weight**2 * error(t, v, schedule)
+
+
+def nu_for(variance, t, s, schedule):
+    """The nu whose learned variance this is, by the learned variance at two others: it is linear in logs."""
+    at = [math.log(float(learned_variance(column([nu]), t, s, schedule))) for nu in (-1, 1)]
+    return 2 * (math.log(variance) - at[0]) / (at[1] - at[0]) - 1
+
+
+def table_model(denoiser, nu, schedule, predicts="x_0"):
+    """Stands for a network: a denoiser's x_0_hat in the given form, beside nu[t]."""
+
+    def model(x, t):
+        x_t, zeros = x.chunk(2, dim=1)
+        assert (zeros == 0).all()
+        x_0_hat = denoiser(x_t, t)
+        eps = eps_from_x_0(x_0_hat, x_t, t, schedule)
+        out = {"x_0": x_0_hat, "eps": eps, "v": v_from(x_0_hat, eps, t, schedule)}[predicts]
+        return torch.cat([out, nu[t].reshape(-1, 1, 1, 1).expand_as(out)], dim=1)
+
+    return model
+
+
+def four_images(m, v, schedule):
+    """(x_0, t, eps): all four corners of N(m, v) at each t in 1..T."""
+    corners = torch.cartesian_prod(torch.tensor([-1.0, 1.0]), torch.tensor([-1.0, 1.0])).double()
+    x_0, eps = (corners.repeat(schedule.T, 1)[:, i] for i in (0, 1))
+    return column(m + v**0.5 * x_0), torch.arange(1, schedule.T + 1).repeat_interleave(4), column(eps)
+
+
+def learned_table(denoiser, x_0, t, eps, schedule, predicts="x_0"):
+    """nu[t] where hybrid_loss is least, by halving the interval in which its slope changes sign."""
+    low, high = torch.full((2, schedule.T + 1), 60.0, dtype=torch.float64) * torch.tensor([[-1.0], [1.0]])
+    for _ in range(60):
+        nu = ((low + high) / 2).requires_grad_()
+        model = table_model(denoiser, nu, schedule, predicts)
+        (slope,) = torch.autograd.grad(hybrid_loss(model, x_0, t, eps, schedule, predicts=predicts), nu)
+        low, high = torch.where(slope < 0, nu, low).detach(), torch.where(slope < 0, high, nu).detach()
+    return (low + high) / 2
+
+
+# The range that nu goes through
+
+
+@pytest.mark.parametrize("schedule", [COSINE, PURE_NOISE, Schedule.named("linear", 1000)])
+def test_nu_goes_from_the_posterior_s_variance_to_beta_s_evenly_in_logs(schedule):
+    T = schedule.T
+    for t, s in [(2, 1), (T, T - 1), (T, 1), (T // 2, T // 3)]:
+        small, large, _ = formulas(t, s, schedule)
+        got = learned_variance(column([-1, 1, 0, 0.5, 3]), t, s, schedule).flatten()
+        middle = math.sqrt(small * large)
+        assert got.tolist() == pytest.approx(
+            [small, large, middle, large**0.75 * small**0.25, large**2 / small]
+        )
+        assert small == pytest.approx(q_posterior(column([0]), column([0]), t, s, schedule)[1])
+
+
+def test_the_step_to_0_borrows_the_posterior_of_the_step_before():
+    # as the authors' code does, where the posterior's own variance is 0
+    small, _, _ = formulas(2, 1, COSINE)
+    for t in (1, 7):
+        got = learned_variance(column([-1, 1]), t, 0, COSINE).flatten().tolist()
+        assert got == pytest.approx([small, formulas(t, 0, COSINE)[1]])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one = Schedule.named("cosine", 1)
+    got = learned_variance(column([-1, 0, 1]), 1, 0, one).flatten().tolist()
+    assert got == pytest.approx([float(one.beta[1])] * 3)
+
+
+def test_a_time_for_each_image_is_the_same_as_one_after_another():
+    nu, t = randn(10, 2, 3, 3), torch.arange(1, 11)
+    for schedule in (COSINE, PURE_NOISE):
+        together = learned_variance(nu, t, t - 1, schedule)
+        assert together.shape == nu.shape and together.isfinite().all()
+        for k in range(10):
+            alone = learned_variance(nu[k : k + 1], k + 1, k, schedule)
+            assert_close(together[k : k + 1], alone, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine", "flow"])
+def test_float32_is_enough_for_steps_as_short_as_they_come(name):
+    # 1 - alpha_bar_t / alpha_bar_s is a difference of nearly equal numbers
+    schedule = Schedule.named(name, 4000)
+    t = torch.arange(1, 4001)
+    exact = learned_variance(torch.zeros(4000, 1, 1, 1).double(), t, t - 1, schedule)
+    got = learned_variance(torch.zeros(4000, 1, 1, 1), t, t - 1, schedule)
+    assert got.dtype == torch.float32
+    assert_close(got.double(), exact, rtol=3e-4, atol=0)
+
+
+# What is learned
+
+
+@pytest.mark.parametrize("predicts", ["x_0", "eps", "v"])
+@pytest.mark.parametrize("m, v", [(0.0, 0.04), (0.4, 0.25), (0.0, 0.98)])
+def test_the_loss_is_least_at_the_best_variance_there_is(m, v, predicts):
+    images = four_images(m, v, COSINE)
+    nu = learned_table(gaussian_oracle(m, v, COSINE), *images, COSINE, predicts)
+    for t in range(1, 11):
+        got = float(learned_variance(column([nu[t]]), t, t - 1, COSINE))
+        # at t = 1 the bins have a width, small beside the Gaussian's
+        assert got == pytest.approx(best(t, t - 1, v, COSINE), rel=1e-9 if t > 1 else 1e-3)
+        if t > 1:  # data in [-1, 1] have a variance of at most 1, which needs no nu outside
+            assert -1 < nu[t] < 1
+
+
+def test_a_wrong_mean_is_paid_for_with_variance_even_beyond_the_range():
+    # small + weight^2 times the mean square of the error, whatever it comes from
+    shift, v = 0.8, 0.04
+    oracle = gaussian_oracle(0.0, v, COSINE)
+    images = four_images(0.0, v, COSINE)
+    nu = learned_table(lambda x_t, t: oracle(x_t, t) + shift, *images, COSINE)
+    for t in range(2, 11):
+        small, large, weight = formulas(t, t - 1, COSINE)
+        wanted = small + weight**2 * (error(t, v, COSINE) + shift**2)
+        assert float(learned_variance(column([nu[t]]), t, t - 1, COSINE)) == pytest.approx(wanted, rel=1e-9)
+        assert (nu[t] > 1) == (wanted > large)
+    assert (nu[2:] > 1).any()
+
+
+# What it is worth
+
+
+def variances_of_a_run(denoiser, variance, v, schedule, grid, monkeypatch):
+    """(t, variance of x_t) down a run on N(0, v): in image k draw k is 1 and all others 0, x_T the first."""
+    n, drawn = len(grid), []
+
+    def one_of_them(x, generator=None):
+        drawn.append(None)
+        return column([k == len(drawn) for k in range(n)])
+
+    monkeypatch.setattr("tinyddpm.samplers.noise_like", one_of_them)
+    start = float(schedule.alpha_bar[-1]) * v + 1 - float(schedule.alpha_bar[-1])
+    x_T = column([start**0.5] + [0] * (n - 1))
+    steps = p_sample_loop(denoiser, x_T, schedule, grid, variance)
+    return [(step.t, float(step.x_t.square().sum())) for step in steps]
+
+
+def off(variances, v, schedule):
+    """The largest relative error of the variance on the way."""
+    abar = schedule.alpha_bar.tolist()
+    return max(abs(var / (abar[t] * v + 1 - abar[t]) - 1) for t, var in variances if t > 0)
+
+
+@pytest.mark.parametrize("v", [0.04, 0.25, 0.98])
+@pytest.mark.parametrize("schedule", [COSINE, PURE_NOISE])
+def test_in_a_few_steps_learned_variance_keeps_the_data_s_where_the_others_lose_it(schedule, v, monkeypatch):
+    oracle, grid = gaussian_oracle(0.0, v, schedule), schedule.grid()
+    nu = learned_table(oracle, *four_images(0.0, v, schedule), schedule)
+    d = LearnedVariance(table_model(oracle, nu, schedule), schedule, "x_0")
+    assert off(variances_of_a_run(d, d.variance, v, schedule, grid, monkeypatch), v, schedule) < 1e-8
+    assert off(variances_of_a_run(oracle, "posterior", v, schedule, grid, monkeypatch), v, schedule) > 0.15
+    if v < 0.5:
+        assert off(variances_of_a_run(oracle, "beta", v, schedule, grid, monkeypatch), v, schedule) > 0.1
+
+
+@pytest.mark.parametrize("v", [0.05, 0.25])
+def test_what_was_learned_in_short_steps_is_nearly_right_in_long_ones(v, monkeypatch):
+    # 25 of 1000: a mean of logs is less than the mean itself, which would be right
+    schedule, grid = Schedule.named("linear", 1000), Schedule.named("linear", 1000).grid(25)
+    nu = [0, 0] + [nu_for(best(t, t - 1, v, schedule), t, t - 1, schedule) for t in range(2, 1001)]
+    oracle = gaussian_oracle(0.0, v, schedule)
+    d = LearnedVariance(table_model(oracle, torch.tensor(nu).double(), schedule), schedule, "x_0")
+    learned = variances_of_a_run(d, d.variance, v, schedule, grid, monkeypatch)
+    posterior = variances_of_a_run(oracle, "posterior", v, schedule, grid, monkeypatch)
+    assert off(learned, v, schedule) < 0.1 and off(posterior, v, schedule) > 0.28
+    for (t, s), (_, after) in zip(grid[:-1], learned[1:]):
+        small, large, _ = formulas(t, s, schedule)
+        share = (nu[t] + 1) / 2
+        assert (1 - share) * small + share * large == pytest.approx(best(t, s, v, schedule), rel=0.01)
+        assert float(d(column([0]), torch.tensor([t])).sum()) == 0
+        assert float(d.variance(t, s)) < best(t, s, v, schedule)
+        assert after < float(schedule.alpha_bar[s]) * v + 1 - float(schedule.alpha_bar[s])
+
+
+# The bound
+
+
+@pytest.mark.parametrize("schedule", [COSINE, PURE_NOISE])
+def test_a_term_of_the_bound_is_that_of_the_likelihood(schedule):
+    x_0 = randn(10, 1, 4, 4).clamp(-1, 1)
+    x_0_hat, t = x_0 + 0.3 * randn(10, 1, 4, 4, seed=1), torch.arange(1, 11)
+    error = 0.02 * t.double()
+    variance = column(
+        [
+            formulas(k, k - 1, schedule)[0] + formulas(k, k - 1, schedule)[2] ** 2 * 0.02 * k
+            for k in range(1, 11)
+        ]
+    )
+    got = step_bits(x_0, x_0_hat, variance.expand_as(x_0), t, schedule)
+    for k in range(1, 11):
+        one = slice(k - 1, k)
+        nats = step_nats(x_0[one], x_0_hat[one], k, k - 1, schedule, float(error[k - 1]))
+        assert_close(got[one], nats / 16 / math.log(2), rtol=1e-10, atol=0)
+
+
+def test_each_pixel_pays_for_its_own_variance():
+    x_0, x_0_hat = randn(1, 1, 1, 6).clamp(-1, 1), randn(1, 1, 1, 6, seed=1)
+    variance = 0.01 + randn(1, 1, 1, 6, seed=2).square()
+    for t in (1, 6):
+        whole = step_bits(x_0, x_0_hat, variance, torch.tensor([t]), COSINE)
+        pixels = [
+            step_bits(*(x[..., k : k + 1] for x in (x_0, x_0_hat, variance)), torch.tensor([t]), COSINE)
+            for k in range(6)
+        ]
+        assert_close(whole, torch.stack(pixels).mean(0))
+
+
+def test_the_bound_in_the_loss_is_the_whole_one_in_bits_per_dimension():
+    # T times the mean over all t of its terms, on the noise that bits_per_dim draws
+    x_0, v = randn(1, 1, 4, 4).clamp(-1, 1), 0.1
+    oracle, errors = gaussian_oracle(0.0, v, COSINE), [0] + [error(t, v, COSINE) for t in range(1, 11)]
+    whole = bits_per_dim(oracle, x_0, COSINE, None, torch.tensor(errors).double(), seeded(3))
+    whole = whole - prior_nats(x_0, COSINE) / 16 / math.log(2)
+    nu = [0] + [nu_for(best(t, t - 1, v, COSINE), t, t - 1, COSINE) for t in range(1, 11)]
+    model, g = table_model(oracle, torch.tensor(nu).double(), COSINE), seeded(3)
+    t, eps = torch.arange(10, 0, -1), torch.cat([noise_like(x_0, g) for _ in range(10)])
+    batch = x_0.expand(10, -1, -1, -1), t, eps, COSINE
+    with_it, without = (hybrid_loss(model, *batch, predicts="x_0", vlb_weight=w) for w in (2.0, 0.0))
+    assert_close(with_it - without, 2 * whole[0])
+    assert_close(hybrid_loss(model, *batch, predicts="x_0") - without, 0.001 * whole[0])
+    assert_close(without, diffusion_loss(oracle, *batch, predicts="x_0"))
+
+
+@pytest.mark.parametrize("predicts", ["eps", "x_0", "v", "flow"])
+def test_the_prediction_gets_no_gradient_from_the_bound(predicts):
+    x_0, eps, t = randn(10, 2, 4, 4).clamp(-1, 1), randn(10, 2, 4, 4, seed=1), torch.arange(1, 11)
+    out = randn(10, 4, 4, 4, seed=2).requires_grad_()
+
+    def slopes(loss):
+        return torch.autograd.grad(loss, out, allow_unused=True)[0].chunk(2, dim=1)
+
+    bound = slopes(hybrid_loss(lambda x, t: out, x_0, t, eps, COSINE, predicts=predicts, vlb_weight=1.0))
+    plain = slopes(diffusion_loss(lambda x, t: out[:, :2], x_0, t, eps, COSINE, predicts=predicts))
+    assert torch.equal(bound[0], plain[0])
+    assert (bound[1] != 0).all() and (plain[1] == 0).all()
+
+
+@pytest.mark.parametrize("predicts", ["eps", "v"])
+def test_gradients_are_finite_however_wrong_the_prediction(predicts):
+    schedule = Schedule.named("cosine", 1000)
+    x_0 = randn(1000, 1, 2, 2, dtype=torch.float32).clamp(-1, 1).round()  # -1, 0 and 1: both outer bins too
+    eps, t = randn(1000, 1, 2, 2, dtype=torch.float32, seed=1), torch.arange(1, 1001)
+    for size in (0.1, 30.0):
+        out = size * randn(1000, 1, 2, 2, dtype=torch.float32, seed=2)
+        nu = randn(1000, 1, 2, 2, dtype=torch.float32, seed=3).requires_grad_()
+        both = torch.cat([out, nu], dim=1)
+        loss = hybrid_loss(lambda x, t, both=both: both, x_0, t, eps, schedule, predicts=predicts)
+        assert loss.isfinite() and torch.autograd.grad(loss, nu)[0].isfinite().all()
+
+
+def test_images_of_a_batch_do_not_mix():
+    x_0, x_0_hat, t = (
+        randn(5, 1, 3, 3).clamp(-1, 1),
+        randn(5, 1, 3, 3, seed=1),
+        torch.tensor([1, 10, 4, 1, 7]),
+    )
+    variance = 0.05 + randn(5, 1, 3, 3, seed=2).square()
+    together = step_bits(x_0, x_0_hat, variance, t, COSINE)
+    for k in range(5):
+        one = slice(k, k + 1)
+        assert_close(together[one], step_bits(x_0[one], x_0_hat[one], variance[one], t[one], COSINE))
+
+
+# In the sampler
+
+
+def noisy_nu(x, t):
+    """Stands for a network: eps_hat, and a nu that depends on pixel and time."""
+    eps_hat = (1.3 * x[:, :1] + 0.1 * t.reshape(-1, 1, 1, 1) / 50).sin()
+    return torch.cat([eps_hat, (3 * x[:, :1] + t.reshape(-1, 1, 1, 1)).cos()], dim=1)
+
+
+@pytest.mark.parametrize("nu, name", [(-1.0, "posterior"), (1.0, "beta")])
+def test_at_its_ends_it_is_the_sampler_s_fixed_variance(nu, name):
+    schedule, x_T = Schedule.named("cosine", 50), randn(2, 1, 4, 4)
+    oracle = gaussian_oracle(0.2, 0.3, schedule)
+    d = LearnedVariance(table_model(oracle, torch.full((51,), nu).double(), schedule), schedule, "x_0")
+    grid = schedule.grid(20)
+    ours = p_sample_loop(d, x_T, schedule, grid, d.variance, seeded(1))
+    for a, b in zip(ours, p_sample_loop(oracle, x_T, schedule, grid, name, seeded(1)), strict=True):
+        assert_close(a.x_t, b.x_t, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+@pytest.mark.parametrize("name, steps", [("linear", 50), ("linear", 10), ("cosine", 50), ("cosine", 25)])
+def test_sampling_with_it_is_that_of_diffusers(name, steps, clip):
+    diffusers = pytest.importorskip("diffusers")
+    schedule = Schedule.named(name, 50)
+    scheduler = diffusers.DDPMScheduler(
+        50, variance_type="learned_range", clip_sample=clip, timestep_spacing="trailing"
+    )
+    scheduler.betas, scheduler.alphas_cumprod = schedule.beta[1:], schedule.alpha_bar[1:]
+    scheduler.set_timesteps(steps)
+    d = LearnedVariance(noisy_nu, schedule)
+    x_t = randn(3, 1, 4, 4)
+    ours = p_sample_loop(
+        clip_x_0(d) if clip else d, x_t, schedule, schedule.grid(steps), d.variance, seeded(7)
+    )
+    g = seeded(7)
+    for timestep, step in zip(scheduler.timesteps.tolist(), ours):
+        assert step.t == timestep + 1
+        assert_close(step.x_t, x_t, rtol=1e-9, atol=1e-9)
+        both = noisy_nu(torch.cat([x_t, torch.zeros_like(x_t)], dim=1), torch.full((3,), step.t))
+        x_t = scheduler.step(both, timestep, x_t, generator=g).prev_sample
+
+
+def test_the_last_step_asks_for_no_variance():
+    def never(t, s):
+        raise AssertionError("the step to 0 adds no noise")
+
+    x_t, x_0_hat = randn(2, 1, 4, 4), randn(2, 1, 4, 4, seed=1)
+    assert_close(p_sample(x_t, x_0_hat, 7, 0, COSINE, never), x_0_hat, rtol=0, atol=1e-14)
+
+
+def test_p_sample_adds_noise_of_the_size_that_it_is_told():
+    x_t, x_0_hat, variance = randn(2, 1, 4, 4), randn(2, 1, 4, 4, seed=1), randn(2, 1, 4, 4, seed=2).square()
+    asked = []
+
+    def told(t, s):
+        asked.append((t, s))
+        return variance
+
+    got = p_sample(x_t, x_0_hat, 7, 3, COSINE, told, seeded(3))
+    mean, _ = q_posterior(x_0_hat, x_t, 7, 3, COSINE)
+    assert_close(got, mean + variance.sqrt() * randn(2, 1, 4, 4, seed=3))
+    assert asked == [(7, 3)]
+
+
+def test_a_run_never_looks_at_values_on_a_device():
+    # meta tensors have no values, so that a look (a stall on a GPU) raises
+    d = LearnedVariance(noisy_nu, COSINE)
+    x = torch.zeros(2, 1, 4, 4, device="meta")
+    assert last(p_sample_loop(d, x, COSINE, None, d.variance, seeded(0))).x_t.device.type == "meta"
+    t = torch.ones(2, dtype=torch.long, device="meta")
+    assert hybrid_loss(noisy_nu, x, t, x, COSINE).device.type == "meta"
+
+
+def test_half_precision_ends_at_the_network():
+    d = LearnedVariance(lambda x, t: noisy_nu(x, t).bfloat16(), COSINE)
+    x_t, t = randn(2, 1, 4, 4, dtype=torch.float32), torch.tensor([5, 5])
+    assert d(x_t, t).dtype == d.variance(5, 4).dtype == torch.float32
+    loss = hybrid_loss(lambda x, t: noisy_nu(x, t).bfloat16(), x_t.clamp(-1, 1), t, x_t, COSINE)
+    assert loss.dtype == torch.float32
+
+
+@pytest.mark.parametrize("y", [None, torch.tensor([3, 1])])
+def test_labels_go_to_the_network_where_there_are_any(y):
+    seen = []
+
+    def model(x, t, *labels):
+        seen.append(labels)
+        return noisy_nu(x, t)
+
+    x, t = randn(2, 1, 4, 4).clamp(-1, 1), torch.tensor([5, 5])
+    LearnedVariance(model, COSINE, y=y)(x, t)
+    hybrid_loss(model, x, t, x, COSINE, y)
+    assert seen == [(), ()] if y is None else all(labels[0] is y for labels in seen)
+
+
+@pytest.mark.parametrize("predicts", ["eps", "v"])
+def test_a_tiny_network_learns_and_every_sampler_takes_it(predicts):
+    torch.manual_seed(0)
+    unet = UNet((8, 16), channels=2, patch=1, attention=(), groups=4, image_size=8)
+    schedule = Schedule.named("cosine-shifted", 20)
+    optimizer, losses = torch.optim.Adam(unet.parameters(), 3e-3), []
+    x_0, t = randn(20, 1, 8, 8, dtype=torch.float32).sign() / 2, torch.arange(1, 21)
+    eps = randn(20, 1, 8, 8, dtype=torch.float32, seed=1)
+    for _ in range(15):
+        loss = hybrid_loss(unet, x_0, t, eps, schedule, predicts=predicts, vlb_weight=0.01)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert all((p.grad != 0).any() for p in unet.parameters())
+    d, x_T = LearnedVariance(unet, schedule, predicts), randn(2, 1, 8, 8, dtype=torch.float32)
+    runs = [
+        p_sample_loop(d, x_T, schedule, schedule.grid(7), d.variance, seeded(1)),
+        ddim(d, x_T, schedule, schedule.grid(7)),
+        dpm_solver_pp(d, x_T, schedule, schedule.grid(7)),
+    ]
+    for run in runs:
+        end = last(run).x_t
+        assert end.shape == x_T.shape and end.isfinite().all()
+
+
+# What is refused, and in which words
+
+
+def test_there_is_no_variance_before_the_first_call():
+    with pytest.raises(ValueError, match="known when the denoiser has been called: no call came yet"):
+        LearnedVariance(noisy_nu, COSINE).variance(5, 4)
+
+
+def test_a_network_of_another_shape_is_refused_and_told_which():
+    x, t = randn(2, 3, 4, 4).clamp(-1, 1), torch.tensor([5, 5])
+    for make in (lambda m: LearnedVariance(m, COSINE)(x, t), lambda m: hybrid_loss(m, x, t, x, COSINE)):
+        with pytest.raises(
+            ValueError, match=r"\(2, 6, 4, 4\) here, got \(2, 3, 4, 4\): build it with channels=6"
+        ):
+            make(lambda x, t: x[:, :3])
+
+
+@pytest.mark.parametrize("t, s", [(5, 5), (5, 6), (torch.tensor([5, 5]), torch.tensor([4, 5]))])
+def test_a_step_that_does_not_descend_is_refused(t, s):
+    with pytest.raises(ValueError, match=r"from t to s < t, got t="):
+        learned_variance(randn(2, 1, 2, 2), t, s, COSINE)
+
+
+def test_times_outside_the_chain_are_refused():
+    x = randn(2, 1, 2, 2).clamp(-1, 1)
+    for t in (0, 11):
+        with pytest.raises(ValueError, match=r"t counts from 0 \(clean\) to T = 10"):
+            hybrid_loss(noisy_nu, x, torch.tensor([t, 5]), x, COSINE)
+
+
+def test_predictions_and_images_are_checked_as_elsewhere():
+    x, t = randn(2, 1, 2, 2), torch.tensor([5, 5])
+    with pytest.raises(ValueError, match="predicts one of eps, x_0, v, flow, got 'noise'"):
+        LearnedVariance(noisy_nu, COSINE, "noise")
+    with pytest.raises(ValueError, match="predicts one of eps, x_0, v, flow, got 'noise'"):
+        hybrid_loss(noisy_nu, x.clamp(-1, 1), t, x, COSINE, predicts="noise")
+    with pytest.raises(ValueError, match="with zero terminal SNR"):
+        LearnedVariance(noisy_nu, PURE_NOISE)
+    with pytest.raises(ValueError, match="images must lie in"):
+        hybrid_loss(noisy_nu, x * 10, t, x, COSINE)
+    with pytest.raises(ValueError, match="variance is one of posterior, beta, got 'learned'"):
+        p_sample(x, x, 5, 4, COSINE, "learned")
