@@ -37,10 +37,11 @@ def invert(
     """The noise that ddim would make this image of: its steps backwards, from the grid's last s up to its
     first t (Song et al. 2021, "DDIM", section 4.3). The grid is the sampler's, and descends.
 
-    A step of ddim from t to s asks the denoiser at t, where this one only goes: it takes eps(x_s, t), and with
-    more iterations solves x_s = cos(d) x_t - sin(d) v(x_t, t), d = phi_t - phi_s, for x_t by fixed points (Pan
-    et al. 2023, "AIDI", in eps; in v they converge at high noise, too). That brings the round trip as near to
-    x_0 as wanted, where the denoiser is smooth enough. Raises ValueError for iterations below 1.
+    A step of ddim from t to s asks the denoiser at t, where this one only goes: it takes eps(x_s, t), and
+    with more iterations solves x_s = cos(d) x_t - sin(d) v(x_t, t), d = phi_t - phi_s, for x_t by fixed
+    points (Pan et al. 2023, "AIDI", in eps; in v they converge at high noise, too). That brings the round
+    trip as near to x_0 as wanted, where the denoiser is smooth enough. Raises ValueError for iterations
+    below 1.
     """
     if iterations < 1:
         raise ValueError(f"an inversion takes at least 1 iteration a step, got {iterations}")
