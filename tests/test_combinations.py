@@ -13,7 +13,7 @@ from tinyddpm.continuous import euler_maruyama, predictor_corrector
 from tinyddpm.diffusion import PREDICTS, make_denoiser
 from tinyddpm.energy import classifier_guidance, energy_guidance
 from tinyddpm.guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
-from tinyddpm.inpaint import inpaint
+from tinyddpm.inpainting import inpaint
 from tinyddpm.pen import slant
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.solvers import dpm_solver_pp, heun

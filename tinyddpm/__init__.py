@@ -17,7 +17,7 @@ from .edit import invert, round_trip_error, sdedit, slerp, transfer
 from .energy import classifier_guidance, energy_guidance
 from .grids import resampling_grid
 from .guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
-from .inpaint import inpaint
+from .inpainting import inpaint
 from .nn import UNet
 from .oracle import dataset_oracle, gaussian_oracle
 from .pipeline import DDPM, load_pretrained

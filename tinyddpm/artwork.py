@@ -10,7 +10,7 @@ from .diffusion import Denoiser, Images
 from .edit import slerp, transfer
 from .grids import resampling_grid
 from .guidance import Scale, blend
-from .inpaint import inpaint
+from .inpainting import inpaint
 from .pipeline import DDPM
 from .samplers import ddim, last, noise_like, p_sample_loop
 

@@ -1,6 +1,6 @@
 """What we believe x_0 is, changed on purpose: functions from denoiser to denoiser, for every sampler.
 
-Here those that need no gradient; energy.py has those that follow one, and inpaint.py the known pixels.
+Here those that need no gradient; energy.py has those that follow one, and inpainting.py the known pixels.
 """
 
 from collections.abc import Callable

@@ -18,7 +18,7 @@ from tinyddpm.continuous import euler_maruyama, predictor_corrector
 from tinyddpm.energy import energy_guidance
 from tinyddpm.grids import resampling_grid
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
-from tinyddpm.inpaint import inpaint
+from tinyddpm.inpainting import inpaint
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule
