@@ -175,7 +175,7 @@ def guidance(ddpm: DDPM, args: argparse.Namespace) -> None:
                 log_weight=lambda x, t, sign=sign: sign * strength * measure(x),  # noqa: B023
                 schedule=ddpm.schedule,
             )
-            x = ddpm.sample(y[:100], steps=20, seeds=range(100), guide=guide)
+            x = ddpm.sample(y[:100], steps=20, seeds=range(len(y[:100])), guide=guide)
             read = float((classify(classifier, x).argmax(1) == y[:100]).float().mean())
             means.append(f"{sign * strength:g}: {float(measure(x).mean()):.3f} (read {read:.0%})")
         print(f"  energy {measure.__name__}: {', '.join(means)}", flush=True)

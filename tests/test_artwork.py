@@ -112,3 +112,22 @@ def test_labels_need_a_network_that_has_them():
     unet = UNet((8,), attention=(), heads=1)
     with pytest.raises(ValueError, match="trained without labels"):
         morph(DDPM(unet, Schedule.named("cosine", 20), "v"), torch.tensor([3, 4]))
+
+
+def test_labels_that_are_not_one_an_image_are_refused(small):
+    # one label would serve all images by broadcasting, without a word
+    x_0, mask = torch.zeros(2, 1, 32, 32), all_but("left", 32, 32)
+    for y in ([1], [1, 2, 3]):
+        with pytest.raises(ValueError, match=f"one label an image: got {len(y)} labels for 2 images"):
+            complete(small, x_0, mask, each=1, y=torch.tensor(y))
+        with pytest.raises(ValueError, match=f"one label an image: got {len(y)} labels for 2 images"):
+            handwriting(small, x_0, torch.tensor(y), torch.tensor(y))
+
+
+def test_no_way_to_complete_an_image_is_refused(small):
+    with pytest.raises(ValueError, match="at least 1 way, got 0"):
+        complete(small, torch.zeros(1, 1, 32, 32), all_but("left", 32, 32), each=0)
+
+
+def test_labels_may_be_a_list(small):
+    assert torch.equal(morph(small, [3, 8], 2, steps=2), morph(small, torch.tensor([3, 8]), 2, steps=2))

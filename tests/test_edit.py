@@ -520,3 +520,17 @@ def test_slerp_between_images_of_two_shapes_is_refused():
     a, b = randn(2, 1, 4, 4), randn(1, 1, 4, 4)
     with pytest.raises(ValueError, match=r"of one shape, got \(2, 1, 4, 4\) and \(1, 1, 4, 4\)"):
         slerp(a, b, 0.5)
+
+
+def test_a_step_too_long_for_iterations_is_refused():
+    schedule = Schedule.named("flow", 100)
+    oracle, x_0 = gaussian_oracle(0.0, 0.2, schedule), randn(1, 1, 2, 2)
+    with pytest.raises(ValueError, match="a step from 100 to 0 is too long .* take more steps"):
+        last(invert(oracle, x_0, schedule, schedule.grid(1), iterations=3))
+    assert last(invert(oracle, x_0, schedule, schedule.grid(1))).x_t.isfinite().all()
+
+
+@pytest.mark.parametrize("share", [[0.1, 0.2, 0.3], 2.0, -0.1])
+def test_shares_outside_0_to_1_or_of_another_number_are_refused_by_slerp(share):
+    with pytest.raises(ValueError, match="one share in .0, 1., or one an image"):
+        slerp(randn(2, 1, 2, 2), randn(2, 1, 2, 2, seed=1), torch.tensor(share))

@@ -558,3 +558,23 @@ def test_a_log_weight_without_a_gradient_is_refused():
     ):
         with pytest.raises(ValueError, match="gradient"):
             energy_guidance(denoiser, log_weight, COSINE)(x_t, t)
+
+
+def test_a_denoiser_without_a_gradient_is_named_also_beside_a_judge_with_weights():
+    # the judge's own weights have gradients, and so has what it says
+    judge = torch.nn.Linear(16, 1).double()
+    guided = energy_guidance(torch.no_grad()(network), lambda x, t: judge(x.flatten(1))[:, 0], COSINE)
+    with pytest.raises(ValueError, match="the denoiser must not run under no_grad"):
+        guided(randn(2, 1, 4, 4), torch.tensor([3, 40]))
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_finite_number_is_refused(scale):
+    with pytest.raises(ValueError, match="one finite number"):
+        energy_guidance(network, pull, COSINE, scale)
+
+
+@pytest.mark.parametrize("y", [[0.5, 1.0], [], [[0, 1]]])
+def test_labels_that_are_not_one_integer_an_image_are_refused(y):
+    with pytest.raises(ValueError, match="labels are one integer an image"):
+        classifier_guidance(network, clean_classifier, torch.tensor(y), COSINE)

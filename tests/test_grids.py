@@ -329,3 +329,9 @@ def test_what_is_no_step_within_the_chain_is_refused_without_a_word_of_climbing(
         ValueError, match=rf"a step goes from t to s with 0 <= s < t <= T = 50, got t={t}, s={s}$"
     ):
         check_pair(t, s, 50)
+
+
+@pytest.mark.parametrize("grid", [[50, 20, 0], [(50,)], [(50, 20, 0)], ["50"]])
+def test_a_grid_of_anything_but_pairs_is_refused(grid):
+    with pytest.raises(ValueError, match="pairs .t, s.: grids.pairs.times. makes them"):
+        check_grid(grid, 50)

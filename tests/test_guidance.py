@@ -414,3 +414,25 @@ def test_a_dynamic_threshold_goes_outside_guidance():
 def test_a_share_of_pixels_outside_0_to_1_is_refused(share):
     with pytest.raises(ValueError, match=rf"pixels to keep as they are lies in \(0, 1\], got {share}"):
         dynamic_threshold(conditional, share)
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, "2", torch.tensor([1.0, 2.0])])
+def test_a_scale_that_is_no_finite_number_is_refused(scale):
+    for make in (
+        lambda: classifier_free_guidance(conditional, unconditional, scale),
+        lambda: interval(scale, 1, 10),
+        lambda: interval(2.0, 1, 10, outside=scale),
+    ):
+        with pytest.raises(ValueError, match="one finite number, or a function of t"):
+            make()
+
+
+def test_no_share_at_all_is_refused():
+    with pytest.raises(ValueError, match="goes from 0 to 1"):
+        blend(conditional, unconditional, torch.tensor([]))
+
+
+def test_a_dynamic_threshold_takes_half_precision():
+    x = 3 * randn(2, 1, 8, 8).to(torch.bfloat16)
+    held = dynamic_threshold(lambda x_t, t: x_t)(x, torch.tensor([1, 1]))
+    assert held.dtype == torch.bfloat16 and float(held.abs().max()) <= 1

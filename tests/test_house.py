@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "variance": {"schedules", "diffusion", "likelihood"},
     "self_conditioning": {"schedules", "diffusion", "variance"},
     "guidance": {"schedules", "diffusion", "oracle"},
-    "energy": {"schedules", "diffusion"},
+    "energy": {"schedules", "diffusion", "guidance"},
     "inpainting": {"diffusion"},
     "pen": set(),
     "edit": {"grids", "schedules", "diffusion", "samplers", "solvers"},

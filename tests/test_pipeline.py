@@ -207,3 +207,16 @@ def test_the_shipped_weights_say_how_they_were_made(pretrained):
     assert pretrained.model.arguments == RECIPES["tiny"].network().arguments
     assert pretrained.predicts == RECIPES["tiny"].predicts
     assert {"seed", "steps", "minutes"} <= pretrained.notes.keys()
+
+
+@pytest.mark.parametrize("seeds", [[0.5], [1, 2.5]])
+def test_seeds_that_are_no_integers_are_refused(small, seeds):
+    with pytest.raises(ValueError, match="seeds are integers"):
+        small.sample([1] * len(seeds), steps=1, seeds=seeds)
+
+
+def test_a_denoiser_takes_a_list_of_labels_and_refuses_what_it_lacks(small):
+    x_t, t = torch.randn(2, 1, 32, 32), torch.tensor([5, 5])
+    assert torch.equal(small.denoiser([1, 2])(x_t, t), small.denoiser(torch.tensor([1, 2]))(x_t, t))
+    with pytest.raises(ValueError, match="labels must be in 0..9"):
+        small.denoiser(torch.tensor([1, 10]))

@@ -308,3 +308,15 @@ def test_what_the_shipped_weights_write_can_be_read():
     read = classify(load_classifier(), windows_of(strip, "0123456789", 32)).argmax(1)
     assert int((read == torch.arange(10)).sum()) >= 9
     assert torch.equal(write("5", steps=1), write("5", load_pretrained(), steps=1))
+
+
+def test_no_windows_are_refused():
+    with pytest.raises(ValueError, match="at least one window"):
+        windowed(lambda x_t, t: x_t, [], 8)
+
+
+def test_windows_of_another_text_are_refused():
+    strip = torch.zeros(1, 1, 32, 22 + 32)
+    assert windows_of(strip, "12", 32).shape == (2, 1, 32, 32)
+    with pytest.raises(ValueError, match="'123' is no strip of 54 columns"):
+        windows_of(strip, "123", 32)

@@ -228,6 +228,16 @@ def test_what_was_learned_in_short_steps_is_nearly_right_in_long_ones(v, monkeyp
         assert after < float(schedule.alpha_bar[s]) * v + 1 - float(schedule.alpha_bar[s])
 
 
+def test_a_nu_above_1_is_too_much_in_long_steps():
+    # an error of four times the noise, such as that of a network that has barely begun
+    schedule = Schedule.named("cosine-shifted", 1000)
+    wrong = 4 * (1 - float(schedule.alpha_bar[200]))
+    (small, _, weight), (long, large, far) = formulas(200, 199, schedule), formulas(200, 100, schedule)
+    nu = nu_for(small + weight**2 * wrong, 200, 199, schedule)
+    got, wanted = float(learned_variance(column([nu]), 200, 100, schedule)), long + far**2 * wrong
+    assert nu > 5 and got > 8 * wanted > 8 * large
+
+
 # The bound
 
 

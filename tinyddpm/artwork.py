@@ -49,6 +49,7 @@ def morph(
     All begin from one noise, and so are of one hand; with wander from a noise of each label's own, and from
     those on the great circle between two. Raises ValueError for fewer than two labels, or one frame.
     """
+    y = ddpm.check_labels(y)
     if len(y) < 2 or frames < 1:
         raise ValueError(f"a way has two ends and at least 1 frame, got {len(y)} labels and {frames} frames")
     share = (torch.arange(frames) / frames).repeat(len(y))
@@ -73,9 +74,13 @@ def complete(
 ) -> Images:
     """`each` ways to fill in every image where the mask is 0: (b each, c, h, w). Without labels the network
     decides which digit it is from what it sees. `times`: see `resampling_grid`; 1 is fast and fits less well.
+
+    Raises ValueError for less than one way, and for labels that are not one an image.
     """
+    if each < 1:
+        raise ValueError(f"each image is completed in at least 1 way, got {each}")
     known = x_0.repeat_interleave(each, 0).to(ddpm.device)
-    labels = None if y is None else ddpm.check_labels(y).repeat_interleave(each)
+    labels = None if y is None else labels_of(ddpm, y, x_0).repeat_interleave(each)
     seeds = range(seed, seed + len(known))
     denoiser = inpaint(ddpm.denoiser(labels, scale), known, mask.to(ddpm.device))
     grid = resampling_grid(ddpm.schedule.grid(steps), max(1, steps // 10), times)
@@ -108,12 +113,18 @@ def handwriting(
     """Each image x_0 of label y written again as y_new, in the same hand: inverted under its own label, with
     guidance from_scale, it leaves slant and stroke width in its noise (edit.transfer).
 
-    Raises ValueError for labels of two lengths.
+    Raises ValueError for labels of two lengths, and for labels that are not one an image.
     """
-    y, y_new = same_length(ddpm, y, y_new)
+    y, y_new = same_length(ddpm, labels_of(ddpm, y, x_0), y_new)
     beliefs = ddpm.denoiser(y, from_scale), ddpm.denoiser(y_new, scale)
     way = transfer(*beliefs, x_0.to(ddpm.device), ddpm.schedule, ddpm.schedule.grid(steps))
     return last(way).x_t
+
+
+def labels_of(ddpm: DDPM, y: Tensor, x: Images) -> Tensor:
+    if len(y := ddpm.check_labels(y)) != len(x):
+        raise ValueError(f"one label an image: got {len(y)} labels for {len(x)} images")
+    return y
 
 
 def normal(ddpm: DDPM, seeds: list[int]) -> Images:

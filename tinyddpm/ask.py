@@ -32,4 +32,6 @@ def check_seeds(seeds: Sequence[int] | int | None, n: int) -> list[int]:
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     if len(seeds) != n:
         raise ValueError(f"one seed an image: got {len(seeds)} seeds for {n} images")
+    if not all(float(seed).is_integer() for seed in seeds):
+        raise ValueError(f"seeds are integers, got {seeds[:5]}")
     return [int(seed) for seed in seeds]

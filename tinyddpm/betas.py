@@ -57,8 +57,8 @@ def sigmoid_betas(
 
 def flow_betas(T: int = 1000) -> Float[Tensor, " times"]:
     """alpha_bar_t = (1 - u)^2 / ((1 - u)^2 + u^2), u = t/T: the straight line (1 - u) x_0 + u eps of flow
-    matching (Lipman et al. 2023, eq. 20 to 22; Liu et al. 2023), each point divided by its norm so that
-    pure noise and image keep their scale. float64; the last beta is 1.
+    matching (Lipman et al. 2023, eq. 20 to 22; Liu et al. 2023), divided by the norm of (1 - u, u), which
+    makes it variance preserving. float64; the last beta is 1.
     """
     check_T(T)
     u = torch.arange(T + 1, dtype=torch.float64) / T

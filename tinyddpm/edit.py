@@ -41,7 +41,7 @@ def invert(
     with more iterations solves x_s = cos(d) x_t - sin(d) v(x_t, t), d = phi_t - phi_s, for x_t by fixed
     points (Pan et al. 2023, "AIDI", in eps; in v they converge at high noise, too). That brings the round
     trip as near to x_0 as wanted, where the denoiser is smooth enough. Raises ValueError for iterations
-    below 1.
+    below 1, and for more than 1 where a step is nearly all of the way.
     """
     if iterations < 1:
         raise ValueError(f"an inversion takes at least 1 iteration a step, got {iterations}")
@@ -51,6 +51,10 @@ def invert(
         x_0_hat = denoiser(x, times(t, x))
         x_t = back(x, eps_from_x_0(x_0_hat, x, t, schedule), t, s, schedule)
         turn = angle(t, schedule) - angle(s, schedule)
+        if iterations > 1 and math.cos(turn) < 0.1:
+            raise ValueError(
+                f"a step from {t} to {s} is too long to be inverted by iterations: take more steps"
+            )
         for _ in range(iterations - 1):
             x_0_hat = denoiser(x_t, times(t, x_t))
             slope = velocity(x_0_hat, x_t, t, schedule)
@@ -92,17 +96,21 @@ def transfer(
 def slerp(a: Images, b: Images, share: float | Float[Tensor, " b"]) -> Images:
     """From a to b on a great circle, each image by itself (Shoemake 1985, section 3.3; for diffusion, Song et
     al. 2021, "DDIM", appendix D.5): what is between two noises is noise again, where a straight line would
-    lose variance. share 0 is a, 1 is b; one number, or one for each image.
+    lose variance. share 0 is a, 1 is b; one number, or one for each image. Between exact opposites there is
+    no one great circle, and the straight line is taken.
 
-    Raises ValueError for images of two shapes.
+    Raises ValueError for images of two shapes, and for shares outside [0, 1] or of another number.
     """
     if a.shape != b.shape:
         raise ValueError(f"both ends are images of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    share = torch.as_tensor(share, dtype=a.dtype, device=a.device).reshape(-1, 1, 1, 1)
+    share = torch.as_tensor(share, dtype=a.dtype).reshape(-1, 1, 1, 1)
+    if len(share) not in (1, len(a)) or not ((share >= 0) & (share <= 1)).all():
+        raise ValueError(f"one share in [0, 1], or one an image: got {share.flatten().tolist()}")
+    share = share.to(a.device)
     norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
     cos = (a * b).flatten(1).sum(1) / norms.clamp(min=1e-12)
-    angle = cos.clamp(-1, 1).acos().reshape(-1, 1, 1, 1)
-    near = angle.sin() < 1e-4  # on a line: there the two ways are one
-    sin = torch.where(near, 1, angle.sin())
-    arc = ((1 - share) * angle).sin() / sin * a + (share * angle).sin() / sin * b
+    theta = cos.clamp(-1, 1).acos().reshape(-1, 1, 1, 1)
+    near = theta.sin() < 1e-4  # on a line
+    sin = torch.where(near, 1, theta.sin())
+    arc = ((1 - share) * theta).sin() / sin * a + (share * theta).sin() / sin * b
     return torch.where(near, torch.lerp(a, b, share), arc)

@@ -13,6 +13,7 @@ from jaxtyping import Int
 from torch import Tensor, nn
 
 from .diffusion import Denoiser, Images
+from .guidance import check_scale
 from .schedules import Schedule
 
 LogWeight = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> (b,), how welcome each image is
@@ -24,30 +25,34 @@ def energy_guidance(
     """The denoiser, steered towards images of high log_weight, times scale.
 
     log_weight(x, t) -> (b,) is asked about x_0_hat, and the gradient goes back through the denoiser (Chung et
-    al. 2023, "DPS", eq. 8; Bansal et al. 2023): any function of clean images serves, approximately, since it
-    is taken at the mean. With noisy, it is asked about x_t itself: exact where it is the logarithm of
+    al. 2023, "DPS", theorem 1; Bansal et al. 2023): any function of clean images serves, approximately, since
+    it is taken at the mean. With noisy, it is asked about x_t itself: exact where it is the logarithm of
     E[w(x_0) | x_t], as of a classifier trained on noisy images.
 
-    Where x_T is noise alone nothing is steered. Raises ValueError for log-weights that are not one an image.
+    Where x_T is noise alone nothing is steered. Raises ValueError for a scale that is no finite number, and
+    for log-weights that are not one an image or have no gradient.
     """
+    check_scale(scale)
 
     def steered(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         asked = x_t.requires_grad and torch.is_grad_enabled()  # by another energy around this one
         with torch.enable_grad():
             x_t = x_t if asked else x_t.detach().requires_grad_()
             x_0_hat = denoiser(x_t, t)
-            weights = log_weight(x_t if noisy else x_0_hat, t)
+            weights = torch.as_tensor(log_weight(x_t if noisy else x_0_hat, t))
             if weights.shape != t.shape:
                 raise ValueError(
                     f"a log-weight is one number an image, {tuple(t.shape)}, got {tuple(weights.shape)}: "
                     "sum or average over the pixels only"
                 )
-            if not weights.requires_grad:
+            slope = None
+            if weights.requires_grad:
+                (slope,) = torch.autograd.grad(weights.sum(), x_t, create_graph=asked, allow_unused=True)
+            if slope is None:
                 raise ValueError(
                     "the log-weight has no gradient: it must be made of its images by differentiable "
                     "functions, and the denoiser must not run under no_grad"
                 )
-            (slope,) = torch.autograd.grad(weights.sum(), x_t, create_graph=asked)
         signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t)
         noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
         reach = torch.where(signal > 0, noise**2 / signal.clamp(min=1e-12), 0)
@@ -69,8 +74,12 @@ def classifier_guidance(
 
     The classifier gives logits (b, k): of clean images as classifier(x_0_hat), or with noisy of noisy ones as
     classifier(x_t, t). Raises ValueError for one that reads images of another size (its attribute
-    image_size) or does not give one logit a class, and for labels that it does not have.
+    image_size) or does not give one logit a class, and for labels that it does not have. It must be on the
+    images' device: load_classifier() is on the CPU.
     """
+    y = torch.as_tensor(y)
+    if y.ndim != 1 or len(y) == 0 or y.is_floating_point():
+        raise ValueError(f"labels are one integer an image, got {y.dtype} of shape {tuple(y.shape)}")
     size = getattr(classifier, "image_size", None)
 
     def log_weight(x: Images, t: Int[Tensor, " b"]) -> Tensor:

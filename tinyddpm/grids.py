@@ -87,10 +87,12 @@ def resampling_grid(grid: Grid, jump: int = 10, times: int = 10) -> list[tuple[i
 
 def check_grid(grid: Grid | None, T: int, climbs: bool = False) -> list[tuple[int, int]]:
     """The grid itself, or all of T..0 where it is None. Raises ValueError unless it goes on where it stopped,
-    stays in 0..T, and goes down; with climbs, it may go up where it has been down before."""
+    stays in 0..T, and goes down; with climbs, it may go up from its second pair on."""
     grid = pairs(range(T, -1, -1)) if grid is None else list(grid)
     if not grid:
         raise ValueError("the time grid is empty: schedule.grid(steps) makes one")
+    if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in grid):
+        raise ValueError("a time grid is pairs (t, s): grids.pairs(times) makes them of times that fall")
     for k, (t, s) in enumerate(grid):
         if not (climbs and k > 0 and 0 <= t < s <= T):
             check_pair(t, s, T)

@@ -3,6 +3,7 @@
 Here those that need no gradient; energy.py has those that follow one, and inpainting.py the known pixels.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,9 +23,11 @@ def classifier_free_guidance(conditional: Denoiser, unconditional: Denoiser, sca
     the label counts for more and the samples vary less. A function of t gives every time a scale of its
     own, as `interval` does. Clip outside, never the two branches.
 
-    Raises ValueError where such a function returns another shape, NaN or infinity (looked at on the CPU
-    only).
+    Raises ValueError for a scale that is neither a finite number nor such a function, and where the function
+    returns another shape, NaN or infinity (looked at on the CPU only).
     """
+    if not callable(scale):
+        check_scale(scale)
     if not callable(scale) and scale == 1:
         return conditional
     if not callable(scale) and scale == 0:
@@ -38,6 +41,11 @@ def classifier_free_guidance(conditional: Denoiser, unconditional: Denoiser, sca
         return x_0_uncond + at_t * (conditional(x_t, t) - x_0_uncond)
 
     return guided
+
+
+def check_scale(scale: float) -> None:
+    if not isinstance(scale, (int, float)) or not math.isfinite(scale):
+        raise ValueError(f"a guidance scale is one finite number, or a function of t; got {scale!r}")
 
 
 def scale_at(scale: Callable[[Tensor], Tensor], t: Tensor, x_t: Images) -> Tensor:
@@ -55,10 +63,13 @@ def scale_at(scale: Callable[[Tensor], Tensor], t: Tensor, x_t: Images) -> Tenso
 
 
 def interval(scale: float, low: int, high: int, outside: float = 1.0) -> Callable[[Tensor], Tensor]:
-    """The scale at low <= t <= high, and outside of it 1: no guidance (Kynkaanniemi et al. 2024, eq. 6).
+    """The scale at low <= t <= high, and outside of it 1: no guidance (Kynkäänniemi et al. 2024, section 3,
+    in t in place of sigma).
 
-    Raises ValueError unless low <= high.
+    Raises ValueError unless low <= high, and for scales that are no finite numbers.
     """
+    check_scale(scale)
+    check_scale(outside)
     if not low <= high:
         raise ValueError(f"an interval of times needs low <= high, got {low}..{high}")
     return lambda t: torch.where((t >= low) & (t <= high), scale, outside)
@@ -71,7 +82,7 @@ def blend(a: Denoiser, b: Denoiser, share: float | Float[Tensor, " b"]) -> Denoi
     Raises ValueError for a share outside [0, 1], and for shares of another number than the images.
     """
     share = torch.as_tensor(share, dtype=torch.float64)
-    if not ((share >= 0) & (share <= 1)).all():
+    if share.numel() == 0 or not ((share >= 0) & (share <= 1)).all():
         raise ValueError(f"the share of the second denoiser goes from 0 to 1, got {share.tolist()}")
     if (share == share.reshape(-1)[0]).all() and share.reshape(-1)[0] in (0, 1):
         return b if share.reshape(-1)[0] else a
@@ -104,7 +115,9 @@ def dynamic_threshold(denoiser: Denoiser, share: float = 0.995) -> Denoiser:
 
     def held(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         x_0_hat = denoiser(x_t, t)
-        m = x_0_hat.abs().flatten(1).quantile(share, dim=1).clamp(min=1).reshape(-1, 1, 1, 1)
+        sizes = x_0_hat.abs().flatten(1)
+        sizes = sizes.float() if sizes.element_size() < 4 else sizes  # quantile takes no half precision
+        m = sizes.quantile(share, dim=1).clamp(min=1).to(x_0_hat).reshape(-1, 1, 1, 1)
         return torch.minimum(torch.maximum(x_0_hat, -m), m) / m
 
     return held

@@ -67,10 +67,12 @@ class DDPM:
         """(x_t, t) -> x_0_hat for the labels y (b,), under classifier-free guidance, then guide, held in
         [-1, 1].
 
-        y None is the unconditional model, whatever the scale.
+        y None is the unconditional model, whatever the scale. Raises ValueError for labels that it lacks.
         """
         believed = make_denoiser(self.model, self.schedule, self.predicts)
+        self.model.eval()
         if y is not None:
+            y = self.check_labels(y)
             conditional = make_denoiser(self.model, self.schedule, self.predicts, y.to(self.device))
             believed = classifier_free_guidance(conditional, believed, scale)
         return clip_x_0(believed if guide is None else guide(believed))
@@ -136,7 +138,6 @@ class DDPM:
             Generator().manual_seed(seed) for seed in check_seeds(seeds, len(y) if n is None else n)
         ]
         x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
-        self.model.eval()
         options = {} if sampler in WITHOUT_NOISE else {"generator": generators}
         options |= {"eta": eta} if sampler == "ddim" else {}
         return SAMPLERS[sampler](self.denoiser(y, scale, guide), x_T, self.schedule, grid, **options)

@@ -53,7 +53,8 @@ def self_conditioned_loss(
     generator: Generator | None = None,
 ) -> Float[Tensor, ""]:
     """diffusion_loss of a network that sees zeros beside x_t, or with probability `share`, drawn for each
-    image, its own x_0_hat from zeros, through which no gradient goes (Chen et al. 2023, algorithm 1).
+    image (by them for each batch), its own x_0_hat from zeros, through which no gradient goes (Chen et al.
+    2023, algorithm 1).
 
     That first look is one pass of the whole batch without gradient; with share 0 there is none.
     Raises ValueError as diffusion_loss does, and for a share outside [0, 1].
@@ -67,7 +68,7 @@ def self_conditioned_loss(
             x_t = q_sample(x_0, t, eps, schedule)
             prediction, _ = ask_both(model, x_t, beside, t, y)
             x_0_hat = TO_X_0[predicts](prediction, x_t, t, schedule).clamp(-1, 1)
-        torch.clear_autocast_cache()  # before torch 2.10 it would hand on weights that get no gradient
+        torch.clear_autocast_cache()  # in older torch it hands on weights that get no gradient
         device = "cpu" if generator is None else generator.device
         looks = torch.rand(len(x_0), generator=generator, device=device).to(x_0.device) < share
         beside = torch.where(looks.reshape(-1, 1, 1, 1), x_0_hat, beside)

@@ -18,11 +18,14 @@ STRIDE = 22  # columns from a digit to the next: digits are at most 20 wide
 def windowed(denoiser: Denoiser, places: Sequence[int], width: int) -> Denoiser:
     """The denoiser of a strip (b, c, h, w), from one of windows (b n, c, h, width) that begin at the columns
     in places (n): each pixel is the mean of what the windows over it believe (Bar-Tal et al. 2023,
-    "MultiDiffusion", eq. 5; all samplers are linear in x_0_hat, so that means of steps are steps of means).
+    "MultiDiffusion", eq. 5; a step that asks once is linear in x_0_hat, so that their mean of steps is the
+    step of the mean).
     Where there is no window the strip is blank, -1.
 
-    Raises ValueError for windows that do not lie in the strip.
+    Raises ValueError for no windows, and for windows that do not lie in the strip.
     """
+    if not places:
+        raise ValueError("a strip needs at least one window")
 
     def whole(x_t: Images, t: Tensor) -> Images:
         if min(places) < 0 or max(places) + width > x_t.shape[-1]:
@@ -83,13 +86,17 @@ def write_steps(
     own = torch.randn(1, c, h, columns, generator=generator)
     hand = torch.randn(1, c, h, STRIDE, generator=generator)[..., torch.arange(columns) % STRIDE]
     x_T = (variety**0.5 * own + (1 - variety) ** 0.5 * hand).to(ddpm.device)
-    ddpm.model.eval()
     denoiser = windowed(ddpm.denoiser(y, scale), places, width)
     return ddim(denoiser, x_T, ddpm.schedule, ddpm.schedule.grid(steps))
 
 
 def windows_of(strip: Float[Tensor, "1 c h w"], text: str, width: int) -> Float[Tensor, "n c h width"]:
-    """Each digit of a strip that write made, as the window it was drawn in."""
+    """Each digit of a strip that write made, as the window it was drawn in. Raises ValueError for another
+    text than the strip has."""
+    if strip.shape[-1] != STRIDE * (len(text) - 1) + width:
+        raise ValueError(
+            f"{text!r} is no strip of {strip.shape[-1]} columns: give the text that it was made of"
+        )
     places = [STRIDE * k for k, character in enumerate(text) if character != " "]
     return rearrange([strip[..., left : left + width] for left in places], "n 1 c h w -> n c h w")
 

@@ -36,8 +36,10 @@ def learned_variance(nu: Images, t: Times, s: Times, schedule: Schedule) -> Imag
     """exp(share log(large) + (1 - share) log(small)) for each pixel (Nichol & Dhariwal 2021, eq. 15), with
     share = (nu + 1) / 2: at nu = -1 and 1 the sampler's "posterior" and "beta". nu may leave [-1, 1].
 
-    Learned in steps to t - 1 and used in longer ones it comes out a little too small: there the mean of small
-    and large themselves would be right, (1 - share) small + share large. Raises ValueError unless 0 <= s < t.
+    Learned in steps to t - 1, it comes out a little too small in longer ones, where the mean of small and
+    large themselves would be right, and much too large there from a nu above 1, such as that of a network
+    that has barely begun.
+    Raises ValueError unless 0 <= s < t <= T.
     """
     small, large = small_and_large(t, s, nu, schedule)
     share = (nu + 1) / 2
