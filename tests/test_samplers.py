@@ -455,7 +455,7 @@ def test_a_climb_adds_the_noise_of_the_forward_process_and_nothing_else():
 
 
 def test_a_finished_image_may_go_up_again():
-    # from t = 0 the climb is q_sample; shown is the image itself, from which x_0_hat is a rounding away
+    # from t = 0 the climb is q_sample, and shown as the clean image is the image itself
     x_T, draws = randn(2, 1, 4, 4), seeded(3)
     denoiser = clip_x_0(make_denoiser(model, COSINE))
     grid = [(50, 3), (3, 0), (0, 30), (30, 0)]
