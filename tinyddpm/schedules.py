@@ -112,8 +112,11 @@ class Schedule:
         start = self.T if start is None else start
         if not 1 <= start <= self.T:
             raise ValueError(f"a grid starts in 1..T = 1..{self.T}, got {start}")
+        if steps is not None and start < steps <= self.T:
+            raise ValueError(f"steps must be in 1..start = 1..{start}, got {steps}")
         return make_grid(self.log_snr[: start + 1], start if steps is None else steps, spacing)
 
     def times_even_in_log_snr(self, n: int) -> list[int]:
-        """n different times from T down to 1, as even in log-SNR as integers allow."""
+        """n different times from T down to 1, as even in log-SNR as integers allow. Raises ValueError for n
+        outside 1..T."""
         return even_in_log_snr(self.log_snr, n)
