@@ -297,6 +297,13 @@ def test_next_to_no_ink_neither_measures_nor_pulls_without_bound(measure):
         assert found.abs().max() < 1000 and slope.abs().max() < 1e4
 
 
+@pytest.mark.parametrize("measure", [slant, stroke_width])
+def test_darker_than_black_is_black(measure, digits):
+    # x_0_hat may leave the range; a hole in the paper would weigh against the ink
+    below = torch.where(digits > -1, digits, -1 - uniform(*digits.shape).float())
+    assert_close(measure(below), measure(digits), rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 def test_a_black_image_measures_nothing(measure):
     assert measure(torch.full((2, 1, 32, 32), -1.0)).tolist() == [0, 0]
