@@ -118,7 +118,7 @@ def test_a_model_without_labels_has_the_figures_that_need_none(tmp_path):
     assert "read as" not in page(found)
 
 
-def interrupted(*_):
+def interrupted(*_, **__):
     raise KeyboardInterrupt
 
 

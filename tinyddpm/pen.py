@@ -32,7 +32,8 @@ def slant(x: Float[Tensor, "b c h w"]) -> Measure:
 
 def stroke_width(x: Float[Tensor, "b c h w"]) -> Measure:
     """How wide the pen is, in pixels: twice the area of the ink over the length of its edge, which is the
-    total variation of the ink. Exact for long strokes."""
+    total variation of the ink. Strokes with soft edges, as MNIST's are, within 3 %
+    from 3 pixels on; with hard edges within 10 %."""
     ink = torch.nn.functional.pad(ink_of(x), (1, 1, 1, 1))
     down, right = ink[:, 1:] - ink[:, :-1], ink[..., 1:] - ink[..., :-1]
     down, right = (
