@@ -57,6 +57,24 @@ def test_a_few_steps_learn_one_image(tmp_path):
     assert (drawn - x[:1]).square().mean().sqrt() < 0.35  # black is off by 0.7, an untrained network by more
 
 
+@pytest.mark.parametrize(
+    ("predicts", "schedule"),
+    [("flow", "flow"), ("flow", "cosine"), ("v", "linear-zero-snr"), ("x_0", "flow")],
+)
+def test_flow_matching_and_pure_noise_at_T_train_by_the_same_loop(predicts, schedule, tmp_path):
+    recipe = replace(MINI, predicts=predicts, schedule=schedule, weights="none")
+    ddpm = train(recipe, tmp_path, images(), epochs=2, device="cpu")
+    loaded = DDPM.load(tmp_path / "model.safetensors")
+    assert loaded.predicts == predicts and torch.equal(loaded.schedule.beta, ddpm.schedule.beta)
+    for sampler in ("ddim", "ddpm", "heun", "dpm_solver_pp"):
+        assert loaded.sample(y=[1, 2], steps=5, sampler=sampler).isfinite().all()
+
+
+def test_eps_is_not_trained_where_x_T_is_noise_alone(tmp_path):
+    with pytest.raises(ValueError, match="predict v, x_0 or flow"):
+        train(replace(MINI, predicts="eps", schedule="linear-zero-snr"), tmp_path, images(), device="cpu")
+
+
 @pytest.mark.parametrize(("channels", "size", "classes"), [(3, 16, 10), (1, 32, None), (1, 64, 3)])
 def test_other_images_and_no_labels_train_as_well(tmp_path, channels, size, classes):
     recipe = Recipe(dims=(8, 16), attention=(), num_classes=classes, T=20, batch_size=4, channels=channels)
