@@ -1,6 +1,8 @@
 """Training, from what to train to the weights. What to train, the recipes say."""
 
+import atexit
 import contextlib
+import gc
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -131,7 +133,10 @@ def make_accelerator(device: str | None, precision: str, compile: bool, tensorbo
     how["kwargs_handlers"] = [ours]
     if tensorboard is not None:
         how |= {"log_with": "tensorboard", "project_dir": tensorboard}
+    others = torch.distributed.is_initialized()  # somebody else began the processes, and ends them
     accelerator = Accelerator(**how)
+    if torch.distributed.is_initialized() and not others:
+        atexit.register(end_processes)
     if device not in (None, accelerator.device.type):
         raise ValueError(
             f"training can be asked for on {accelerator.device.type} or cpu here, got {device!r}: choose "
@@ -140,6 +145,17 @@ def make_accelerator(device: str | None, precision: str, compile: bool, tensorbo
     if tensorboard is not None:
         accelerator.init_trackers("tensorboard")
     return accelerator
+
+
+def end_processes() -> None:
+    """Ends the group of processes, and its threads with it, which only what the network was wrapped in still
+    holds on to: a thread that lets go of a tensor while Python ends would abort the process.
+
+    Registered to run at exit, since a group that is ended after each run could not train again.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()
+        torch.distributed.destroy_process_group()
 
 
 def check_precision(precision: str, device: str) -> None:
