@@ -1,4 +1,5 @@
-"""The recipe `tiny` beside what the Hugging Face diffusion course trains: as many minutes of one core each.
+"""The recipe `tiny` beside what the Hugging Face diffusion course and others train: as many minutes of one
+core each.
 
     python benchmarks/peers.py run [NAME ...] [--minutes 1 3 10] [--seeds 0] [--workers 1]
     python benchmarks/peers.py table     # prints the table, draws benchmarks/peers.png
@@ -10,7 +11,10 @@ test digits. A run that is there already (runs/peers/*.json) is not run again.
 The course's network (unit 2): diffusers.UNet2DModel, channels 32/64/64, two layers a block, attention at
 14 and 7, a label embedding of 4 channels joined to the image of 28x28, T = 1000, squared cosine, eps,
 Adam 1e-3, batch 128, float32, no average of the weights. The course samples with 1000 steps of DDPM,
-which would take an hour here; `tiny` was chosen by figures on the same test set, the course's was not.
+which would take an hour here; `tiny` was chosen by figures on the same test set, the others were not.
+
+The recipes that state what others train are settings of theirs in our network and our loop: they compare
+the settings, not the programs. Those without labels have no digit to be read as.
 """
 
 import argparse
@@ -33,6 +37,7 @@ from tinyddpm import DDPM, Schedule, clip_x_0, last, make_denoiser, p_sample_loo
 from tinyddpm.classifier import features, load_classifier
 from tinyddpm.data import crop_to, mnist, pad_to, torchvision_datasets, write_whole
 from tinyddpm.metrics import frechet_digit_distance, label_accuracy
+from tinyddpm.recipes import RECIPES
 from tinyddpm.samplers import noise_like
 
 HERE = Path(__file__).parent
@@ -41,6 +46,7 @@ PEERS = {  # name: (recipe, precision)
     "tiny": ("tiny", "no"),
     "tiny, bf16": ("tiny", "bf16"),
     COURSE: None,
+    **{name: (name, "no") for name in RECIPES if name not in ("tiny", "nano")},
 }
 
 
@@ -105,7 +111,8 @@ def train_course(minutes: float, seed: int) -> tuple:
 def sampled(model, y: torch.Tensor, seeds: torch.Tensor, steps: int = 50) -> torch.Tensor:
     """Images (b, 1, 32, 32) by 50 steps of DDPM, one seed each."""
     if isinstance(model, DDPM):
-        return model.sample(y, steps=steps, sampler="ddpm", seeds=seeds.tolist())
+        what = {"n": len(y)} if model.model.num_classes is None else {"y": y}
+        return pad_to(model.sample(**what, steps=steps, sampler="ddpm", seeds=seeds.tolist()))
     net, schedule = model
     generators = [torch.Generator().manual_seed(int(seed)) for seed in seeds]
     denoiser = clip_x_0(make_denoiser(net, schedule, "eps", y))
@@ -127,7 +134,7 @@ def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
     x = torch.cat([sampled(model, *part) for part in parts])
     milliseconds = (core_minutes() - before) * 60_000 / n
     classifier, (real, _) = load_classifier(), mnist(train=False).tensors()
-    accuracy = label_accuracy(classifier, x, y)
+    labelled = PEERS[name] is None or RECIPES[PEERS[name][0]].num_classes
     record = {
         "name": name,
         "minutes": minutes,
@@ -137,7 +144,7 @@ def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
         "images/s": seen / spent / 60,
         "sampling ms": milliseconds,
         "n": n,
-        "accuracy": accuracy,
+        "accuracy": label_accuracy(classifier, x, y) if labelled else None,
         "distance": frechet_digit_distance(features(classifier, x), features(classifier, real[:1000])),
     }
     write_whole(out / f"{file_name(name, minutes, n, seed)}.json", json.dumps(record, indent=1).encode())
@@ -174,13 +181,15 @@ def run(names: list[str], minutes: list[float], n: int, seeds: list[int], worker
 def pooled(records: list[dict]) -> dict:
     """The mean over seeds. The error is that of a share of all samples, or, where it is larger, that of the
     mean of the seeds."""
-    keys = ("core minutes", "images/s", "accuracy", "distance", "sampling ms")
+    keys = ("core minutes", "images/s", "distance", "sampling ms")
     mean = {key: statistics.mean(record[key] for record in records) for key in keys}
-    n, seeds = records[0]["n"], len(records)
-    error = (mean["accuracy"] * (1 - mean["accuracy"]) / (n * seeds)) ** 0.5
-    if seeds > 1:
-        error = max(error, statistics.stdev(record["accuracy"] for record in records) / seeds**0.5)
-    return {"name": records[0]["name"], "n": n, "seeds": seeds, "error": error, **mean}
+    n, seeds, error = records[0]["n"], len(records), None
+    accuracies = [record["accuracy"] for record in records]
+    if (accuracy := None if None in accuracies else statistics.mean(accuracies)) is not None:
+        error = (accuracy * (1 - accuracy) / (n * seeds)) ** 0.5
+        if seeds > 1:
+            error = max(error, statistics.stdev(accuracies) / seeds**0.5)
+    return {"name": records[0]["name"], "n": n, "seeds": seeds, "accuracy": accuracy, "error": error, **mean}
 
 
 def table(out: Path) -> None:
@@ -194,13 +203,15 @@ def table(out: Path) -> None:
     print("| trained | minutes of one core | seeds | images/s | n | read as asked | distance | ms an image |")
     print("|---|---|---|---|---|---|---|---|")
     for r in records:
-        read = f"{r['accuracy']:.1%} ± {r['error']:.1%}"
+        read = "no labels" if r["accuracy"] is None else f"{r['accuracy']:.1%} ± {r['error']:.1%}"
         row = [r["name"], f"{r['core minutes']:.1f}", r["seeds"], f"{r['images/s']:.0f}", r["n"], read]
         print("| " + " | ".join([*map(str, row), f"{r['distance']:.2f}", f"{r['sampling ms']:.0f}"]) + " |")
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2), ("accuracy", "distance")):
         for name in PEERS:
-            points = [(r["core minutes"], r[key]) for r in records if r["name"] == name]
+            points = [
+                (r["core minutes"], r[key]) for r in records if r["name"] == name and r[key] is not None
+            ]
             if points:
                 axes.plot(*zip(*points), marker="o", label=name)
         axes.set(xlabel="minutes of one core", title=key, xscale="log")
