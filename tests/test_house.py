@@ -78,7 +78,7 @@ MAY_IMPORT = {
     }
     | {"data", "viz"},
     "unfinished": {"state"},
-    "questions": {"commands", "data"},
+    "questions": {"art_commands", "commands", "data", "strip"},
     "interactive": {"questions", "unfinished", "commands", "recipes", "data"},
     "cli": {"commands", "datasets", "interactive", "interrupt", "pipeline", "unfinished"}
     | {"art_commands", "artwork", "grids"},

@@ -1,6 +1,7 @@
 import os
 import re
 import select
+import shlex
 import signal
 import struct
 import sys
@@ -29,7 +30,7 @@ def play(monkeypatch, answers, run=lambda words: 0):
             raise EOFError from None
 
     def noted(words):
-        done.append(" ".join(words))
+        done.append(shlex.join(words))
         return run(words)
 
     monkeypatch.setattr("builtins.input", answer)
@@ -52,6 +53,8 @@ def here(tmp_path, monkeypatch):
         ),
         (["gif", "", "", ""], "gif"),
         (["g", "12", "3", "films"], "gif --digits 12 --scale 3 --out films"),
+        (["write", "", "", ""], "write '2026 11 21'"),
+        (["w", "3a", "31 4", "3", "x.jpg", "x.gif"], "write '31 4' --scale 3 --out x.gif"),
         (["train", "", "", ""], "train --recipe nano"),
         (["t", "tiny", "95 minutes", "mine"], "train --recipe tiny --minutes 95 --out mine"),
         (["train", "nano", "0.70 epochs", ""], "train --recipe nano"),
@@ -126,7 +129,7 @@ def test_back_and_what_cannot_be_lead_to_the_menu(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert (
         "resume" not in out.split("quit\n", 1)[1].split("choose")[0]
-        and "choose one of draw, gif, train, resume, quit, got 'nonsense'" in out
+        and "choose one of draw, gif, write, train, resume, quit, got 'nonsense'" in out
     )
     assert out.endswith("Goodbye.\n")
 
@@ -233,7 +236,9 @@ def test_a_digit_is_drawn_in_colours_and_into_a_file(session):
 
 def test_wrong_answers_are_asked_for_again(session):
     shown = session[0]
-    assert "[draw] dance\n  -> choose one of draw, gif, train, resume, quit, got 'dance'\n  What" in shown
+    assert (
+        "[draw] dance\n  -> choose one of draw, gif, write, train, resume, quit, got 'dance'\n  What" in shown
+    )
     assert "[7] 3x\n  -> say digits, such as 7 or 2026, got '3x'\n  Which" in shown
 
 

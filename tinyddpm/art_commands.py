@@ -19,6 +19,7 @@ from .viz import even_in_log_snr, image_grid, save_gif, save_picture
 DIGIT = 28  # pixels wide, without its border
 HIDDEN = 0.0  # how a pixel that is not known is shown: grey
 FRAMES = 40  # of a strip on its way from noise
+STRIP_ENDINGS = (".png", ".gif")
 
 
 def run_morph(args: argparse.Namespace) -> None:
@@ -83,7 +84,7 @@ def run_style(args: argparse.Namespace) -> None:
 
 
 def run_write(args: argparse.Namespace) -> None:
-    out = file_of(args.out, ".png", ".gif")
+    out = file_of(args.out, *STRIP_ENDINGS)
     check_text(args.text)
     ddpm = digit_model(args)
     way = write_steps(args.text, ddpm, args.steps, args.scale, args.seed, args.variety)

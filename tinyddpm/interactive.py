@@ -13,11 +13,13 @@ from .questions import (
     ask,
     digits_in,
     epochs_or_minutes,
+    file_for_a_strip,
     folder_for_files,
     from_0,
     one_of,
     picture_or_no,
     say,
+    text_to_write,
     whole_number,
 )
 from .recipes import RECIPES
@@ -30,6 +32,7 @@ tinyddpm draws handwritten digits out of noise.
 
   draw     digits, here in the terminal
   gif      digits on their way from noise
+  write    many digits in one hand, into a picture
   train    a network of your own
   resume   a training run that was stopped
   quit
@@ -46,7 +49,7 @@ def interact(run: Callable[[list[str]], int]) -> int:
     run    does one command, given the words behind "tinyddpm", and returns its exit status
     """
     menu = Menu()
-    actions = {"draw": menu.draw, "gif": menu.gif, "train": menu.train, "resume": menu.resume}
+    actions = {name: getattr(menu, name) for name in ("draw", "gif", "write", "train", "resume")}
     print(HELLO)
     try:
         while (action := ask("What next?", "draw", one_of([*actions, "quit"]))) != "quit":
@@ -99,6 +102,17 @@ class Menu:
         words += option("--scale", ask("Guidance scale?", "1.5", from_0), "1.5")
         words += self.network()
         return words + option("--out", ask("Into which folder?", "gifs", folder_for_files), "gifs")
+
+    def write(self) -> list[str]:
+        words = ["write", ask("Which digits and blanks?", "2026 11 21", text_to_write)]
+        words += option("--scale", ask("Guidance scale?", "2", from_0), "2")
+        words += self.network()
+        words += option(
+            "--out", ask("Into which file (.png, .gif)?", "strip.png", file_for_a_strip), "strip.png"
+        )
+        words += option("--seed", str(self.drawn), "0")
+        self.drawn += 1
+        return words
 
     def train(self) -> list[str]:
         say(f"Recipes: {', '.join(RECIPES)}")

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
+from .art_commands import STRIP_ENDINGS, file_of
 from .commands import at_least_one, digits_of, picture_file
 from .data import writable_folder
+from .strip import check_text
 
 Answer = TypeVar("Answer")
 
@@ -55,6 +57,15 @@ def digits_in(answer: str) -> str:
         return answer if len(digits_of(answer)) else ""
     except ValueError:
         raise ValueError(f"say digits, such as 7 or 2026, got {answer!r}") from None
+
+
+def text_to_write(answer: str) -> str:
+    check_text(answer)
+    return answer
+
+
+def file_for_a_strip(answer: str) -> str:
+    return str(file_of(str(Path(answer).expanduser()), *STRIP_ENDINGS))
 
 
 def whole_number(answer: str) -> int:
