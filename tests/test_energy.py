@@ -278,6 +278,18 @@ def test_a_classifier_sees_what_it_was_trained_on(noisy):
 
 
 @pytest.mark.parametrize("noisy", [False, True])
+def test_the_denoiser_keeps_a_way_back_only_where_it_is_gone(noisy):
+    kept = []
+
+    def watched(x_t, t):
+        kept.append(torch.is_grad_enabled())
+        return network(x_t, t)
+
+    energy_guidance(watched, pull, COSINE, noisy=noisy)(randn(2, 1, 4, 4), torch.tensor([3, 40]))
+    assert kept == [not noisy]
+
+
+@pytest.mark.parametrize("noisy", [False, True])
 def test_an_energy_is_told_the_time_either_way(noisy):
     x_t, t, seen = randn(2, 1, 4, 4), torch.tensor([3, 40]), []
 

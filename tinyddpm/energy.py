@@ -38,7 +38,8 @@ def energy_guidance(
         asked = x_t.requires_grad and torch.is_grad_enabled()  # by another energy around this one
         with torch.enable_grad():
             x_t = x_t if asked else x_t.detach().requires_grad_()
-            x_0_hat = denoiser(x_t, t)
+            with torch.set_grad_enabled(asked or not noisy):  # no way back through it is needed
+                x_0_hat = denoiser(x_t, t)
             weights = torch.as_tensor(log_weight(x_t if noisy else x_0_hat, t))
             if weights.shape != t.shape:
                 raise ValueError(
