@@ -5,8 +5,9 @@ core each.
     python benchmarks/peers.py table     # prints the table, draws benchmarks/peers.png
 
 Data, classifier, sampler (DDPM, 50 steps, x_0 clipped), scale 1 and seeds are the same for all. A minute
-is 60 seconds of the process's CPU time, from before the data are read. The distance is to the first 1,000
-test digits. A run that is there already (runs/peers/*.json) is not run again.
+is 60 seconds of the process's CPU time, from before the data are read. The distance is to all test digits;
+the table has beside it what real training digits of the same number and labels have, the floor. A run that
+is there already (runs/peers/*.json) is not run again.
 
 The course's network (unit 2): diffusers.UNet2DModel, channels 32/64/64, two layers a block, attention at
 14 and 7, a label embedding of 4 channels joined to the image of 28x28, T = 1000, squared cosine, eps,
@@ -18,6 +19,7 @@ the settings, not the programs. Those without labels have no digit to be read as
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import statistics
@@ -72,6 +74,11 @@ class CourseNet(nn.Module):
     def forward(self, x, t, y):
         label = self.label(y)[:, :, None, None].expand(-1, -1, *x.shape[2:])
         return self.unet(torch.cat([x, label], 1), t - 1).sample
+
+
+def settings(name: str) -> dict | None:
+    """What tells a record of today's peer from one of another day."""
+    return PEERS[name] and json.loads(json.dumps(dataclasses.asdict(RECIPES[PEERS[name][0]])))
 
 
 def core_minutes() -> float:
@@ -137,6 +144,7 @@ def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
     labelled = PEERS[name] is None or RECIPES[PEERS[name][0]].num_classes
     record = {
         "name": name,
+        "recipe": settings(name),
         "minutes": minutes,
         "seed": seed,
         "images": seen,
@@ -145,7 +153,7 @@ def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
         "sampling ms": milliseconds,
         "n": n,
         "accuracy": label_accuracy(classifier, x, y) if labelled else None,
-        "distance": frechet_digit_distance(features(classifier, x), features(classifier, real[:1000])),
+        "distance": frechet_digit_distance(features(classifier, x), features(classifier, real)),
     }
     write_whole(out / f"{file_name(name, minutes, n, seed)}.json", json.dumps(record, indent=1).encode())
     print(record, flush=True)
@@ -153,6 +161,22 @@ def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
 
 def file_name(name: str, minutes: float, n: int, seed: int) -> str:
     return f"{name.replace('/', '-').replace(' ', '_').replace(':', '')}-{minutes:g}-{n}-{seed}"
+
+
+def floors(numbers: set[int], draws: int = 5) -> dict[int, float]:
+    """n: the distance of n real training digits, as many of each, to the test digits; the mean of draws."""
+    classifier, (x, y), (real, _) = load_classifier(), mnist().tensors(), mnist(train=False).tensors()
+    real, found = features(classifier, real), {}
+    for n in numbers:
+        of_each = [(y == digit).nonzero()[:, 0] for digit in range(10)]
+        generator = torch.Generator().manual_seed(0)
+        distances = []
+        for _ in range(draws):
+            drawn = [places[torch.randperm(len(places), generator=generator)] for places in of_each]
+            chosen = torch.stack([drawn[k % 10][k // 10] for k in range(n)])
+            distances.append(frechet_digit_distance(features(classifier, x[chosen]), real))
+        found[n] = statistics.mean(distances)
+    return found
 
 
 def run(names: list[str], minutes: list[float], n: int, seeds: list[int], workers: int, out: Path) -> bool:
@@ -198,10 +222,15 @@ def table(out: Path) -> None:
     runs = defaultdict(list)
     for path in out.glob("*.json"):
         record = json.loads(path.read_text())
+        if record["name"] not in PEERS or record.get("recipe") != settings(record["name"]):
+            raise SystemExit(f"{path} is of another peer than today's {record['name']!r}: move it away")
         runs[list(PEERS).index(record["name"]), record["minutes"], record["n"]].append(record)
     records = [pooled(runs[key]) for key in sorted(runs)]
+    floor = floors({r["n"] for r in records})
     print("| trained | minutes of one core | seeds | images/s | n | read as asked | distance | ms an image |")
     print("|---|---|---|---|---|---|---|---|")
+    for n, distance in sorted(floor.items()):
+        print(f"| real digits | | | | {n} | | {distance:.2f} | |")
     for r in records:
         read = "no labels" if r["accuracy"] is None else f"{r['accuracy']:.1%} ± {r['error']:.1%}"
         row = [r["name"], f"{r['core minutes']:.1f}", r["seeds"], f"{r['images/s']:.0f}", r["n"], read]
@@ -216,8 +245,10 @@ def table(out: Path) -> None:
                 axes.plot(*zip(*points), marker="o", label=name)
         axes.set(xlabel="minutes of one core", title=key, xscale="log")
         axes.set_yscale("linear" if key == "accuracy" else "log")
+        if key == "distance" and floor:
+            axes.axhline(floor[max(floor)], ls="--", color="grey", label=f"real digits, n = {max(floor)}")
         axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(fontsize="small")
     figure.savefig(HERE / "peers.png", dpi=120)
 
 
@@ -231,6 +262,9 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("runs/peers"))
     args = parser.parse_args()
+    least = load_classifier().head.in_features + 1
+    if args.n < least:
+        raise SystemExit(f"the distance takes at least {least} samples, got --n {args.n}")
     args.out.mkdir(parents=True, exist_ok=True)
     if unknown := set(args.names) - set(PEERS):
         raise SystemExit(f"there is no peer {sorted(unknown)}: choose among {list(PEERS)}")
