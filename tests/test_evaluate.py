@@ -1,4 +1,5 @@
 import json
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,12 +8,12 @@ import torch
 from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
-from tinyddpm.classifier import load_classifier
+from tinyddpm.classifier import features, load_classifier
 from tinyddpm.cli import main
 from tinyddpm.data import Images, mnist
 from tinyddpm.draw import Draw
-from tinyddpm.evaluate import Real, evaluate, samples
-from tinyddpm.report import page
+from tinyddpm.evaluate import Real, bits, confusion, evaluate, figures_of, samples, sweep
+from tinyddpm.report import BITS, page, save_pictures
 
 DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
 
@@ -20,8 +21,8 @@ DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
 @pytest.fixture(autouse=True)
 def few_real_digits(monkeypatch):
     def few(train=True):
-        digits = mnist(train)
-        return Images(digits.images[:600], digits.labels[:600])
+        digits, n = mnist(train), 600 if train else 1000
+        return Images(digits.images[:n], digits.labels[:n])
 
     monkeypatch.setattr("tinyddpm.evaluate.mnist", few)
     monkeypatch.setattr("tinyddpm.evaluate.STEPS", (1, 3))
@@ -70,6 +71,35 @@ def test_digits_without_padding_are_measured_as_well(tmp_path):
     )
     found = evaluate(ddpm, tmp_path, DRAW, sweeps=False)
     assert found["bits_per_dim"][0] > 0 and 0 <= found["label_accuracy"] < 0.5
+    assert found["of"]["data"] == "unknown" and "does not say what it was trained on" in page(found)
+    found["of"]["data"] = "mnist"
+    assert "does not say" not in page(found)
+
+
+def test_samples_of_other_labels_are_other_samples(small, tmp_path):
+    y = torch.arange(130) % 10
+    first, other = (DRAW.images(small, labels, tmp_path) for labels in (y, (y + 1) % 10))
+    assert (first - other).abs().max() > 0.1
+    assert torch.equal(DRAW.images(small, y, tmp_path), first) and len(list(tmp_path.rglob("*.npy"))) == 2
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"steps": 2000},
+        {"steps": 0},
+        {"sampler": "typo"},
+        {"sampler": "ddpm", "eta": 0.5},
+        {"eta": -1.0},
+        {"scale": math.inf},
+        {"scale": math.nan},
+        {"spacing": "even"},
+    ],
+)
+def test_what_cannot_be_drawn_leaves_the_folder_as_it_was(small, tmp_path, wrong):
+    with pytest.raises(ValueError) as refused:
+        evaluate(small, tmp_path, replace(DRAW, **wrong))
+    assert "something else" not in str(refused.value) and not list(tmp_path.iterdir())
 
 
 def test_samples_of_another_eta_are_other_samples(small, tmp_path):
@@ -185,3 +215,102 @@ def test_two_checkpoints_at_once_and_seeds_below_zero_are_refused(small, tmp_pat
     )
     with pytest.raises(ValueError, match="seeds count from 0, got -1"):
         evaluate(small, tmp_path, replace(DRAW, seed=-1))
+
+
+def flat(values):
+    """Images of one grey each."""
+    return values[:, None, None, None].expand(-1, 1, 32, 32)
+
+
+def test_the_pictures_show_what_their_names_say(tmp_path, monkeypatch):
+    shown = {}
+    monkeypatch.setattr("tinyddpm.report.image_grid", lambda x, **_: x[:, 0, 0, 0])
+    monkeypatch.setattr("tinyddpm.report.save_picture", lambda x, path: shown.update({path.name: x.tolist()}))
+    generator = torch.Generator().manual_seed(0)
+    grey, y = torch.rand(120, generator=generator), torch.arange(120) % 10
+    train, probabilities = torch.rand(30, generator=generator), torch.rand(120, 10, generator=generator)
+    save_pictures(tmp_path, flat(grey), y, probabilities, flat(train))
+    assert shown["samples.png"] == [grey[10 * i + digit].item() for digit in range(10) for i in range(10)]
+    sure = [probabilities[i, i % 10].item() for i in range(120)]
+    assert shown["worst.png"] == [grey[i].item() for i in sorted(range(120), key=sure.__getitem__)[:50]]
+    near = [min((abs(a - b).item(), b.item()) for b in train) for a in grey]
+    closest = sorted(range(120), key=near.__getitem__)[:20]
+    assert shown["nearest.png"] == [grey[i].item() for i in closest] + [near[i][1] for i in closest]
+    save_pictures(tmp_path, flat(grey), None, probabilities, flat(train))
+    most = probabilities.max(1).values.tolist()
+    assert shown["worst.png"] == [grey[i].item() for i in sorted(range(120), key=most.__getitem__)[:50]]
+
+
+def test_confusion_has_what_was_asked_for_in_its_rows():
+    read = torch.eye(3)[[1, 1, 2, 0, 2]]
+    assert confusion(read, torch.tensor([0, 0, 0, 1, 2])) == [[0, 2, 1], [1, 0, 0], [0, 0, 1]]
+
+
+def test_the_bound_is_of_test_digits_with_their_labels_and_the_error_on_training_digits(small, monkeypatch):
+    data, asked = Real(load_classifier(), 130), {}
+    monkeypatch.setattr(DDPM, "denoiser", lambda self, y: y)
+
+    def error(y, x, schedule, generator):
+        asked["error"] = y, x
+        return "the error"
+
+    def bound(y, x, schedule, grid, error, generator):
+        assert schedule is small.schedule and grid is None and error == "the error"
+        asked["bound"] = y, x
+        return torch.arange(BITS).double()
+
+    monkeypatch.setattr("tinyddpm.evaluate.denoising_error", error)
+    monkeypatch.setattr("tinyddpm.evaluate.bits_per_dim", bound)
+    assert bits(small, data) == (49.5, pytest.approx(2.901, abs=1e-3))  # 29.01 / 100^0.5
+    y, x = asked["error"]
+    assert torch.equal(y, data.y_real[:BITS]) and torch.equal(x, data.real[:BITS])
+    y, x = asked["bound"]
+    mine = data.order[:BITS]
+    assert torch.equal(y, data.y_test[mine]) and torch.equal(x, data.test[mine])
+
+
+def test_each_point_of_a_plot_is_drawn_as_it_says_beside_as_many_training_digits(
+    small, tmp_path, monkeypatch
+):
+    data, draws, measured, plots = Real(load_classifier(), 200), [], [], {}
+
+    def point(ddpm, draw, *_):
+        draws.append(draw)
+        return {"label_accuracy": draw.scale, "frechet_digit_distance": draw.steps}
+
+    def figures(classifier, x, y, of):
+        measured.append((x, y))
+        return {"label_accuracy": lambda: 0.75, "frechet_digit_distance": lambda: 0.25}
+
+    monkeypatch.setattr("tinyddpm.evaluate.point", point)
+    monkeypatch.setattr("tinyddpm.evaluate.figures_of", figures)
+    monkeypatch.setattr(
+        "tinyddpm.evaluate.save_curves", lambda x, *rest: plots.update({rest[-1].name: (x, *rest[:-1])})
+    )
+    sweep(small, replace(DRAW, n=200), load_classifier(), data, Once(), tmp_path)
+    assert [(draw.n, draw.scale, draw.steps) for draw in draws] == [
+        (130, 1.0, 2),
+        (130, 2.0, 2),
+        (130, 1.0, 1),
+        (130, 1.0, 3),
+    ]
+    floors = {"label_accuracy": 0.75, "frechet_digit_distance": 0.25}
+    curves = {"label_accuracy": [1.0, 2.0], "frechet_digit_distance": [2, 2]}
+    assert plots["scale.png"] == ([1.0, 2.0], curves, floors, "scale (n = 130)")
+    curves = {"label_accuracy": [1.0, 1.0], "frechet_digit_distance": [1, 3]}
+    assert plots["steps.png"] == ([1, 3], curves, floors, "steps (n = 130)")
+    assert all(torch.equal(x, data.real[:130]) and torch.equal(y, data.y_real[:130]) for x, y in measured)
+
+
+class Once(dict):
+    def once(self, name, find):
+        return find()
+
+
+def test_figures_are_beside_as_many_test_digits_in_no_order(monkeypatch):
+    data, beside = Real(load_classifier(), 600), []
+    assert sorted(data.order.tolist()) == list(range(1000)) and data.order[:9].tolist() != list(range(9))
+    monkeypatch.setattr("tinyddpm.evaluate.frechet_digit_distance", lambda f, g: beside.append(g))
+    for n in (130, 400):
+        figures_of(load_classifier(), data.real[:n], data.y_real[:n], data)["frechet_digit_distance"]()
+        assert torch.equal(beside[-1], features(load_classifier(), data.test[data.order])[:n])

@@ -104,10 +104,26 @@ def test_grids_and_variances_that_do_not_fit_are_refused():
     x, oracle = torch.zeros(1, 1, 4, 4), gaussian_oracle(0.0, 1.0, SCHEDULE)
     with pytest.raises(ValueError, match=r"from T = 100 to 0, got 50\.\.0"):
         bits_per_dim(oracle, x, SCHEDULE, [(50, 0)])
-    with pytest.raises(ValueError, match=r"one error_variance for each t in 0\.\.100"):
+    with pytest.raises(ValueError, match=r"one finite error_variance for each t in 0\.\.100"):
         bits_per_dim(oracle, x, SCHEDULE, error_variance=torch.zeros(3))
     with pytest.raises(ValueError, match="none below 0"):
         bits_per_dim(oracle, x, SCHEDULE, error_variance=torch.full((101,), -1.0))
+    for bad in (torch.inf, torch.nan):
+        with pytest.raises(ValueError, match="one finite error_variance"):
+            bits_per_dim(oracle, x, SCHEDULE, error_variance=torch.full((101,), bad))
     for bad in (x + 255, x * torch.nan):
         with pytest.raises(ValueError, match="images must lie in"):
             bits_per_dim(oracle, bad, SCHEDULE)
+
+
+@pytest.mark.parametrize("figure", [bits_per_dim, denoising_error])
+def test_a_denoiser_that_returns_nan_is_named_with_its_time(figure):
+    def broken(x_t, t):
+        return torch.where(
+            (t == 40)[:, None, None, None] & (x_t[:, :1, :1, :1] == x_t[1, 0, 0, 0]), torch.nan, x_t
+        )
+
+    with pytest.raises(
+        ValueError, match="at t = 40 the denoiser makes NaN or infinite values of 1 of 3 images"
+    ):
+        figure(broken, torch.zeros(3, 1, 4, 4), SCHEDULE, generator=torch.Generator().manual_seed(0))

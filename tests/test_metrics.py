@@ -5,7 +5,7 @@ import torch
 
 from tinyddpm import load_pretrained
 from tinyddpm.classifier import load_classifier
-from tinyddpm.data import mnist, torchvision_datasets
+from tinyddpm.data import mnist
 from tinyddpm.metrics import (
     frechet_digit_distance,
     inception_score,
@@ -14,6 +14,7 @@ from tinyddpm.metrics import (
     memorisation,
     nearest,
     precision_recall,
+    squared_mmd,
     train_on_synthetic,
 )
 
@@ -69,12 +70,18 @@ def test_frechet_distance_equals_the_references_formula():
     assert frechet_digit_distance(b, a) == pytest.approx(float(expected), rel=1e-9)
 
 
-def test_frechet_distance_equals_torchmetrics():
-    torchvision_datasets()  # torchmetrics imports torchvision: the door to it beside a CPU torch
-    fid = pytest.importorskip("torchmetrics.image.fid")
-    a, b = gaussian(300, 8), gaussian(200, 8, mean=0.5, std=1.5, seed=1)
-    args = [a.mean(0), a.T.cov(), b.mean(0), b.T.cov()]
-    assert frechet_digit_distance(a, b) == pytest.approx(float(fid._compute_fid(*args)), rel=1e-6)
+def waves():
+    """Features that are the same everywhere, without a random number in them."""
+    i, d = torch.arange(300).double()[:, None], torch.arange(1, 9).double()
+    return torch.sin(0.37 * i * d**1.5), 0.5 + 1.5 * torch.cos(0.73 * i[:200] * d**1.5) * d**0.5
+
+
+def test_distances_equal_what_torchmetrics_and_pytorch_fid_found():
+    a, b = waves()
+    # torchmetrics 1.9.0, image.fid._compute_fid: 22.393183988720125; pytorch-fid 0.3.0: 22.39318398872011
+    assert frechet_digit_distance(a, b) == pytest.approx(22.3931839887201, rel=1e-12)
+    # torchmetrics 1.9.0, image.kid.poly_mmd
+    assert float(squared_mmd(a[:100], b[:100])) == pytest.approx(15.991011897173546, rel=1e-12)
 
 
 def test_frechet_distance_of_features_that_never_vary_is_finite():
@@ -152,10 +159,12 @@ def test_memorisation_names_the_copies():
     train, test, fresh = (
         torch.where(torch.rand(n, 1, 32, 32, generator=generator) < 0.2, 1.0, -1.0) for n in (500, 200, 100)
     )
-    assert memorisation(fresh, train, test)["copied"] <= 0.02
-    found = memorisation(torch.cat([fresh[:75], train[:25]]), train, test)
+    assert memorisation(fresh, train, test, share=0.005)["copied"] <= 0.02
+    found = memorisation(torch.cat([fresh[:75], train[:25]]), train, test, share=0.005)
     assert found["copied"] == pytest.approx(0.25, abs=0.02) and found["smallest"] == 0
     assert found["floor_median"] == pytest.approx(found["median"], rel=0.1)
+    with pytest.raises(ValueError, match="takes at least 1000 of them to say, got 200: take more"):
+        memorisation(fresh, train, test)
 
 
 def test_a_classifier_trained_on_digits_reads_digits_and_on_shuffled_labels_does_not():
@@ -205,6 +214,8 @@ def test_features_that_are_not_finite_or_too_few_are_refused():
 
 def test_labels_that_are_none_are_refused():
     x = rows(torch.arange(3))
+    with pytest.raises(ValueError, match=r"got torch.int64 of shape \(3,\), values 8\.\.10"):
+        label_accuracy(Brightest(), x, torch.arange(3) + 8)
     for y in (torch.arange(3)[:, None], torch.arange(3.0), torch.arange(3) + 8):
         with pytest.raises(ValueError, match=r"labels are integers 0\.\.9, one an image"):
             label_accuracy(Brightest(), x, y)
@@ -223,6 +234,19 @@ def test_probabilities_that_are_none_are_refused():
     for p in (torch.ones(3, 10), torch.full((3, 10), torch.nan), torch.zeros(0, 10)):
         with pytest.raises(ValueError, match="one distribution over the classes an image"):
             inception_score(p)
+    p = torch.full((3, 10), 0.1)
+    p[1, 4] = torch.nan
+    with pytest.raises(ValueError, match=r"shape \(3, 10\), 1 of whose rows are none"):
+        inception_score(p)
+
+
+def test_images_of_another_range_or_type_are_refused():
+    x, y, classifier = rows(torch.arange(3)), torch.arange(3), load_classifier()
+    for bad in ((x + 1) / 2, x / 2, (x + 1) * 127.5):
+        with pytest.raises(ValueError, match=r"digits lie in \[-1, 1\] on a background of -1"):
+            label_accuracy(classifier, bad, y)
+    with pytest.raises(ValueError, match=r"digits are float32, got torch.float64: x.float\(\)"):
+        label_accuracy(classifier, x.double(), y)
 
 
 def test_the_shipped_weights_draw_the_digit_asked_for():

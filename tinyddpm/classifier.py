@@ -133,7 +133,7 @@ def classify(
 
 
 def check_digits(x: Tensor, size: int = DigitClassifier.image_size) -> None:
-    """Raises ValueError unless x is images (n, 1, 32, 32), finite and in [-1, 1]."""
+    """Raises ValueError unless x is float32 images (n, 1, 32, 32), finite and in [-1, 1]."""
     if x.ndim != 4 or len(x) == 0 or x.shape[1:] != (1, size, size):
         raise ValueError(
             f"digits are images (n, 1, {size}, {size}), got shape {tuple(x.shape)}: "
@@ -141,8 +141,11 @@ def check_digits(x: Tensor, size: int = DigitClassifier.image_size) -> None:
         )
     if not (finite := x.flatten(1).isfinite().all(1)).all():
         raise ValueError(f"{int((~finite).sum())} of {len(x)} images hold NaN or infinite values")
+    if x.dtype != torch.float32:
+        raise ValueError(f"digits are float32, got {x.dtype}: x.float() makes them that")
     low, high = float(x.min()), float(x.max())
-    if low < -1.001 or high > 1.001 or low >= 0:  # [0, 1] is the usual mistake
+    half = abs(low + 0.5) < 0.01 and high < 0.51  # [-0.5, 0.5] and [0, 1] are the usual mistakes
+    if low < -1.001 or high > 1.001 or low >= 0 or half:
         raise ValueError(
             f"digits lie in [-1, 1] on a background of -1, got values in [{low:.3g}, {high:.3g}]: "
             "tinyddpm.data.from_uint8 maps [0, 255] there"

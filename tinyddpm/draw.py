@@ -39,21 +39,22 @@ class Draw:
 
     def images(self, ddpm: DDPM, y: Tensor | None, folder: Path) -> Tensor:
         """(n, 1, 32, 32), rounded to 256 grey values as real digits are. Each batch is kept in the folder
-        as soon as it is there, and is not drawn again."""
+        as soon as it is there, and is not drawn again for the same labels."""
         way = f"{self.sampler}-{self.steps}-{self.scale!r}" + (f"-{self.eta!r}" if self.eta else "")
         way += "" if self.spacing == "uniform" else f"-{self.spacing}"
-        kept = writable_folder(folder / fingerprint(ddpm) / way)
+        kept = folder / fingerprint(ddpm) / way
         x = []
         for chosen in tqdm(
             torch.arange(self.n).split(BATCH), f"{self.steps} steps, scale {self.scale:g}", disable=None
         ):
             seeds = self.seeds[chosen]
-            path = kept / f"{seeds[0]}-{seeds[-1]}.npy"
+            labels = None if y is None else y[chosen]
+            asked = "" if y is None else "-" + short_hash(repr(labels.tolist()).encode())
+            path = kept / f"{seeds[0]}-{seeds[-1]}{asked}.npy"
             if not path.exists():
                 content = io.BytesIO()
-                labels = None if y is None else y[chosen]
                 np.save(content, to_uint8(self.batch(ddpm, labels, seeds)).numpy())
-                write_whole(path, content.getvalue())
+                write_whole(writable_folder(kept) / path.name, content.getvalue())
             x.append(from_uint8(torch.from_numpy(np.load(path))))
         return torch.cat(x)
 
@@ -84,7 +85,12 @@ def fingerprint(ddpm: DDPM) -> str:
 
 def digest(model: torch.nn.Module, more: bytes = b"") -> str:
     """The start of a sha256 over a network's arguments and weights, and what else there is."""
-    found = hashlib.sha256(more + repr(model.arguments).encode())
-    for weight in model.state_dict().values():
-        found.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    weights = (weight.detach().cpu().contiguous().numpy() for weight in model.state_dict().values())
+    return short_hash(more + repr(model.arguments).encode(), *(weight.tobytes() for weight in weights))
+
+
+def short_hash(*parts: bytes) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
     return found.hexdigest()[:16]

@@ -22,7 +22,7 @@ from .metrics import (
     train_on_synthetic,
 )
 from .pipeline import DDPM
-from .report import Kept, page, save_pictures
+from .report import BITS, Kept, page, save_pictures
 from .viz import save_curves
 
 SWEEP = 1000  # samples for each point of a plot, at most
@@ -44,10 +44,12 @@ def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> di
     classifier = load_classifier()
     check(ddpm, draw.n, draw.seed, classifier.head.in_features)
     out = writable_folder(out)
-    of = {"weights": fingerprint(ddpm), "classifier": digest(classifier), "draw": asdict(draw)}
-    kept = Kept(out / "report.json", of | {"labels": "those of real digits"})
+    of = {"weights": fingerprint(ddpm), "data": ddpm.notes.get("data", "unknown")}
+    of |= {"classifier": digest(classifier), "draw": asdict(draw), "labels": "those of real digits"}
+    kept = Kept(out / "report.json", of)
     data = Real(classifier, draw.n)
     x, y = samples(ddpm, draw, data, out)
+    kept.write()
     probabilities = classify(classifier, x)
     save_pictures(out, x, y, probabilities, data.train)
     figures = figures_of(classifier, x, y, data)
@@ -124,7 +126,7 @@ def figures_of(classifier: DigitClassifier, x: Tensor, y: Tensor | None, data: R
     return figures if y is not None else {n: figures[n] for n in figures if n not in NEED_LABELS}
 
 
-def bits(ddpm: DDPM, data: Real, n: int = 100) -> tuple[float, float]:
+def bits(ddpm: DDPM, data: Real, n: int = BITS) -> tuple[float, float]:
     """Mean and standard error over n test digits, given their labels; with the variances that the model's
     error on n training digits asks for."""
     ddpm.model.eval()
@@ -159,7 +161,8 @@ def sweep(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, kept:
         ]
         curves = {name: [found[name] for found in points] for name in points[0]}
         floor = figures_of(classifier, data.real[:n], data.y_real[:n], data)
-        save_curves(values, curves, {name: floor[name]() for name in curves}, axis, out / f"{axis}.png")
+        floors = {name: floor[name]() for name in curves}
+        save_curves(values, curves, floors, f"{axis} (n = {n})", out / f"{axis}.png")
 
 
 def point(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, out: Path) -> dict[str, float]:

@@ -5,6 +5,7 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from tqdm import tqdm
 
 from .diffusion import Denoiser, Images, check_images, q_sample
 from .grids import Grid, check_grid
@@ -31,8 +32,8 @@ def bits_per_dim(
     (Bao et al. 2022, "Analytic-DPM", theorem 1): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel
     at t, as `denoising_error` measures it; None means 0, the variance "posterior" of the sampler.
 
-    Raises ValueError for images outside [-1, 1], a grid that does not go from T to 0, and an error_variance
-    of another length or below 0.
+    Raises ValueError for images outside [-1, 1], a grid that does not go from T to 0, an error_variance of
+    another length, below 0 or not finite, and where the denoiser returns NaN.
     """
     check_images(x_0.cpu())
     grid = check_grid(grid, schedule.T)
@@ -41,16 +42,17 @@ def bits_per_dim(
             f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}"
         )
     if error_variance is not None and not (
-        len(error_variance) == schedule.T + 1 and (error_variance >= 0).all()
+        len(error_variance) == schedule.T + 1
+        and (error_variance >= 0).all()
+        and error_variance.isfinite().all()
     ):
         raise ValueError(
-            f"one error_variance for each t in 0..{schedule.T}, none below 0, got {error_variance}"
+            f"one finite error_variance for each t in 0..{schedule.T}, none below 0, got {error_variance}"
         )
     image = x_0.cpu().double()
     nats = prior_nats(image, schedule)
-    for t, s in grid:
-        x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
-        x_0_hat = denoiser(x_t, times(t, x_0)).cpu().double()
+    for t, s in tqdm(grid, "bits per dimension", leave=False, disable=None):
+        x_0_hat = denoised(denoiser, x_0, t, schedule, generator)
         error = 0.0 if error_variance is None else float(error_variance[t])
         nats = nats + step_nats(image, x_0_hat, t, s, schedule, error)
     return nats / x_0[0].numel() / math.log(2)
@@ -95,9 +97,20 @@ def denoising_error(
     grid: Grid | None = None,
     generator: Generators = None,
 ) -> Float[Tensor, " times"]:
-    """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64."""
-    errors = torch.zeros(schedule.T + 1, dtype=torch.float64)
-    for t, _ in check_grid(grid, schedule.T):
-        x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
-        errors[t] = (x_0 - denoiser(x_t, times(t, x_0))).cpu().double().square().mean()
+    """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64. Raises
+    ValueError where the denoiser returns NaN."""
+    errors, image = torch.zeros(schedule.T + 1, dtype=torch.float64), x_0.cpu().double()
+    for t, _ in tqdm(check_grid(grid, schedule.T), "error at each t", leave=False, disable=None):
+        errors[t] = (image - denoised(denoiser, x_0, t, schedule, generator)).square().mean()
     return errors
+
+
+def denoised(denoiser: Denoiser, x_0: Images, t: int, schedule: Schedule, generator: Generators) -> Images:
+    """What the denoiser makes of one x_t of each image, float64."""
+    x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
+    x_0_hat = denoiser(x_t, times(t, x_0)).cpu().double()
+    if bad := int((~x_0_hat.flatten(1).isfinite().all(1)).sum()):
+        raise ValueError(
+            f"at t = {t} the denoiser makes NaN or infinite values of {bad} of {len(x_0)} images"
+        )
+    return x_0_hat

@@ -6,6 +6,8 @@ training digits, so that the floor of its accuracy is above what digits that it 
 features are those of the classifier (n, d); `features` and `classify` in classifier.py make them from images.
 """
 
+import math
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -75,10 +77,16 @@ def inception_score(probabilities: Float[Tensor, "n k"]) -> float:
     Raises ValueError unless each row is a distribution.
     """
     p = probabilities.double()
-    if p.ndim != 2 or len(p) == 0 or not ((p >= 0).all() and ((p.sum(1) - 1).abs() < 1e-3).all()):
-        raise ValueError(f"one distribution over the classes an image, got shape {tuple(p.shape)}")
+    if p.ndim != 2 or len(p) == 0 or not is_distribution(p).all():
+        wrong = "" if p.ndim != 2 else f", {int((~is_distribution(p)).sum())} of whose rows are none"
+        raise ValueError(f"one distribution over the classes an image, got shape {tuple(p.shape)}{wrong}")
     entropy = torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(1).mean()
     return float(entropy.exp())
+
+
+def is_distribution(p: Float[Tensor, "n k"]) -> Tensor:
+    """Which rows are none below 0 and have the sum 1; those with NaN are not."""
+    return (p >= 0).all(1) & ((p.sum(1) - 1).abs() < 1e-3)
 
 
 def precision_recall(samples: Features, real: Features, k: int = 3) -> tuple[float, float]:
@@ -116,23 +124,31 @@ def nearest(
 
 
 def memorisation(
-    x: Float[Tensor, "n 1 h w"], train: Float[Tensor, "m 1 h w"], test: Float[Tensor, "l 1 h w"]
+    x: Float[Tensor, "n 1 h w"],
+    train: Float[Tensor, "m 1 h w"],
+    test: Float[Tensor, "l 1 h w"],
+    share: float = 0.001,
 ) -> dict[str, float]:
     """How near the samples come to training digits, beside how near test digits do.
 
-    "copied" is the share of samples nearer to a training digit than 999 of 1000 test digits are, so that
-    a model which copies nothing scores about 0.001; "median" and "floor_median" are the distances.
-    Raises ValueError for what are no digits.
+    "copied" is the share of samples nearer to a training digit than all but that share of test digits are, so
+    that a model which copies nothing scores about as much; "median" and "floor_median" are the distances.
+    Raises ValueError for what are no digits, and for fewer test digits than the share takes to be found.
     """
     for images in (x, train, test):
         check_digits(images)
+    if len(test) < (least := math.ceil(1 / share)):
+        raise ValueError(
+            f"that all but {share:g} of test digits are farther off takes at least {least} of them to say, "
+            f"got {len(test)}: take more, or a larger share"
+        )
     ours, floor = nearest(x, train)[0], nearest(test, train)[0]
     return {
         "median": float(ours.median()),
         "floor_median": float(floor.median()),
         "smallest": float(ours.min()),
         "floor_smallest": float(floor.min()),
-        "copied": float((ours < floor.quantile(0.001)).float().mean()),
+        "copied": float((ours < floor.quantile(share)).float().mean()),
     }
 
 
@@ -159,7 +175,10 @@ def check_labels(x: Tensor, y: Tensor) -> None:
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"one label an image and at least one: got {len(x)} images and {len(y)} labels")
     if y.ndim != 1 or y.is_floating_point() or y.min() < 0 or y.max() > 9:
-        raise ValueError(f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}")
+        values = "" if y.ndim != 1 or len(y) == 0 else f", values {y.min():g}..{y.max():g}"
+        raise ValueError(
+            f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}{values}"
+        )
 
 
 def check_features(a: Tensor, b: Tensor, more_than: int) -> None:

@@ -11,24 +11,30 @@ from .data import write_whole
 from .metrics import nearest
 from .viz import image_grid, save_picture
 
+BITS = 100  # test digits that the bound is found for: each takes T calls of the network, twice
+
 
 class Kept(dict):
-    """What was found so far, written to a JSON file with each new entry: an interruption loses nothing."""
+    """What was found so far, written to a JSON file with each new entry: an interruption loses one of them
+    at most. There is no file before `write` or the first entry, so that what cannot be drawn leaves none."""
 
     def __init__(self, path: Path, identity: dict):
         self.path = path
+        super().__init__(of=json.loads(json.dumps(identity)))
+        if not path.exists():
+            return
         try:
-            super().__init__(json.loads(path.read_text()) if path.exists() else {"of": identity})
-            of = self["of"]
+            found = json.loads(path.read_text())
+            of = found["of"]
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(
                 f"{path} is no report that can be gone on with: choose another folder"
             ) from error
-        if of != json.loads(json.dumps(identity)):
+        if of != self["of"]:
             raise ValueError(
                 f"{path} reports on something else ({of}, not {identity}): choose another folder"
             )
-        self.write()
+        self.update(found)
 
     def write(self) -> None:
         write_whole(self.path, json.dumps(self, indent=1).encode())
@@ -73,6 +79,14 @@ def page(kept: dict) -> str:
         "|---|---|---|",
         *(f"| {label} | {value} | {floor} |" for label, value, floor in rows),
     ]
+    if {"train_on_synthetic", "floor of train_on_synthetic"} <= kept.keys():
+        share = kept["train_on_synthetic"] / kept["floor of train_on_synthetic"]
+        lines += [
+            "",
+            f"Trained on samples, the classifier reaches {share:.1%} of what it does on real digits.",
+        ]
+    if kept["of"]["data"] == "unknown":
+        lines += ["", "The checkpoint does not say what it was trained on; all figures are beside MNIST."]
     if "confusion" in kept:
         counts = kept["confusion"]
         each = [row[digit] / sum(row) for digit, row in enumerate(counts)]
@@ -106,6 +120,15 @@ ROWS = [
         "nearer to a training digit than 99.9 % of test digits are; median distance (of test digits)",
         lambda m: "" if m is None else f"{m['copied']:.2%}; {m['median']:.2f} ({m['floor_median']:.2f})",
     ),
+    (
+        "memorisation",
+        "smallest distance of all to a training digit (of test digits)",
+        lambda m: "" if m is None else f"{m['smallest']:.2f} ({m['floor_smallest']:.2f})",
+    ),
     ("train_on_synthetic", "a classifier trained on them reads the test set", number(".2%")),
-    ("bits_per_dim", "bits per dimension of test digits, at most", pair(".4f", " ± ")),
+    (
+        "bits_per_dim",
+        f"bits per dimension of {BITS} test digits of the model's own size, at most",
+        pair(".4f", " ± "),
+    ),
 ]
