@@ -155,7 +155,6 @@ THIRD = {
     "x_0, weight 1, 4 minutes": {"weights": "none"},
     "v, SNR held in [1, 5]": {"predicts": "v"},
     "10, then 100, then all times": {"grow": (10, 100)},
-    "100, then all times": {"grow": (100,)},
     "tiny, times logit-normal": {"times": "logit-normal"},
 }
 ROUNDS = {  # title: (what each trial has, what it changes, minutes)
