@@ -49,7 +49,6 @@ class Trial(Recipe):
     additive: bool = False  # the condition shifts and does not scale
     dropout: float = 0.0
     moved: int = 0  # pixels that a digit is moved by, at most
-    times: str = "uniform"
     beta2: float = 0.999
 
     def network(self, image_shape=(1, 32, 32)):
@@ -206,15 +205,11 @@ def patch_training(trial: Trial) -> None:
     """What a Trial changes in the loop itself, and a clock of CPU time."""
     if trial.times == "stratified":  # one in each n-th part of 1..T (Kingma et al. 2021, appendix I.1)
 
-        def draw_times(n, T, generator, _):
+        def draw_times(n, T, generator, *_):
             u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
             return (u * T).long() + 1
 
         tinyddpm.step.draw_times = draw_times
-    elif trial.times == "logit-normal":  # the middle more often (Esser et al. 2024, section 3.1)
-        tinyddpm.step.draw_times = lambda n, T, generator, _: (
-            (torch.randn(n, generator=generator).sigmoid() * T).long().clamp(0, T - 1) + 1
-        )
 
     torch.optim.Adam = functools.partial(Adam, betas=(0.9, trial.beta2))
 

@@ -39,14 +39,16 @@ from tinyddpm import DDPM, Schedule, clip_x_0, last, make_denoiser, p_sample_loo
 from tinyddpm.classifier import features, load_classifier
 from tinyddpm.data import crop_to, mnist, pad_to, torchvision_datasets, write_whole
 from tinyddpm.metrics import frechet_digit_distance, label_accuracy
-from tinyddpm.recipes import RECIPES
+from tinyddpm.recipes import RECIPES, Recipe, get_recipe
 from tinyddpm.samplers import noise_like
 
 HERE = Path(__file__).parent
 COURSE = "course: UNet2DModel 32/64/64"
+MIDDLE = "tiny, bf16, times logit-normal"
 PEERS = {  # name: (recipe, precision)
     "tiny": ("tiny", "no"),
     "tiny, bf16": ("tiny", "bf16"),
+    MIDDLE: (dataclasses.replace(RECIPES["tiny"], times="logit-normal"), "bf16"),
     COURSE: None,
     **{name: (name, "no") for name in RECIPES if name not in ("tiny", "nano")},
 }
@@ -78,14 +80,14 @@ class CourseNet(nn.Module):
 
 def settings(name: str) -> dict | None:
     """What tells a record of today's peer from one of another day."""
-    return PEERS[name] and json.loads(json.dumps(dataclasses.asdict(RECIPES[PEERS[name][0]])))
+    return PEERS[name] and json.loads(json.dumps(dataclasses.asdict(get_recipe(PEERS[name][0]))))
 
 
 def core_minutes() -> float:
     return sum(os.times()[:4]) / 60
 
 
-def train_ours(recipe: str, precision: str, minutes: float, seed: int) -> tuple:
+def train_ours(recipe: Recipe | str, precision: str, minutes: float, seed: int) -> tuple:
     started = core_minutes()
     tinyddpm.clock.Clock.elapsed = lambda clock: core_minutes() - started
     with tempfile.TemporaryDirectory() as out:
@@ -141,7 +143,7 @@ def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
     x = torch.cat([sampled(model, *part) for part in parts])
     milliseconds = (core_minutes() - before) * 60_000 / n
     classifier, (real, _) = load_classifier(), mnist(train=False).tensors()
-    labelled = PEERS[name] is None or RECIPES[PEERS[name][0]].num_classes
+    labelled = PEERS[name] is None or get_recipe(PEERS[name][0]).num_classes
     record = {
         "name": name,
         "recipe": settings(name),
@@ -222,7 +224,9 @@ def table(out: Path) -> None:
     runs = defaultdict(list)
     for path in out.glob("*.json"):
         record = json.loads(path.read_text())
-        if record["name"] not in PEERS or record.get("recipe") != settings(record["name"]):
+        known = record["name"] in PEERS and "recipe" in record
+        trained = record["recipe"] and dataclasses.asdict(Recipe()) | record["recipe"] if known else None
+        if not known or json.loads(json.dumps(trained)) != settings(record["name"]):
             raise SystemExit(f"{path} is of another peer than today's {record['name']!r}: move it away")
         runs[list(PEERS).index(record["name"]), record["minutes"], record["n"]].append(record)
     records = [pooled(runs[key]) for key in sorted(runs)]

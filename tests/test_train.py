@@ -222,6 +222,20 @@ def test_the_times_of_training_are_the_times_of_sampling():  # trap 4
     assert set(t.tolist()) == {t for t, _ in Schedule.named("cosine", 20).grid()} == set(range(1, 21))
 
 
+def test_logit_normal_times_are_drawn_as_their_distribution_says():
+    generator, x = torch.Generator().manual_seed(0), torch.zeros(40_000, 1, 1, 1)
+    recipe = Recipe(T=20, times="logit-normal", num_classes=None)
+    t, _, _ = draw_noise(x, None, recipe, generator)
+    found = torch.bincount(t, minlength=21)[1:].double() / len(t)
+    ends = torch.special.ndtr(torch.logit(torch.arange(21).double() / 20))  # z below logit(t / T)
+    torch.testing.assert_close(found, ends.diff(), rtol=0, atol=4 * (0.25 / 4 / len(t)) ** 0.5)
+    assert len(found) == 20 and found.sum() == 1
+    few = replace(recipe, T=100, grow=(4,))
+    assert set(draw_noise(x, None, few, generator, progress=0.2)[0].tolist()) == {25, 50, 75, 100}
+    with pytest.raises(ValueError, match="drawn as one of uniform, logit-normal, got 'normal'"):
+        draw_noise(x, None, replace(recipe, times="normal"), generator)
+
+
 def test_labels_are_dropped_one_by_one_and_as_often_as_asked():  # trap 18
     y = torch.arange(10).repeat(2000)
     dropped = drop_labels(y, 10, 0.1, torch.Generator().manual_seed(0)) == 10

@@ -15,6 +15,7 @@ from .schedules import Schedule
 
 OPTIMIZERS = ("adam", "muon")
 DECAYS = ("cosine", "linear", "none")
+TIMES = ("uniform", "logit-normal")
 
 
 def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | None = None) -> Tensor:
@@ -62,10 +63,22 @@ def make_optimizers(recipe: Recipe, model: nn.Module, half: bool) -> list[torch.
     return [Muon(matrices, half=half), adam] if matrices else [adam]
 
 
-def draw_times(n: int, T: int, generator: Generator, places: int | None = None) -> Tensor:
-    """n times, each uniform in 1..T, or among so many places even in 1..T, the last of them T: (n,)."""
-    places = T if places is None else places
-    place = torch.randint(1, places + 1, (n,), generator=generator, device=generator.device)
+def draw_times(
+    n: int, T: int, generator: Generator, places: int | None = None, times: str = "uniform"
+) -> Tensor:
+    """n times in 1..T, or among so many places even in 1..T, the last of them T: (n,).
+
+    "uniform", or "logit-normal", the middle more often: T / (1 + e^-z) with z from N(0, 1) (Esser et al.
+    2024, section 3.1). Raises ValueError for another name.
+    """
+    places, device = T if places is None else places, generator.device
+    if times not in TIMES:
+        raise ValueError(f"times are drawn as one of {', '.join(TIMES)}, got {times!r}")
+    if times == "uniform":
+        place = torch.randint(1, places + 1, (n,), generator=generator, device=device)
+    else:
+        share = torch.randn(n, generator=generator, device=device).sigmoid()
+        place = (share * places).ceil().long().clamp(1, places)
     return (place * T + places - 1) // places
 
 
@@ -103,7 +116,7 @@ def draw_noise(
     """
     n = len(x_0)
     mine = slice(part * n, (part + 1) * n)
-    t = draw_times(parts * n, recipe.T, generator, places_at(recipe, progress))[mine]
+    t = draw_times(parts * n, recipe.T, generator, places_at(recipe, progress), recipe.times)[mine]
     eps = torch.randn((parts * n, *x_0.shape[1:]), generator=generator, device=x_0.device)[mine]
     labels = None
     if recipe.num_classes is not None:
