@@ -157,6 +157,8 @@ THIRD = {
     "v, SNR held in [1, 5]": {"predicts": "v"},
     "10, then 100, then all times": {"grow": (10, 100)},
     "tiny, times logit-normal": {"times": "logit-normal"},
+    "tiny, times half logit-normal": {"times": "half"},
+    "tiny, times Beta(2, 2)": {"times": "beta"},
 }
 ROUNDS = {  # title: (what each trial has, what it changes, minutes)
     "First round: from v": (V | {"weights": "none"}, FIRST, 2.0),
@@ -201,13 +203,23 @@ def run_trial(name: str, seed: int, out: Path) -> None:
     print(record, flush=True)
 
 
+DRAWS = {  # of shares of T, beside those that a recipe may name
+    # one in each n-th part (Kingma et al. 2021, appendix I.1)
+    "stratified": lambda n, g: (torch.rand(1, generator=g) + torch.arange(n) / n) % 1,
+    "half": lambda n, g: torch.cat(
+        [torch.rand(n // 2, generator=g), torch.randn(n - n // 2, generator=g).sigmoid()]
+    ),
+    "beta": lambda n, g: torch.rand(3, n, generator=g).median(0).values,  # Beta(2, 2)
+}
+
+
 def patch_training(trial: Trial) -> None:
     """What a Trial changes in the loop itself, and a clock of CPU time."""
-    if trial.times == "stratified":  # one in each n-th part of 1..T (Kingma et al. 2021, appendix I.1)
+    if trial.times in DRAWS:
 
         def draw_times(n, T, generator, *_):
-            u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
-            return (u * T).long() + 1
+            share = DRAWS[trial.times](n, generator)
+            return (share * T).ceil().long().clamp(1, T)
 
         tinyddpm.step.draw_times = draw_times
 
