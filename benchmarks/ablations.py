@@ -163,7 +163,7 @@ THIRD = {
 ROUNDS = {  # title: (what each trial has, what it changes, minutes)
     "First round: from v": (V | {"weights": "none"}, FIRST, 2.0),
     "Second round: from x_0 with weight 1": (X_0, SECOND, 2.0),
-    "Third round: the weights of the loss, for longer": ({}, THIRD, 4.0),
+    "Third round: from tiny, for longer": ({}, THIRD, 4.0),
 }
 VARIANTS = {name: base | change for base, changes, _ in ROUNDS.values() for name, change in changes.items()}
 MINUTES = {name: minutes for _, changes, minutes in ROUNDS.values() for name in changes}
