@@ -241,12 +241,12 @@ def table(out: Path) -> None:
         print("| " + " | ".join([*map(str, row), f"{r['distance']:.2f}", f"{r['sampling ms']:.0f}"]) + " |")
     figure = Figure(figsize=(9, 3.2), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2), ("accuracy", "distance")):
-        for name in PEERS:
+        for i, name in enumerate(PEERS):
             points = [
                 (r["core minutes"], r[key]) for r in records if r["name"] == name and r[key] is not None
             ]
             if points:
-                axes.plot(*zip(*points), marker="o", label=name)
+                axes.plot(*zip(*points), marker="o", color=f"C{i}", label=name)
         axes.set(xlabel="minutes of one core", title=key, xscale="log")
         axes.set_yscale("linear" if key == "accuracy" else "log")
         if key == "distance" and floor:
