@@ -239,7 +239,7 @@ def table(out: Path) -> None:
         read = "no labels" if r["accuracy"] is None else f"{r['accuracy']:.1%} ± {r['error']:.1%}"
         row = [r["name"], f"{r['core minutes']:.1f}", r["seeds"], f"{r['images/s']:.0f}", r["n"], read]
         print("| " + " | ".join([*map(str, row), f"{r['distance']:.2f}", f"{r['sampling ms']:.0f}"]) + " |")
-    figure = Figure(figsize=(9, 3.2), layout="constrained")
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2), ("accuracy", "distance")):
         for i, name in enumerate(PEERS):
             points = [
@@ -250,9 +250,9 @@ def table(out: Path) -> None:
         axes.set(xlabel="minutes of one core", title=key, xscale="log")
         axes.set_yscale("linear" if key == "accuracy" else "log")
         if key == "distance" and floor:
-            axes.axhline(floor[max(floor)], ls="--", color="grey", label=f"real digits, n = {max(floor)}")
+            axes.axhline(floor[max(floor)], ls="--", color="black", label=f"real digits, n = {max(floor)}")
         axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize="small")
     figure.savefig(HERE / "peers.png", dpi=120)
 
 
