@@ -165,6 +165,8 @@ def test_memorisation_names_the_copies():
     assert found["floor_median"] == pytest.approx(found["median"], rel=0.1)
     with pytest.raises(ValueError, match="takes at least 1000 of them to say, got 200: take more"):
         memorisation(fresh, train, test)
+    with pytest.raises(ValueError, match="lies between 0 and 1, got 0"):
+        memorisation(fresh, train, test, share=0)
 
 
 def test_a_classifier_trained_on_digits_reads_digits_and_on_shuffled_labels_does_not():

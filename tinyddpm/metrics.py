@@ -133,10 +133,13 @@ def memorisation(
 
     "copied" is the share of samples nearer to a training digit than all but that share of test digits are, so
     that a model which copies nothing scores about as much; "median" and "floor_median" are the distances.
-    Raises ValueError for what are no digits, and for fewer test digits than the share takes to be found.
+    Raises ValueError for what are no digits, a share outside (0, 1), and for fewer test digits than the share
+    takes to be found.
     """
     for images in (x, train, test):
         check_digits(images)
+    if not 0 < share < 1:
+        raise ValueError(f"a share of the test digits lies between 0 and 1, got {share}")
     if len(test) < (least := math.ceil(1 / share)):
         raise ValueError(
             f"that all but {share:g} of test digits are farther off takes at least {least} of them to say, "
@@ -175,7 +178,7 @@ def check_labels(x: Tensor, y: Tensor) -> None:
     if len(x) != len(y) or len(x) == 0:
         raise ValueError(f"one label an image and at least one: got {len(x)} images and {len(y)} labels")
     if y.ndim != 1 or y.is_floating_point() or y.min() < 0 or y.max() > 9:
-        values = "" if y.ndim != 1 or len(y) == 0 else f", values {y.min():g}..{y.max():g}"
+        values = "" if y.ndim != 1 else f", values {y.min():g}..{y.max():g}"
         raise ValueError(
             f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}{values}"
         )
