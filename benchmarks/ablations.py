@@ -157,7 +157,7 @@ THIRD = {
     "v, SNR held in [1, 5]": {"predicts": "v"},
     "10, then 100, then all times": {"grow": (10, 100)},
     "tiny, times logit-normal": {"times": "logit-normal"},
-    "tiny, times half logit-normal": {"times": "half"},
+    "tiny, times half logit-normal": {"times": "half-logit-normal"},
     "tiny, times Beta(2, 2)": {"times": "beta"},
 }
 ROUNDS = {  # title: (what each trial has, what it changes, minutes)
@@ -206,9 +206,6 @@ def run_trial(name: str, seed: int, out: Path) -> None:
 DRAWS = {  # of shares of T, beside those that a recipe may name
     # one in each n-th part (Kingma et al. 2021, appendix I.1)
     "stratified": lambda n, g: (torch.rand(1, generator=g) + torch.arange(n) / n) % 1,
-    "half": lambda n, g: torch.cat(
-        [torch.rand(n // 2, generator=g), torch.randn(n - n // 2, generator=g).sigmoid()]
-    ),
     "beta": lambda n, g: torch.rand(3, n, generator=g).median(0).values,  # Beta(2, 2)
 }
 

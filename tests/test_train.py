@@ -12,7 +12,15 @@ from tinyddpm.clock import Clock
 from tinyddpm.data import mnist
 from tinyddpm.images import as_data
 from tinyddpm.recipes import RECIPES, Recipe, get_recipe
-from tinyddpm.step import Stepper, draw_noise, drop_labels, epoch_order, learning_rate, make_optimizers
+from tinyddpm.step import (
+    Stepper,
+    draw_noise,
+    draw_times,
+    drop_labels,
+    epoch_order,
+    learning_rate,
+    make_optimizers,
+)
 from tinyddpm.train import make_accelerator, train
 
 MINI = Recipe(dims=(8, 16), attention=(), T=50, batch_size=4, warmup=2, ema_decay=0.9, epochs=1)
@@ -222,18 +230,23 @@ def test_the_times_of_training_are_the_times_of_sampling():  # trap 4
     assert set(t.tolist()) == {t for t, _ in Schedule.named("cosine", 20).grid()} == set(range(1, 21))
 
 
-def test_logit_normal_times_are_drawn_as_their_distribution_says():
+@pytest.mark.parametrize("times, uniform", [("logit-normal", 0.0), ("half-logit-normal", 0.5)])
+def test_times_are_drawn_as_their_distribution_says(times, uniform):
     generator, x = torch.Generator().manual_seed(0), torch.zeros(40_000, 1, 1, 1)
-    recipe = Recipe(T=20, times="logit-normal", num_classes=None)
+    recipe = Recipe(T=20, times=times, num_classes=None)
     t, _, _ = draw_noise(x, None, recipe, generator)
     found = torch.bincount(t, minlength=21)[1:].double() / len(t)
-    ends = torch.special.ndtr(torch.logit(torch.arange(21).double() / 20))  # z below logit(t / T)
+    edges = torch.arange(21).double() / 20
+    ends = uniform * edges + (1 - uniform) * torch.special.ndtr(edges.logit())  # z below logit(t / T)
     torch.testing.assert_close(found, ends.diff(), rtol=0, atol=4 * (0.25 / 4 / len(t)) ** 0.5)
     assert len(found) == 20 and found.sum() == 1
     few = replace(recipe, T=100, grow=(4,))
     assert set(draw_noise(x, None, few, generator, progress=0.2)[0].tolist()) == {25, 50, 75, 100}
-    with pytest.raises(ValueError, match="drawn as one of uniform, logit-normal, got 'normal'"):
-        draw_noise(x, None, replace(recipe, times="normal"), generator)
+
+
+def test_times_of_another_name_are_refused():
+    with pytest.raises(ValueError, match="one of uniform, logit-normal, half-logit-normal, got 'normal'"):
+        draw_times(4, 20, torch.Generator(), times="normal")
 
 
 def test_labels_are_dropped_one_by_one_and_as_often_as_asked():  # trap 18

@@ -20,7 +20,8 @@ class Recipe:
     predicts: str = "x_0"
     loss: str = "mse"
     weights: str = "clamped-snr"
-    times: str = "uniform"  # how each step draws them, or "logit-normal": the middle more often
+    times: str = "uniform"  # how each step draws them, or "logit-normal": the middle more often, or
+    # "half-logit-normal": half of a batch like that
     label_drop: float = 0.1  # share of images trained without their label, for guidance
     optimizer: str = "muon"  # or "adam"
     batch_size: int = 64

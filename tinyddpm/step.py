@@ -15,7 +15,7 @@ from .schedules import Schedule
 
 OPTIMIZERS = ("adam", "muon")
 DECAYS = ("cosine", "linear", "none")
-TIMES = ("uniform", "logit-normal")
+TIMES = ("uniform", "logit-normal", "half-logit-normal")
 
 
 def drop_labels(y: Tensor, num_classes: int, p: float, generator: Generator | None = None) -> Tensor:
@@ -69,7 +69,8 @@ def draw_times(
     """n times in 1..T, or among so many places even in 1..T, the last of them T: (n,).
 
     "uniform", or "logit-normal", the middle more often: T / (1 + e^-z) with z from N(0, 1) (Esser et al.
-    2024, section 3.1). Raises ValueError for another name.
+    2024, section 3.1); "half-logit-normal": the first half of them uniform, the others so. Raises ValueError
+    for another name.
     """
     places, device = T if places is None else places, generator.device
     if times not in TIMES:
@@ -77,7 +78,9 @@ def draw_times(
     if times == "uniform":
         place = torch.randint(1, places + 1, (n,), generator=generator, device=device)
     else:
-        share = torch.randn(n, generator=generator, device=device).sigmoid()
+        share = torch.rand(n // 2 if times == "half-logit-normal" else 0, generator=generator, device=device)
+        middle = torch.randn(n - len(share), generator=generator, device=device).sigmoid()
+        share = torch.cat([share, middle])
         place = (share * places).ceil().long().clamp(1, places)
     return (place * T + places - 1) // places
 
