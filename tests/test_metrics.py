@@ -12,9 +12,9 @@ from tinyddpm.metrics import (
     kernel_distance,
     label_accuracy,
     memorisation,
+    mmd_moments,
     nearest,
     precision_recall,
-    squared_mmd,
     train_on_synthetic,
 )
 
@@ -81,7 +81,7 @@ def test_distances_equal_what_torchmetrics_and_pytorch_fid_found():
     # torchmetrics 1.9.0, image.fid._compute_fid: 22.393183988720125; pytorch-fid 0.3.0: 22.39318398872011
     assert frechet_digit_distance(a, b) == pytest.approx(22.3931839887201, rel=1e-12)
     # torchmetrics 1.9.0, image.kid.poly_mmd
-    assert float(squared_mmd(a[:100], b[:100])) == pytest.approx(15.991011897173546, rel=1e-12)
+    assert float(mmd_moments(a[:100], b[:100])[0]) == pytest.approx(15.991011897173546, rel=1e-12)
 
 
 def test_frechet_distance_of_features_that_never_vary_is_finite():
@@ -89,12 +89,26 @@ def test_frechet_distance_of_features_that_never_vary_is_finite():
     assert math.isfinite(frechet_digit_distance(a, a)) and abs(frechet_digit_distance(a, a)) < 1e-6
 
 
-def test_kernel_distance_has_no_bias_and_knows_its_error():
-    values = [kernel_distance(gaussian(200, seed=2 * i), gaussian(200, seed=2 * i + 1)) for i in range(40)]
-    means, errors = torch.tensor(values).T
-    assert abs(means.mean()) < 3 * means.std() / 40**0.5
-    assert (means < 0).any() and (means > 0).any()
-    assert float(errors.mean()) == pytest.approx(float(means.std()), rel=0.4)
+@pytest.mark.parametrize("mean", [0.0, 0.3])
+@pytest.mark.parametrize("blocks", [1, 10])
+def test_kernel_distance_has_no_bias_and_knows_its_error(mean, blocks):
+    pairs = [(gaussian(200, 6, mean, seed=2 * i), gaussian(200, 6, seed=2 * i + 1)) for i in range(200)]
+    values, errors = torch.tensor([kernel_distance(a, b, blocks) for a, b in pairs]).T
+    # E[k(p, q)] of two normal variables, by the moments of p . q / d + 1: the cube's expectation
+    expected = cube(mean, mean) + cube(0, 0) - 2 * cube(mean, 0)
+    assert abs(values.mean() - expected) < 3 * values.std() / 200**0.5
+    assert float(errors.mean()) == pytest.approx(float(values.std()), rel=0.15)
+    off = (values - expected) / errors  # the spread of ten skewed blocks has 13 % of these below -2
+    assert max((off < -2).float().mean(), (off > 2).float().mean()) <= 0.08
+
+
+def cube(mu, nu, d=6):
+    """E[(p . q / d + 1)^3] for independent p of N(mu, 1) and q of N(nu, 1) in d dimensions."""
+    m = mu * nu + 1
+    variance = ((mu**2 + 1) * (nu**2 + 1) - (mu * nu) ** 2) / d
+    second, third = (mu**2 + 1) * (nu**2 + 1), (mu**3 + 3 * mu) * (nu**3 + 3 * nu)
+    skew = (third - 3 * second * mu * nu + 2 * (mu * nu) ** 3) / d**2
+    return m**3 + 3 * m * variance + skew
 
 
 def test_kernel_distance_is_the_closed_form_of_two_points():
@@ -216,6 +230,12 @@ def test_features_that_are_not_finite_or_too_few_are_refused():
 
 def test_labels_that_are_none_are_refused():
     x = rows(torch.arange(3))
+    with pytest.raises(ValueError, match="labels are a tensor .* got <class 'list'>"):
+        label_accuracy(Brightest(), x, [0, 1, 2])
+    with pytest.raises(ValueError, match="digits are a tensor .* got <class 'numpy.ndarray'>"):
+        label_accuracy(Brightest(), x.numpy(), torch.arange(3))
+    with pytest.raises(ValueError, match="got torch.bool of shape"):
+        label_accuracy(Brightest(), x, torch.arange(3) > 1)
     with pytest.raises(ValueError, match=r"got torch.int64 of shape \(3,\), values 8\.\.10"):
         label_accuracy(Brightest(), x, torch.arange(3) + 8)
     for y in (torch.arange(3)[:, None], torch.arange(3.0), torch.arange(3) + 8):
@@ -226,8 +246,8 @@ def test_labels_that_are_none_are_refused():
 
 
 def test_counts_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="at least 2 blocks, got 1"):
-        kernel_distance(gaussian(50), gaussian(50), blocks=1)
+    with pytest.raises(ValueError, match="at least 1 block, got 0"):
+        kernel_distance(gaussian(50), gaussian(50), blocks=0)
     with pytest.raises(ValueError, match="from 1, got 0"):
         precision_recall(gaussian(50), gaussian(50), k=0)
 
