@@ -8,11 +8,12 @@ import torch
 from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
-from tinyddpm.classifier import features, load_classifier
+from tinyddpm.classifier import classify, features, load_classifier
 from tinyddpm.cli import main
 from tinyddpm.data import Images, mnist
 from tinyddpm.draw import Draw
 from tinyddpm.evaluate import Real, bits, confusion, evaluate, figures_of, samples, sweep
+from tinyddpm.metrics import label_accuracy
 from tinyddpm.report import BITS, page, save_pictures
 
 DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
@@ -185,6 +186,8 @@ def test_models_of_other_data_are_refused(small, tmp_path):
     other = DDPM(UNet((8, 16), 3, attention=()), small.schedule, "v", (3, 32, 32))
     with pytest.raises(ValueError, match=r"this one draws images \(3, 32, 32\) of None classes"):
         evaluate(other, tmp_path, DRAW)
+    small.notes["data"] = "MNIST"  # however it is written
+    evaluate(small, tmp_path / "mnist", DRAW, sweeps=False)
     small.notes["data"] = "FashionMNIST"
     with pytest.raises(ValueError, match="this one was trained on FashionMNIST"):
         evaluate(small, tmp_path, DRAW)
@@ -206,6 +209,16 @@ def test_the_command_prints_the_report(small, tmp_path, capsys):
     assert np.load(next((tmp_path / "report" / "samples").rglob("*.npy"))).dtype == np.uint8
     assert main([*ask, "--steps", "3", "--out", str(tmp_path / "report")]) == 2
     assert "choose another folder" in capsys.readouterr().err
+
+
+def test_the_command_says_that_an_interruption_lost_nothing(small, tmp_path, monkeypatch, capsys):
+    small.save(tmp_path / "small.safetensors")
+    ask = ["eval", str(tmp_path / "small.safetensors"), "--n", "130", "--steps", "2", "--no-sweeps"]
+    with monkeypatch.context() as patch:
+        patch.setattr("tinyddpm.evaluate.bits", interrupted)
+        assert main([*ask, "--out", str(tmp_path / "report")]) == 130
+    assert f"what was found is kept in {tmp_path / 'report'}" in capsys.readouterr().err
+    assert "precision_recall" in json.loads((tmp_path / "report" / "report.json").read_text())
 
 
 def test_two_checkpoints_at_once_and_seeds_below_zero_are_refused(small, tmp_path, capsys):
@@ -314,3 +327,26 @@ def test_figures_are_beside_as_many_test_digits_in_no_order(monkeypatch):
     for n in (130, 400):
         figures_of(load_classifier(), data.real[:n], data.y_real[:n], data)["frechet_digit_distance"]()
         assert torch.equal(beside[-1], features(load_classifier(), data.test[data.order])[:n])
+
+
+def test_each_figure_is_handed_the_samples_first_and_the_test_set_beside_them(monkeypatch):
+    classifier = load_classifier()
+    data, asked = Real(classifier, 600), {}
+    x, y = data.real[300:430], data.y_real[300:430]
+    distances = ["frechet_digit_distance", "kernel_distance", "precision_recall"]
+    for name in (*distances, "inception_score", "memorisation", "train_on_synthetic"):
+        monkeypatch.setattr(
+            f"tinyddpm.evaluate.{name}", lambda *given, name=name: asked.update({name: given})
+        )
+    figures = figures_of(classifier, x, y, data)
+    assert figures.pop("label_accuracy")() == label_accuracy(classifier, x, y)
+    for find in figures.values():
+        find()
+    f, g, p = features(classifier, x), data.features[:130], classify(classifier, x)
+    expected = dict.fromkeys(distances, (f, g))
+    expected |= {"inception_score": (p,), "memorisation": (x, data.train, data.test)}
+    expected |= {"train_on_synthetic": (x, y, data.test, data.y_test)}
+    assert asked.keys() == expected.keys() == figures.keys()
+    for name, given in asked.items():
+        assert len(given) == len(expected[name]), name
+        assert all(map(torch.equal, given, expected[name])), name

@@ -134,6 +134,8 @@ def classify(
 
 def check_digits(x: Tensor, size: int = DigitClassifier.image_size) -> None:
     """Raises ValueError unless x is float32 images (n, 1, 32, 32), finite and in [-1, 1]."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"digits are a tensor (n, 1, {size}, {size}), got {type(x)}: see torch.as_tensor")
     if x.ndim != 4 or len(x) == 0 or x.shape[1:] != (1, size, size):
         raise ValueError(
             f"digits are images (n, 1, {size}, {size}), got shape {tuple(x.shape)}: "

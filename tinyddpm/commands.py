@@ -124,7 +124,11 @@ def run_eval(args: argparse.Namespace) -> None:
         raise ValueError(f"one checkpoint at a time: got {args.checkpoint} and --weights {args.weights}")
     args.weights = args.checkpoint or args.weights
     draw = Draw(args.n, args.steps, args.scale, args.sampler, args.seed, args.eta, args.grid)
-    kept = evaluate(load(args), args.out, draw, sweeps=not args.no_sweeps)
+    try:
+        kept = evaluate(load(args), args.out, draw, sweeps=not args.no_sweeps)
+    except KeyboardInterrupt:
+        print(f"\nwhat was found is kept in {args.out}: the same command goes on from there", file=sys.stderr)
+        raise
     print(page(kept), end="")
     print(f"the report is in {args.out}")
 

@@ -74,7 +74,7 @@ def check(ddpm: DDPM, n: int, seed: int, features: int) -> None:
             "only models of MNIST's digits can be measured, since the classifier knows nothing else: this "
             f"one draws images {ddpm.image_shape} of {ddpm.model.num_classes} classes"
         )
-    if (data := ddpm.notes.get("data", "unknown")) not in ("mnist", "unknown"):
+    if (data := str(ddpm.notes.get("data", "unknown"))).lower() not in ("mnist", "unknown"):
         raise ValueError(f"only models of MNIST's digits can be measured: this one was trained on {data}")
     if not 0 <= seed < 2**62:
         raise ValueError(f"seeds count from 0, got {seed}")
@@ -89,7 +89,7 @@ class Real:
     """Real digits: n of the training set for the floor, n of the test set to compare with, and all.
 
     Samples are asked for with the labels of the floor's digits: digits of MNIST are not equally frequent,
-    and as many of each would be 0.01 further from the test set than real digits are.
+    and as many real ones of each would be 0.01 further from the test set.
     """
 
     def __init__(self, classifier: DigitClassifier, n: int):
