@@ -8,8 +8,8 @@
     python benchmarks/steering.py inpaint [--n 200]
     python benchmarks/steering.py guidance [--n 500]
 
-Read: the share that the shipped classifier reads as asked. Distance: Frechet digit distance to as many test
-digits as samples.
+Read: the share that the shipped classifier reads as asked. Distance: Frechet digit distance to the first
+test digits, as many as samples; `samplers` prints beside it what as many real training digits have.
 """
 
 import argparse
@@ -37,10 +37,14 @@ WAYS += [("dpm_solver_pp", spacing) for spacing in ("uniform", "quadratic", "log
 
 def drawn(ddpm: DDPM, n: int, scale: float, **how) -> tuple[torch.Tensor, torch.Tensor]:
     """n digits, with the labels of n training digits in a fixed order, and seeds from 0."""
-    labels = mnist().labels[torch.randperm(60_000, generator=torch.Generator().manual_seed(0))][:n]
+    labels = mnist().labels[in_fixed_order(n)]
     parts = zip(labels.split(BATCH), torch.arange(n).split(BATCH))
     x = [ddpm.sample(y, scale=scale, seeds=seeds.tolist(), **how) for y, seeds in parts]
     return torch.cat(x), labels
+
+
+def in_fixed_order(n: int) -> torch.Tensor:
+    return torch.randperm(60_000, generator=torch.Generator().manual_seed(0))[:n]
 
 
 def report(name: str, x: torch.Tensor, y: torch.Tensor, started: float) -> None:
@@ -56,6 +60,8 @@ def report(name: str, x: torch.Tensor, y: torch.Tensor, started: float) -> None:
 
 
 def samplers(ddpm: DDPM, args: argparse.Namespace) -> None:
+    started, chosen = time.process_time(), in_fixed_order(args.n)
+    report("real training digits", mnist().tensors()[0][chosen], mnist().labels[chosen], started)
     for steps in (5, 10, 20):
         for sampler, spacing in WAYS:
             calls = steps if sampler != "heun" else (steps + 1) // 2  # two calls a step, one in the last
