@@ -152,3 +152,16 @@ def check_digits(x: Tensor, size: int = DigitClassifier.image_size) -> None:
             f"digits lie in [-1, 1] on a background of -1, got values in [{low:.3g}, {high:.3g}]: "
             "tinyddpm.data.from_uint8 maps [0, 255] there"
         )
+
+
+def check_labels(x: Tensor, y: Tensor) -> None:
+    """Raises ValueError unless y holds one integer in 0..9 for each image of x."""
+    if not isinstance(y, Tensor):
+        raise ValueError(f"labels are a tensor (n,) of integers 0..9, got {type(y)}: see torch.as_tensor")
+    if len(x) != len(y) or len(x) == 0:
+        raise ValueError(f"one label an image and at least one: got {len(x)} images and {len(y)} labels")
+    if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool or y.min() < 0 or y.max() > 9:
+        values = "" if y.ndim != 1 else f", values {y.min():g}..{y.max():g}"
+        raise ValueError(
+            f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}{values}"
+        )

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from .classifier import check_digits, classify, train_classifier
+from .classifier import check_digits, check_labels, classify, train_classifier
 
 Features = Float[Tensor, "n d"]
 
@@ -181,18 +181,6 @@ def train_on_synthetic(
         check_labels(images, labels)
         check_digits(images)
     return label_accuracy(train_classifier(x, y, epochs, seed=seed), x_test, y_test)
-
-
-def check_labels(x: Tensor, y: Tensor) -> None:
-    if not isinstance(y, Tensor):
-        raise ValueError(f"labels are a tensor (n,) of integers 0..9, got {type(y)}: see torch.as_tensor")
-    if len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"one label an image and at least one: got {len(x)} images and {len(y)} labels")
-    if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool or y.min() < 0 or y.max() > 9:
-        values = "" if y.ndim != 1 else f", values {y.min():g}..{y.max():g}"
-        raise ValueError(
-            f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}{values}"
-        )
 
 
 def check_features(a: Tensor, b: Tensor, more_than: int) -> None:
