@@ -53,16 +53,16 @@ def kernel_distance(a: Features, b: Features, blocks: int = 10) -> tuple[float, 
     0 is expected of two samples of one distribution, whatever n; single values fall below it, too. The
     error is that of a U-statistic (Hoeffding 1948, equation 5.13), its moments averaged over the blocks: the
     spread of so few values, skewed as they are, would be too small wherever their mean is low.
-    Raises ValueError for fewer than one block or two samples a block, and for NaN.
+    Raises ValueError for fewer than two blocks or two samples a block, and for NaN.
     """
-    if blocks < 1:
-        raise ValueError(f"the samples are at least 1 block, got {blocks}")
+    if blocks < 2:
+        raise ValueError(f"an error needs at least 2 blocks, got {blocks}")
     check_features(a, b, more_than=2 * blocks - 1)
     n = min(len(a), len(b)) // blocks
     parts = [mmd_moments(a[i * n :][:n].double(), b[i * n :][:n].double()) for i in range(blocks)]
     value, mean, square, rows = torch.stack(parts).mean(0)
-    single = (square - mean.square()).clamp(min=0)  # variance of one pair's term
-    shared = ((n - 1) * rows - single).clamp(min=0)  # what pairs with one sample in common share, n - 2 times
+    single = (square - mean.square()).clamp(min=0)  # variance of a term h_ij
+    shared = ((n - 1) * rows - single).clamp(min=0)  # n - 2 times the covariance of h_ij and h_ik
     variance = (4 * shared + 2 * single) / (n * (n - 1))
     return float(value), float((variance / blocks).sqrt())
 
