@@ -10,7 +10,7 @@ from torch.utils.data import Dataset, TensorDataset
 from tinyddpm import DDPM, Schedule
 from tinyddpm.clock import Clock
 from tinyddpm.data import mnist
-from tinyddpm.images import as_data
+from tinyddpm.datasets.own import as_data
 from tinyddpm.recipes import RECIPES, Recipe, get_recipe
 from tinyddpm.step import (
     Stepper,

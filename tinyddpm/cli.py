@@ -8,7 +8,7 @@ import sys
 from .art_commands import run_inpaint, run_morph, run_style, run_write
 from .artwork import HALVES
 from .commands import run_eval, run_gif, run_sample, run_train
-from .datasets import NAMES
+from .datasets.named import NAMES
 from .grids import SPACINGS
 from .interrupt import Interrupted, is_first
 from .pipeline import SAMPLERS

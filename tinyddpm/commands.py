@@ -12,7 +12,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from .data import crop_to, to_uint8, writable_folder
-from .datasets import PADDED, SMALLEST, load_data
+from .datasets.named import PADDED, SMALLEST, load_data
 from .interrupt import is_first
 from .pipeline import DDPM, load_pretrained
 from .recipes import get_recipe

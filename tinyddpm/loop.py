@@ -8,7 +8,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from .draw import few_of_each
-from .images import refuse_grey
+from .datasets.own import refuse_grey
 from .interrupt import Interrupted, Interrupts
 from .pipeline import DDPM
 from .run import Run

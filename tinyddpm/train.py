@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from .data import mnist, writable_folder
 from .device import fastest_device, find_device
-from .images import as_data
+from .datasets.own import as_data
 from .interrupt import Interrupts
 from .loop import Loop
 from .pipeline import DDPM

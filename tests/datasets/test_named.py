@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tinyddpm import data
-from tinyddpm.datasets import NAMES, as_data, load_data
+from tinyddpm.datasets.named import NAMES, as_data, load_data
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # apt install dataset-fashion-mnist
 FOLDERS = {"fashion": "FashionMNIST", "kmnist": "KMNIST", "letters": "EMNIST"}

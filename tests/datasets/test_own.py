@@ -5,7 +5,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from tinyddpm.data import from_uint8, mnist, pad_to
-from tinyddpm.images import as_data
+from tinyddpm.datasets.own import as_data
 
 
 def noise(*shape):

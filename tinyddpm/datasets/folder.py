@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from .data import crop_to, from_uint8
+from ..data import crop_to, from_uint8
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 GREY = ("1", "L", "LA", "La")  # modes of Pillow

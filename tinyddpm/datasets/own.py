@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from tqdm import tqdm
 
-from .data import Images, as_float
+from ..data import Images, as_float
 from .folder import pixels
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from .data import Images, cache_dir, mnist, torchvision_datasets, writable_folder, write_whole
+from ..data import Images, cache_dir, mnist, torchvision_datasets, writable_folder, write_whole
 from .folder import Folder
-from .images import as_data as as_data  # one door: load_data by name, as_data for your own
+from .own import as_data as as_data  # one door: load_data by name, as_data for your own
 
 IDX = [f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
 LETTERS = [f"emnist-letters-{name.replace('t10k', 'test')}" for name in IDX]
