@@ -25,7 +25,7 @@ from tinyddpm.artwork import all_but, complete, handwriting
 from tinyddpm.classifier import classify, features, load_classifier
 from tinyddpm.data import mnist
 from tinyddpm.edit import round_trip_error
-from tinyddpm.energy import classifier_guidance
+from tinyddpm.extensions.gradient_guidance import classifier_guidance
 from tinyddpm.metrics import frechet_digit_distance
 from tinyddpm.pen import brightness, slant, stroke_width
 from tinyddpm.strip import windows_of, write

@@ -9,9 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from tinyddpm import Schedule, UNet
-from tinyddpm.continuous import euler_maruyama, predictor_corrector
+from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.diffusion import PREDICTS, make_denoiser
-from tinyddpm.energy import classifier_guidance, energy_guidance
+from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
 from tinyddpm.guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
 from tinyddpm.inpainting import inpaint
 from tinyddpm.pen import slant

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tinyddpm.continuous import euler_maruyama, predictor_corrector
+from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.data import torchvision_datasets
 from tinyddpm.diffusion import make_denoiser, q_sample
 from tinyddpm.edit import invert, round_trip_error, sdedit, slerp, transfer

@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tinyddpm.continuous import euler_maruyama, predictor_corrector
-from tinyddpm.energy import energy_guidance
+from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
+from tinyddpm.extensions.gradient_guidance import energy_guidance
 from tinyddpm.grids import resampling_grid
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.inpainting import inpaint

@@ -1,6 +1,6 @@
 """tinyddpm: denoising diffusion from scratch, on MNIST."""
 
-from .continuous import euler_maruyama, log_likelihood, predictor_corrector, score
+from .extensions.score_sde import euler_maruyama, log_likelihood, predictor_corrector, score
 from .diffusion import (
     diffusion_loss,
     eps_from_x_0,
@@ -14,7 +14,7 @@ from .diffusion import (
     x_0_from_v,
 )
 from .edit import invert, round_trip_error, sdedit, slerp, transfer
-from .energy import classifier_guidance, energy_guidance
+from .extensions.gradient_guidance import classifier_guidance, energy_guidance
 from .grids import resampling_grid
 from .guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
 from .inpainting import inpaint

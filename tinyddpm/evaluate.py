@@ -12,7 +12,7 @@ from tqdm import tqdm
 from .classifier import DigitClassifier, classify, features, load_classifier
 from .data import crop_to, mnist, writable_folder, write_whole
 from .draw import Draw, digest, fingerprint
-from .likelihood import bits_per_dim, denoising_error
+from .extensions.likelihood import bits_per_dim, denoising_error
 from .metrics import (
     frechet_digit_distance,
     inception_score,

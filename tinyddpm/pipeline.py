@@ -8,7 +8,7 @@ from torch import Generator, Tensor
 
 from .ask import check_labels, check_seeds
 from .checkpoint import read_checkpoint, write_checkpoint
-from .continuous import euler_maruyama, predictor_corrector
+from .extensions.score_sde import euler_maruyama, predictor_corrector
 from .data import asset
 from .device import find_device
 from .diffusion import Denoiser, check_predicts, make_denoiser

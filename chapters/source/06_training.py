@@ -36,7 +36,7 @@ import tinyddpm
 from tinyddpm.classifier import classify, load_classifier
 from tinyddpm.data import mnist
 from tinyddpm.ema import EMA
-from tinyddpm.likelihood import bits_per_dim
+from tinyddpm.extensions.likelihood import bits_per_dim
 from tinyddpm.metrics import nearest
 from tinyddpm.recipes import get_recipe
 from tinyddpm.step import make_optimizers
@@ -1139,9 +1139,9 @@ For the variance $\beta_t$ the saying is true: what is lost is proportional to $
 nearly all is lost in the few steps next to the image, where that variance is far too small, and a longer chain only moves
 those steps closer to the image. In samples Ho et al. (2020, section 3.2) found the two similar. With another fixed variance,
 (6.6) gets another factor and a constant that no weight of a network can change. A third choice is tight at any length, the
-posterior's variance plus what the denoiser's own error adds (Bao et al. 2022), and `tinyddpm.likelihood` offers it.
+posterior's variance plus what the denoiser's own error adds (Bao et al. 2022), and `tinyddpm.extensions.likelihood` offers it.
 
-**What did the dropped weight decide?** `tinyddpm.likelihood` adds up (6.4) for images, in bits per pixel: how much storage
+**What did the dropped weight decide?** `tinyddpm.extensions.likelihood` adds up (6.4) for images, in bits per pixel: how much storage
 the model would need to write a digit down. Eight is what the raw file takes. We compare the network with a copy which is
 wiser in one point: where the signal-to-noise ratio is above 100 it ignores the network and returns $x_t /
 \sqrt{\bar\alpha_t}$.

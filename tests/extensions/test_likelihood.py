@@ -5,7 +5,7 @@ import torch
 
 from tinyddpm import Schedule, gaussian_oracle
 from tinyddpm.data import from_uint8
-from tinyddpm.likelihood import bits_per_dim, denoising_error, log_bin
+from tinyddpm.extensions.likelihood import bits_per_dim, denoising_error, log_bin
 
 SCHEDULE = Schedule.named("cosine", 100)
 

@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from .diffusion import TO_X_0, Denoiser, Images, check_predicts, diffusion_loss, q_sample
-from .schedules import Schedule
-from .variance import ask_both
+from ..diffusion import TO_X_0, Denoiser, Images, check_predicts, diffusion_loss, q_sample
+from ..schedules import Schedule
+from .learned_variance import ask_both
 
 
 def self_conditioned(

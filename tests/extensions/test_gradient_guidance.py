@@ -13,9 +13,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from tinyddpm.classifier import DigitClassifier
-from tinyddpm.continuous import euler_maruyama, predictor_corrector
+from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.diffusion import make_denoiser, q_sample
-from tinyddpm.energy import classifier_guidance, energy_guidance
+from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.pen import brightness, slant

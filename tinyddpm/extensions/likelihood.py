@@ -7,10 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from .diffusion import Denoiser, Images, check_images, q_sample
-from .grids import Grid, check_grid
-from .samplers import Generators, noise_like, times
-from .schedules import Schedule
+from ..diffusion import Denoiser, Images, check_images, q_sample
+from ..grids import Grid, check_grid
+from ..samplers import Generators, noise_like, times
+from ..schedules import Schedule
 
 HALF_BIN = 1 / 255  # 256 grey values from -1 to 1
 

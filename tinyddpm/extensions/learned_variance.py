@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .diffusion import TO_X_0, Images, Times, check_predicts, diffusion_loss, q_sample
+from ..diffusion import TO_X_0, Images, Times, check_predicts, diffusion_loss, q_sample
 from .likelihood import log_bin
-from .schedules import Schedule
+from ..schedules import Schedule
 
 
 def ask_both(

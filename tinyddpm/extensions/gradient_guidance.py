@@ -12,9 +12,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from .diffusion import Denoiser, Images
-from .guidance import check_scale
-from .schedules import Schedule
+from ..diffusion import Denoiser, Images
+from ..guidance import check_scale
+from ..schedules import Schedule
 
 LogWeight = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> (b,), how welcome each image is
 

@@ -8,7 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 from torch.testing import assert_close
 
-from tinyddpm.continuous import (
+from tinyddpm.extensions.score_sde import (
     euler_maruyama,
     log_likelihood,
     noising,
@@ -226,7 +226,7 @@ def corrected(wrong, s, snr, monkeypatch):
     """What the corrector alone, a step whose predictor stays where it is, makes of marginals that are off by
     (in the mean, in the variance as a factor): how far off they are then, for each of DATA."""
     monkeypatch.setattr(
-        "tinyddpm.continuous.p_sample", lambda x_t, x_0_hat, t, s, schedule, generator=None: x_t
+        "tinyddpm.extensions.score_sde.p_sample", lambda x_t, x_0_hat, t, s, schedule, generator=None: x_t
     )
     found = []
     steps = affine(partial(predictor_corrector, snr=snr), s + 1, s, COSINE, monkeypatch)
@@ -435,7 +435,7 @@ def log_correlated(x, t):
 
 def test_probes_of_every_sign_are_unbiased_together(monkeypatch):
     # Hutchinson's estimate is off by the Jacobian's other entries, which all signs together cancel
-    monkeypatch.setattr("tinyddpm.continuous.noise_like", lambda x, generator=None: 3 * EVERY_SIGN)
+    monkeypatch.setattr("tinyddpm.extensions.score_sde.noise_like", lambda x, generator=None: 3 * EVERY_SIGN)
     errors = []
     for n in (30, 60, 120):
         got = log_likelihood(correlated, NEAR_MU.expand(16, 1, 2, 2), FLOW, grid_of(n, 64, FLOW))
@@ -553,7 +553,7 @@ def test_the_likelihood_takes_images_in_float32_and_writes_over_nothing(monkeypa
     got = log_likelihood(network(COSINE), x, COSINE, COSINE.grid(7)[:-1], seeded(0))
     assert got.dtype == torch.float64 and torch.equal(x, before)
     monkeypatch.setattr(
-        "tinyddpm.continuous.noise_like", lambda x, generator: noise_like(x.float(), generator)
+        "tinyddpm.extensions.score_sde.noise_like", lambda x, generator: noise_like(x.float(), generator)
     )
     exact = log_likelihood(network(COSINE), x.double(), COSINE, COSINE.grid(7)[:-1], seeded(0))
     assert_close(got, exact, rtol=1e-5, atol=1e-4)

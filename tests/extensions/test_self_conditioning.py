@@ -10,7 +10,7 @@ from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule
-from tinyddpm.self_conditioning import self_conditioned, self_conditioned_loss
+from tinyddpm.extensions.self_conditioning import self_conditioned, self_conditioned_loss
 from tinyddpm.solvers import dpm_solver_pp, heun
 
 COSINE = Schedule.named("cosine", 10)

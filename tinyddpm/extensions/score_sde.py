@@ -12,11 +12,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .diffusion import Denoiser, Images, Times, eps_from_x_0
-from .grids import Grid, check_grid
-from .samplers import Generators, Step, noise_like, p_sample, times
-from .schedules import Schedule
-from .solvers import angle, velocity
+from ..diffusion import Denoiser, Images, Times, eps_from_x_0
+from ..grids import Grid, check_grid
+from ..samplers import Generators, Step, noise_like, p_sample, times
+from ..schedules import Schedule
+from ..solvers import angle, velocity
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> grad log p_t(x_t)
 

@@ -1,0 +1,1 @@
+"""Extensions of the core, one paper a file."""
