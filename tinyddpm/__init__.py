@@ -13,15 +13,15 @@ from .diffusion import (
     x_0_from_flow,
     x_0_from_v,
 )
-from .edit import invert, round_trip_error, sdedit, slerp, transfer
+from .editing.inversion import invert, round_trip_error, sdedit, slerp, transfer
 from .extensions.gradient_guidance import classifier_guidance, energy_guidance
 from .grids import resampling_grid
 from .guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
-from .inpainting import inpaint
+from .editing.inpainting import inpaint
 from .nn import UNet
 from .oracle import dataset_oracle, gaussian_oracle
 from .pipeline import DDPM, load_pretrained
 from .samplers import Step, ddim, last, p_sample, p_sample_loop
 from .schedules import Schedule, cosine_betas, flow_betas, linear_betas, sigmoid_betas, zero_terminal_snr
 from .solvers import dpm_solver_pp, heun
-from .strip import write, write_steps
+from .editing.strip import write, write_steps

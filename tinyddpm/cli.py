@@ -6,7 +6,7 @@ import signal
 import sys
 
 from .art_commands import run_inpaint, run_morph, run_style, run_write
-from .artwork import HALVES
+from .editing.handwriting import HALVES
 from .commands import run_eval, run_gif, run_sample, run_train
 from .datasets.named import NAMES
 from .grids import SPACINGS

@@ -11,7 +11,7 @@ from typing import TypeVar
 from .art_commands import STRIP_ENDINGS, file_of
 from .commands import at_least_one, digits_of, picture_file
 from .data import writable_folder
-from .strip import check_text
+from .editing.strip import check_text
 
 Answer = TypeVar("Answer")
 

@@ -18,7 +18,7 @@ from tinyddpm.diffusion import make_denoiser, q_sample
 from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.oracle import gaussian_oracle
-from tinyddpm.pen import brightness, slant
+from tinyddpm.editing.stroke import brightness, slant
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule
 from tinyddpm.solvers import dpm_solver_pp, heun

@@ -7,11 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from .diffusion import Denoiser, Images, eps_from_x_0, q_sample
-from .grids import Grid, check_grid
-from .samplers import Generators, Step, ddim, last, noise_like, times
-from .schedules import Schedule
-from .solvers import angle, velocity
+from ..diffusion import Denoiser, Images, eps_from_x_0, q_sample
+from ..grids import Grid, check_grid
+from ..samplers import Generators, Step, ddim, last, noise_like, times
+from ..schedules import Schedule
+from ..solvers import angle, velocity
 
 
 def sdedit(

@@ -18,7 +18,7 @@ from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.extensions.gradient_guidance import energy_guidance
 from tinyddpm.grids import resampling_grid
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
-from tinyddpm.inpainting import inpaint
+from tinyddpm.editing.inpainting import inpaint
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule

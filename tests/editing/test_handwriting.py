@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from tinyddpm import DDPM, Schedule, UNet, blend, ddim, invert, last, slerp
-from tinyddpm.artwork import HALVES, all_but, between, complete, handwriting, morph, normal
+from tinyddpm.editing.handwriting import HALVES, all_but, between, complete, handwriting, morph, normal
 from tinyddpm.data import mnist
 
 

@@ -14,7 +14,7 @@ from torch.testing import assert_close
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.data import torchvision_datasets
 from tinyddpm.diffusion import make_denoiser, q_sample
-from tinyddpm.edit import invert, round_trip_error, sdedit, slerp, transfer
+from tinyddpm.editing.inversion import invert, round_trip_error, sdedit, slerp, transfer
 from tinyddpm.grids import resampling_grid
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, noise_like, p_sample_loop

@@ -7,9 +7,9 @@ from einops import rearrange
 from jaxtyping import Float
 from torch import Generator, Tensor
 
-from .diffusion import Denoiser, Images
-from .pipeline import DDPM, load_pretrained
-from .samplers import Step, ddim, last
+from ..diffusion import Denoiser, Images
+from ..pipeline import DDPM, load_pretrained
+from ..samplers import Step, ddim, last
 
 LONGEST = 64  # characters in a strip
 STRIDE = 22  # columns from a digit to the next: digits are at most 20 wide

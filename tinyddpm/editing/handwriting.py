@@ -6,13 +6,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from .diffusion import Denoiser, Images
-from .edit import slerp, transfer
-from .grids import resampling_grid
-from .guidance import Scale, blend
+from ..diffusion import Denoiser, Images
+from .inversion import slerp, transfer
+from ..grids import resampling_grid
+from ..guidance import Scale, blend
 from .inpainting import inpaint
-from .pipeline import DDPM
-from .samplers import ddim, last, noise_like, p_sample_loop
+from ..pipeline import DDPM
+from ..samplers import ddim, last, noise_like, p_sample_loop
 
 HALVES = ("left", "right", "top", "bottom", "middle")
 

@@ -1,0 +1,1 @@
+"""Changing images with a trained network: inversion, inpainting, handwriting, strips of digits."""
