@@ -27,10 +27,10 @@ from torch.utils.data import Dataset
 
 import tinyddpm.train
 from tinyddpm import DDPM, q_sample, v_from
-from tinyddpm.classifier import features, load_classifier
+from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.data import mnist, write_whole
 from tinyddpm.diffusion import eps_from_x_0
-from tinyddpm.metrics import frechet_digit_distance, label_accuracy
+from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
 from tinyddpm.nn.conv import WeightStandardizedConv2d
 from tinyddpm.nn.resnet import ResnetBlock
 from tinyddpm.recipes import RECIPES, Recipe

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from tinyddpm.classifier import load_classifier, save_classifier, train_classifier
+from tinyddpm.evaluation.classifier import load_classifier, save_classifier, train_classifier
 from tinyddpm.data import mnist
-from tinyddpm.metrics import label_accuracy
+from tinyddpm.evaluation.metrics import label_accuracy
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "weights" / "digit-classifier.safetensors"
 

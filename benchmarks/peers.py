@@ -36,9 +36,9 @@ from torch import nn
 
 import tinyddpm.train
 from tinyddpm import DDPM, Schedule, clip_x_0, last, make_denoiser, p_sample_loop, q_sample
-from tinyddpm.classifier import features, load_classifier
+from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.data import crop_to, mnist, pad_to, torchvision_datasets, write_whole
-from tinyddpm.metrics import frechet_digit_distance, label_accuracy
+from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
 from tinyddpm.recipes import RECIPES, Recipe, get_recipe
 from tinyddpm.samplers import noise_like
 

@@ -22,11 +22,11 @@ import torch
 
 from tinyddpm import DDPM, dynamic_threshold, energy_guidance, interval, invert, last, load_pretrained
 from tinyddpm.editing.handwriting import all_but, complete, handwriting
-from tinyddpm.classifier import classify, features, load_classifier
+from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.data import mnist
 from tinyddpm.editing.inversion import round_trip_error
 from tinyddpm.extensions.gradient_guidance import classifier_guidance
-from tinyddpm.metrics import frechet_digit_distance
+from tinyddpm.evaluation.metrics import frechet_digit_distance
 from tinyddpm.editing.stroke import brightness, slant, stroke_width
 from tinyddpm.editing.strip import windows_of, write
 

@@ -116,9 +116,9 @@ def run_gif(args: argparse.Namespace) -> None:
 
 
 def run_eval(args: argparse.Namespace) -> None:
-    from .draw import Draw
-    from .evaluate import evaluate
-    from .report import page
+    from .evaluation.draw import Draw
+    from .evaluation.evaluate import evaluate
+    from .evaluation.report import page
 
     if args.checkpoint and args.weights:
         raise ValueError(f"one checkpoint at a time: got {args.checkpoint} and --weights {args.weights}")

@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from .draw import few_of_each
+from .evaluation.draw import few_of_each
 from .datasets.own import refuse_grey
 from .interrupt import Interrupted, Interrupts
 from .pipeline import DDPM

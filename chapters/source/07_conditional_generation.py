@@ -30,9 +30,9 @@ import torch.nn.functional as F
 from course import check, guess, holds, same, show
 
 import tinyddpm
-from tinyddpm.classifier import classify, features, load_classifier
+from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.data import mnist
-from tinyddpm.metrics import label_accuracy
+from tinyddpm.evaluation.metrics import label_accuracy
 from tinyddpm.samplers import noise_like
 from tinyddpm.step import drop_labels
 from tinyddpm.viz import image_grid

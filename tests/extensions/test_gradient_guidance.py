@@ -12,7 +12,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tinyddpm.classifier import DigitClassifier
+from tinyddpm.evaluation.classifier import DigitClassifier
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.diffusion import make_denoiser, q_sample
 from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import from_uint8, pad_to, to_uint8, writable_folder, write_whole
-from .pipeline import DDPM
-from .viz import image_grid
+from ..data import from_uint8, pad_to, to_uint8, writable_folder, write_whole
+from ..pipeline import DDPM
+from ..viz import image_grid
 
 BATCH = 200  # images sampled at once, and kept at once
 

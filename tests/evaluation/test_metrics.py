@@ -4,9 +4,9 @@ import pytest
 import torch
 
 from tinyddpm import load_pretrained
-from tinyddpm.classifier import load_classifier
+from tinyddpm.evaluation.classifier import load_classifier
 from tinyddpm.data import mnist
-from tinyddpm.metrics import (
+from tinyddpm.evaluation.metrics import (
     frechet_digit_distance,
     inception_score,
     kernel_distance,

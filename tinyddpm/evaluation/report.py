@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .data import write_whole
+from ..data import write_whole
 from .metrics import nearest
-from .viz import image_grid, save_picture
+from ..viz import image_grid, save_picture
 
 BITS = 100  # test digits that the bound is found for: each takes T calls of the network, twice
 

@@ -8,13 +8,13 @@ import torch
 from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
-from tinyddpm.classifier import classify, features, load_classifier
+from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.cli import main
 from tinyddpm.data import Images, mnist
-from tinyddpm.draw import Draw
-from tinyddpm.evaluate import Real, bits, confusion, evaluate, figures_of, samples, sweep
-from tinyddpm.metrics import label_accuracy
-from tinyddpm.report import BITS, page, save_pictures
+from tinyddpm.evaluation.draw import Draw
+from tinyddpm.evaluation.evaluate import Real, bits, confusion, evaluate, figures_of, samples, sweep
+from tinyddpm.evaluation.metrics import label_accuracy
+from tinyddpm.evaluation.report import BITS, page, save_pictures
 
 DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
 
@@ -25,10 +25,10 @@ def few_real_digits(monkeypatch):
         digits, n = mnist(train), 600 if train else 1000
         return Images(digits.images[:n], digits.labels[:n])
 
-    monkeypatch.setattr("tinyddpm.evaluate.mnist", few)
-    monkeypatch.setattr("tinyddpm.evaluate.STEPS", (1, 3))
-    monkeypatch.setattr("tinyddpm.evaluate.SCALES", (1.0, 2.0))
-    monkeypatch.setattr("tinyddpm.evaluate.SWEEP", 130)
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.mnist", few)
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.STEPS", (1, 3))
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.SCALES", (1.0, 2.0))
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.SWEEP", 130)
 
 
 def test_a_report_holds_every_figure_with_its_floor_and_every_picture(small, tmp_path):
@@ -128,7 +128,7 @@ def test_an_interrupted_evaluation_goes_on_where_it_was(small, tmp_path, monkeyp
         raise Interrupted
 
     with monkeypatch.context() as patch:
-        patch.setattr("tinyddpm.evaluate.precision_recall", interrupt)
+        patch.setattr("tinyddpm.evaluation.evaluate.precision_recall", interrupt)
         with pytest.raises(Interrupted):
             evaluate(small, tmp_path, DRAW, sweeps=False)
     kept = json.loads((tmp_path / "report.json").read_text())
@@ -155,7 +155,7 @@ def interrupted(*_, **__):
 
 def test_another_model_or_other_samples_need_another_folder(small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tinyddpm.evaluate.classify", interrupted)  # after sampling, before any figure
+        patch.setattr("tinyddpm.evaluation.evaluate.classify", interrupted)  # after sampling, before any figure
         with pytest.raises(KeyboardInterrupt):
             evaluate(small, tmp_path, DRAW, sweeps=False)
     assert list((tmp_path / "samples").rglob("*.npy"))
@@ -215,7 +215,7 @@ def test_the_command_says_that_an_interruption_lost_nothing(small, tmp_path, mon
     small.save(tmp_path / "small.safetensors")
     ask = ["eval", str(tmp_path / "small.safetensors"), "--n", "130", "--steps", "2", "--no-sweeps"]
     with monkeypatch.context() as patch:
-        patch.setattr("tinyddpm.evaluate.bits", interrupted)
+        patch.setattr("tinyddpm.evaluation.evaluate.bits", interrupted)
         assert main([*ask, "--out", str(tmp_path / "report")]) == 130
     assert f"what was found is kept in {tmp_path / 'report'}" in capsys.readouterr().err
     assert "precision_recall" in json.loads((tmp_path / "report" / "report.json").read_text())
@@ -237,8 +237,8 @@ def flat(values):
 
 def test_the_pictures_show_what_their_names_say(tmp_path, monkeypatch):
     shown = {}
-    monkeypatch.setattr("tinyddpm.report.image_grid", lambda x, **_: x[:, 0, 0, 0])
-    monkeypatch.setattr("tinyddpm.report.save_picture", lambda x, path: shown.update({path.name: x.tolist()}))
+    monkeypatch.setattr("tinyddpm.evaluation.report.image_grid", lambda x, **_: x[:, 0, 0, 0])
+    monkeypatch.setattr("tinyddpm.evaluation.report.save_picture", lambda x, path: shown.update({path.name: x.tolist()}))
     generator = torch.Generator().manual_seed(0)
     grey, y = torch.rand(120, generator=generator), torch.arange(120) % 10
     train, probabilities = torch.rand(30, generator=generator), torch.rand(120, 10, generator=generator)
@@ -272,8 +272,8 @@ def test_the_bound_is_of_test_digits_with_their_labels_and_the_error_on_training
         asked["bound"] = y, x
         return torch.arange(BITS).double()
 
-    monkeypatch.setattr("tinyddpm.evaluate.denoising_error", error)
-    monkeypatch.setattr("tinyddpm.evaluate.bits_per_dim", bound)
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.denoising_error", error)
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.bits_per_dim", bound)
     assert bits(small, data) == (49.5, pytest.approx(2.901, abs=1e-3))  # 29.01 / 100^0.5
     y, x = asked["error"]
     assert torch.equal(y, data.y_real[:BITS]) and torch.equal(x, data.real[:BITS])
@@ -295,10 +295,10 @@ def test_each_point_of_a_plot_is_drawn_as_it_says_beside_as_many_training_digits
         measured.append((x, y))
         return {"label_accuracy": lambda: 0.75, "frechet_digit_distance": lambda: 0.25}
 
-    monkeypatch.setattr("tinyddpm.evaluate.point", point)
-    monkeypatch.setattr("tinyddpm.evaluate.figures_of", figures)
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.point", point)
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.figures_of", figures)
     monkeypatch.setattr(
-        "tinyddpm.evaluate.save_curves", lambda x, *rest: plots.update({rest[-1].name: (x, *rest[:-1])})
+        "tinyddpm.evaluation.evaluate.save_curves", lambda x, *rest: plots.update({rest[-1].name: (x, *rest[:-1])})
     )
     sweep(small, replace(DRAW, n=200), load_classifier(), data, Once(), tmp_path)
     assert [(draw.n, draw.scale, draw.steps) for draw in draws] == [
@@ -323,7 +323,7 @@ class Once(dict):
 def test_figures_are_beside_as_many_test_digits_in_no_order(monkeypatch):
     data, beside = Real(load_classifier(), 600), []
     assert sorted(data.order.tolist()) == list(range(1000)) and data.order[:9].tolist() != list(range(9))
-    monkeypatch.setattr("tinyddpm.evaluate.frechet_digit_distance", lambda f, g: beside.append(g))
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate.frechet_digit_distance", lambda f, g: beside.append(g))
     for n in (130, 400):
         figures_of(load_classifier(), data.real[:n], data.y_real[:n], data)["frechet_digit_distance"]()
         assert torch.equal(beside[-1], features(load_classifier(), data.test[data.order])[:n])
@@ -336,7 +336,7 @@ def test_each_figure_is_handed_the_samples_first_and_the_test_set_beside_them(mo
     distances = ["frechet_digit_distance", "kernel_distance", "precision_recall"]
     for name in (*distances, "inception_score", "memorisation", "train_on_synthetic"):
         monkeypatch.setattr(
-            f"tinyddpm.evaluate.{name}", lambda *given, name=name: asked.update({name: given})
+            f"tinyddpm.evaluation.evaluate.{name}", lambda *given, name=name: asked.update({name: given})
         )
     figures = figures_of(classifier, x, y, data)
     assert figures.pop("label_accuracy")() == label_accuracy(classifier, x, y)

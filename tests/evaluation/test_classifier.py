@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tinyddpm.classifier import (
+from tinyddpm.evaluation.classifier import (
     DigitClassifier,
     classify,
     distort,
@@ -11,7 +11,7 @@ from tinyddpm.classifier import (
     train_classifier,
 )
 from tinyddpm.data import asset, mnist
-from tinyddpm.metrics import label_accuracy
+from tinyddpm.evaluation.metrics import label_accuracy
 
 
 @pytest.fixture(scope="module")

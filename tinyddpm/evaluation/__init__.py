@@ -1,0 +1,1 @@
+"""What samples are worth: the digit classifier, metrics, and the report."""
