@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from peers import floors
 from torch.utils.data import Dataset
 
-import tinyddpm.train
+import tinyddpm.trainer.trainer
 from tinyddpm import DDPM, q_sample, v_from
 from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.data import mnist, write_whole
@@ -33,7 +33,7 @@ from tinyddpm.diffusion import eps_from_x_0
 from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
 from tinyddpm.nn.conv import WeightStandardizedConv2d
 from tinyddpm.nn.resnet import ResnetBlock
-from tinyddpm.recipes import RECIPES, Recipe
+from tinyddpm.trainer.recipes import RECIPES, Recipe
 from tinyddpm.schedules import BETAS, cosine_betas
 
 HERE = Path(__file__).parent
@@ -189,7 +189,7 @@ def run_trial(name: str, seed: int, out: Path) -> None:
     patch_training(trial)
     folder = out / file_name(name, seed)
     how = {"minutes": minutes, "seed": seed, "device": "cpu", "precision": "bf16", "compile": True}
-    ddpm = tinyddpm.train.train(trial, folder, data, fresh=True, **how)
+    ddpm = tinyddpm.trainer.trainer.train(trial, folder, data, fresh=True, **how)
     record = {
         "trial": as_json(trial),
         "name": name,
@@ -218,7 +218,7 @@ def patch_training(trial: Trial) -> None:
             share = DRAWS[trial.times](n, generator)
             return (share * T).ceil().long().clamp(1, T)
 
-        tinyddpm.step.draw_times = draw_times
+        tinyddpm.trainer.step.draw_times = draw_times
 
     torch.optim.Adam = functools.partial(Adam, betas=(0.9, trial.beta2))
 
@@ -227,7 +227,7 @@ def patch_training(trial: Trial) -> None:
             clock.started = time.process_time()
         return (time.process_time() - clock.started) / 60
 
-    tinyddpm.clock.Clock.elapsed = elapsed
+    tinyddpm.trainer.clock.Clock.elapsed = elapsed
 
 
 def measure(ddpm: DDPM, n: int = N, steps: int = 20) -> dict:

@@ -17,17 +17,17 @@ from pathlib import Path
 import torch
 
 from tinyddpm import DDPM
-from tinyddpm.state import load_state
+from tinyddpm.trainer.state import load_state
 
 RUN = """
 import sys
-import tinyddpm.loop
+import tinyddpm.trainer.loop
 from torch.utils.data import Subset
 from tinyddpm.data import mnist
-from tinyddpm.recipes import Recipe
-from tinyddpm.train import train
+from tinyddpm.trainer.recipes import Recipe
+from tinyddpm.trainer.trainer import train
 
-tinyddpm.loop.SAVE_EVERY = -1.0
+tinyddpm.trainer.loop.SAVE_EVERY = -1.0
 recipe = Recipe(dims=(8, 16), attention=(), T=50, batch_size=16, warmup=5, ema_decay=0.9, epochs=3)
 train(recipe, sys.argv[1], Subset(mnist(), range(320)), device="cpu")
 """

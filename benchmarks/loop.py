@@ -21,10 +21,10 @@ from pathlib import Path
 import torch
 
 from tinyddpm.data import mnist
-from tinyddpm.loop import Loop
-from tinyddpm.recipes import RECIPES
-from tinyddpm.step import batch_losses, draw_noise
-from tinyddpm.train import make_accelerator, train
+from tinyddpm.trainer.loop import Loop
+from tinyddpm.trainer.recipes import RECIPES
+from tinyddpm.trainer.step import batch_losses, draw_noise
+from tinyddpm.trainer.trainer import make_accelerator, train
 
 STEPS = 20  # in each turn
 SKIPPED = 10  # first steps of a process, which are slow

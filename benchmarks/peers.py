@@ -34,12 +34,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-import tinyddpm.train
+import tinyddpm.trainer.trainer
 from tinyddpm import DDPM, Schedule, clip_x_0, last, make_denoiser, p_sample_loop, q_sample
 from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.data import crop_to, mnist, pad_to, torchvision_datasets, write_whole
 from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
-from tinyddpm.recipes import RECIPES, Recipe, get_recipe
+from tinyddpm.trainer.recipes import RECIPES, Recipe, get_recipe
 from tinyddpm.samplers import noise_like
 
 HERE = Path(__file__).parent
@@ -89,9 +89,9 @@ def core_minutes() -> float:
 
 def train_ours(recipe: Recipe | str, precision: str, minutes: float, seed: int) -> tuple:
     started = core_minutes()
-    tinyddpm.clock.Clock.elapsed = lambda clock: core_minutes() - started
+    tinyddpm.trainer.clock.Clock.elapsed = lambda clock: core_minutes() - started
     with tempfile.TemporaryDirectory() as out:
-        ddpm = tinyddpm.train.train(
+        ddpm = tinyddpm.trainer.trainer.train(
             recipe, out, minutes=minutes, seed=seed, device="cpu", precision=precision
         )
     return ddpm, ddpm.notes["steps"] * ddpm.notes["batch_size"]

@@ -14,7 +14,7 @@ import time
 import torch
 from peers import CourseNet
 
-from tinyddpm.recipes import RECIPES
+from tinyddpm.trainer.recipes import RECIPES
 
 
 def main() -> None:

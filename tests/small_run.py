@@ -5,7 +5,7 @@ import os
 import torch
 from torch.utils.data import Dataset
 
-from tinyddpm.recipes import Recipe
+from tinyddpm.trainer.recipes import Recipe
 
 MINI = Recipe(dims=(8, 16), attention=(), T=20, batch_size=4, warmup=2, ema_decay=0.9, epochs=2)
 STEPS = 6  # two epochs of three

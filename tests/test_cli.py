@@ -7,8 +7,8 @@ from PIL import Image, ImageSequence
 
 from tinyddpm import DDPM, Schedule
 from tinyddpm.cli import build_parser, main
-from tinyddpm.interrupt import Interrupted
-from tinyddpm.recipes import Recipe
+from tinyddpm.trainer.interrupt import Interrupted
+from tinyddpm.trainer.recipes import Recipe
 
 
 @pytest.fixture
@@ -163,7 +163,7 @@ def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
     command, tmp_path, capsys, monkeypatch
 ):
     monkeypatch.setattr("tinyddpm.commands.load", lambda _: pytest.fail("the work had begun"))
-    monkeypatch.setattr("tinyddpm.train.mnist", lambda **_: pytest.fail("the work had begun"))
+    monkeypatch.setattr("tinyddpm.trainer.trainer.mnist", lambda **_: pytest.fail("the work had begun"))
     (tmp_path / "file").write_bytes(b"")
     assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2
     assert "cannot write to the folder" in capsys.readouterr().err
@@ -287,6 +287,6 @@ def test_a_recipe_of_another_size_takes_the_next_that_fits_the_data(tmp_path, mo
 
     seen = []
     monkeypatch.setattr("tinyddpm.commands.load_data", Data)
-    monkeypatch.setattr("tinyddpm.train.train", lambda recipe, *_, **__: seen.append(recipe))
+    monkeypatch.setattr("tinyddpm.trainer.trainer.train", lambda recipe, *_, **__: seen.append(recipe))
     main(["train", "--recipe", "conditional-500", "--data", "cifar10", "--out", str(tmp_path)])
     assert seen[0].image_size == 56 and seen[0].network()

@@ -211,7 +211,7 @@ def test_rooms_stay_small():
 def test_the_tiny_network_is_as_cheap_as_it_says():
     from torch.utils.flop_counter import FlopCounterMode
 
-    from tinyddpm.recipes import RECIPES
+    from tinyddpm.trainer.recipes import RECIPES
 
     with FlopCounterMode(display=False) as flops:
         RECIPES["tiny"].network()(torch.zeros(1, 1, 32, 32), torch.ones(1, dtype=torch.long))

@@ -12,7 +12,7 @@ import pytest
 
 from tinyddpm.cli import main
 from tinyddpm.interactive import interact
-from tinyddpm.state import save_state
+from tinyddpm.trainer.state import save_state
 
 pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
 ROOT = Path(__file__).parent.parent

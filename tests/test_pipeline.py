@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from tinyddpm import DDPM, Schedule, UNet, data, load_pretrained, make_denoiser
 from tinyddpm.checkpoint import read_checkpoint
 from tinyddpm.device import find_device
-from tinyddpm.recipes import RECIPES
+from tinyddpm.trainer.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tinyddpm import DDPM
-from tinyddpm.state import load_state
+from tinyddpm.trainer.state import load_state
 
 RUN = """
 import atexit, os, pathlib, sys
@@ -20,33 +20,33 @@ def no_thread_left():  # of gloo: one that lets go of a tensor while Python ends
         os._exit(7)
 atexit.register(no_thread_left)  # first in, last out
 import torch
-import tinyddpm.loop, tinyddpm.watch
+import tinyddpm.trainer.loop, tinyddpm.trainer.log
 from torch.utils.data import Subset
 from tinyddpm.data import mnist
-from tinyddpm.interrupt import Interrupted
-from tinyddpm.recipes import Recipe
-from tinyddpm.train import train
+from tinyddpm.trainer.interrupt import Interrupted
+from tinyddpm.trainer.recipes import Recipe
+from tinyddpm.trainer.trainer import train
 
 batch_size = int(sys.argv[2])
 recipe = Recipe(dims=(8, 16), attention=(), T=20, batch_size=batch_size, warmup=2, ema_decay=0.9, epochs=2)
-tinyddpm.watch.EVERY = 1
-stop, end = int(sys.argv[3]), tinyddpm.loop.Loop.end_of_epoch
-step_of = tinyddpm.loop.Loop.step
+tinyddpm.trainer.log.EVERY = 1
+stop, end = int(sys.argv[3]), tinyddpm.trainer.loop.Loop.end_of_epoch
+step_of = tinyddpm.trainer.loop.Loop.step
 def step(run, *arguments):
     step_of(run, *arguments)
     run.stopped_by = 2 if run.clock.steps == stop and run.accelerator.process_index == 1 else None
-tinyddpm.loop.Loop.step = step
-agree = tinyddpm.loop.Loop.agree
-tinyddpm.loop.Loop.stopped_by = None
-tinyddpm.loop.Loop.agree = lambda run, what, due: agree(run, run.stopped_by or what, due)
+tinyddpm.trainer.loop.Loop.step = step
+agree = tinyddpm.trainer.loop.Loop.agree
+tinyddpm.trainer.loop.Loop.stopped_by = None
+tinyddpm.trainer.loop.Loop.agree = lambda run, what, due: agree(run, run.stopped_by or what, due)
 # the clock of one process alone says that it is time to save
-tinyddpm.loop.SAVE_EVERY = -1.0 if os.environ.get("RANK") == "1" else 1e9
+tinyddpm.trainer.loop.SAVE_EVERY = -1.0 if os.environ.get("RANK") == "1" else 1e9
 def end_of_epoch(run):
     end(run)
     average = torch.cat([p.flatten() for p in run.ema.model.parameters()])
     all_of_them = run.accelerator.gather(average[None])
     assert (all_of_them == average).all(), "the averages of the processes differ"
-tinyddpm.loop.Loop.end_of_epoch = end_of_epoch
+tinyddpm.trainer.loop.Loop.end_of_epoch = end_of_epoch
 try:
     train(recipe, sys.argv[1], Subset(mnist(), range(48)), device="cpu", accumulate=int(sys.argv[4]))
 except Interrupted as interrupted:

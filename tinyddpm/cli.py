@@ -10,9 +10,9 @@ from .editing.handwriting import HALVES
 from .commands import run_eval, run_gif, run_sample, run_train
 from .datasets.named import NAMES
 from .grids import SPACINGS
-from .interrupt import Interrupted, is_first
+from .trainer.interrupt import Interrupted, is_first
 from .pipeline import SAMPLERS
-from .unfinished import typed
+from .trainer.unfinished import typed
 
 ABOUT = "Denoising diffusion from scratch, on MNIST. Alone, on a terminal, it asks what to do."
 

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from .data import crop_to, to_uint8, writable_folder
 from .datasets.named import PADDED, SMALLEST, load_data
-from .interrupt import is_first
+from .trainer.interrupt import is_first
 from .pipeline import DDPM, load_pretrained
-from .recipes import get_recipe
+from .trainer.recipes import get_recipe
 from .samplers import Step
 from .viz import blocks, even_in_log_snr, image_grid, save_gif, save_picture, terminal_colours
 
@@ -134,7 +134,7 @@ def run_eval(args: argparse.Namespace) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    from .train import train
+    from .trainer.trainer import train
 
     recipe, data = get_recipe(args.recipe), None
     if args.grow:

@@ -22,8 +22,8 @@ from .questions import (
     text_to_write,
     whole_number,
 )
-from .recipes import RECIPES
-from .unfinished import Unfinished, is_unfinished, unfinished_runs
+from .trainer.recipes import RECIPES
+from .trainer.unfinished import Unfinished, is_unfinished, unfinished_runs
 
 RUNS = Path("runs")
 SHIPPED = "shipped"  # the weights that come with the package

@@ -41,7 +41,7 @@ from tinyddpm.nn import (
     SpaceToDepth,
     Upsample,
 )
-from tinyddpm.recipes import get_recipe
+from tinyddpm.trainer.recipes import get_recipe
 
 # %% tags=["setup"]
 images, labels = mnist(train=False).tensors()

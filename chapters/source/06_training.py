@@ -38,8 +38,8 @@ from tinyddpm.data import mnist
 from tinyddpm.ema import EMA
 from tinyddpm.extensions.likelihood import bits_per_dim
 from tinyddpm.evaluation.metrics import nearest
-from tinyddpm.recipes import get_recipe
-from tinyddpm.step import make_optimizers
+from tinyddpm.trainer.recipes import get_recipe
+from tinyddpm.trainer.step import make_optimizers
 from tinyddpm.viz import image_grid
 
 # %% [markdown]
@@ -975,7 +975,7 @@ r"""
 The wish "real images should be likely" is a weighted squared error of the denoiser, and practice drops the weight. A loss
 means something only between its floor and its ceiling, and the floor on the training set is the floor of copying.
 
-From here on you may use `tinyddpm.train.train("nano", out="runs/nano")`, or `tinyddpm train --recipe nano` on the command
+From here on you may use `tinyddpm.trainer.trainer.train("nano", out="runs/nano")`, or `tinyddpm train --recipe nano` on the command
 line: the same loop with a progress bar, checkpoints, pictures after each epoch, and whatever accelerator there is.
 
 ## Exercises

@@ -11,13 +11,13 @@ from torch import Generator
 from torch.utils.data import Dataset
 
 from .clock import Clock
-from .ema import EMA
-from .pipeline import DDPM
+from ..ema import EMA
+from ..pipeline import DDPM
 from .recipes import Recipe
-from .schedules import Schedule
+from ..schedules import Schedule
 from .state import clear_state, differences, flat, load_state, save_state, unflat
 from .step import Stepper, make_optimizers
-from .watch import Watch
+from .log import Watch
 
 
 class Run:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tinyddpm.nn import Attention
-from tinyddpm.recipes import RECIPES, Recipe
+from tinyddpm.trainer.recipes import RECIPES, Recipe
 
 SIZES = {28: (28, 56, 112), 32: (32, 64, 128)}
 

@@ -8,10 +8,10 @@ import random
 import torch
 from torch import Generator, Tensor, nn
 
-from .diffusion import diffusion_loss
-from .muon import Muon, matrices_and_rest
+from ..diffusion import diffusion_loss
+from .optim import Muon, matrices_and_rest
 from .recipes import Recipe
-from .schedules import Schedule
+from ..schedules import Schedule
 
 OPTIMIZERS = ("adam", "muon")
 DECAYS = ("cosine", "linear", "none")

@@ -9,10 +9,10 @@ import pytest
 import torch
 from small_run import MINI, Fetched, send, weights
 
-from tinyddpm.clock import Clock
-from tinyddpm.interrupt import Interrupted
-from tinyddpm.train import make_accelerator, train
-from tinyddpm.watch import BANDS, TABLE, Watch
+from tinyddpm.trainer.clock import Clock
+from tinyddpm.trainer.interrupt import Interrupted
+from tinyddpm.trainer.trainer import make_accelerator, train
+from tinyddpm.trainer.log import BANDS, TABLE, Watch
 
 
 def table(folder):
@@ -22,7 +22,7 @@ def table(folder):
 
 @pytest.fixture(autouse=True)
 def a_row_a_step(monkeypatch):
-    monkeypatch.setattr("tinyddpm.watch.EVERY", 1)
+    monkeypatch.setattr("tinyddpm.trainer.log.EVERY", 1)
 
 
 def at(steps):
@@ -32,7 +32,7 @@ def at(steps):
 
 
 def test_a_row_holds_the_means_of_its_steps_and_of_each_band(tmp_path, monkeypatch):
-    monkeypatch.setattr("tinyddpm.watch.EVERY", 2)
+    monkeypatch.setattr("tinyddpm.trainer.log.EVERY", 2)
     watch = Watch(tmp_path, 100, 3, make_accelerator("cpu", "no", False))
     watch.begin(Clock(1000, None))
     watch.see(torch.tensor([1.0, 2.0, 6.0]), torch.tensor([1, 10, 11]), torch.tensor(3.0))
@@ -116,11 +116,11 @@ def test_a_run_writes_a_table_a_plot_and_a_film(tmp_path):
 
 def test_plot_and_film_are_not_made_at_every_step_or_epoch(tmp_path, monkeypatch):
     made = []
-    monkeypatch.setattr("tinyddpm.watch.Watch.draw", lambda _: made.append("plot"))
-    monkeypatch.setattr("tinyddpm.watch.Watch.film", lambda _, epochs: made.append(f"film of {epochs}"))
+    monkeypatch.setattr("tinyddpm.trainer.log.Watch.draw", lambda _: made.append("plot"))
+    monkeypatch.setattr("tinyddpm.trainer.log.Watch.film", lambda _, epochs: made.append(f"film of {epochs}"))
     train(MINI, tmp_path, Fetched(), device="cpu", epochs=3)
     assert made == ["plot", "film of 3"]
-    monkeypatch.setattr("tinyddpm.watch.REDRAW", -1.0)
+    monkeypatch.setattr("tinyddpm.trainer.log.REDRAW", -1.0)
     made.clear()
     train(MINI, tmp_path, Fetched(), device="cpu", epochs=2, fresh=True)
     assert made == [*["plot"] * 4, "film of 1", *["plot"] * 4, "film of 2"]

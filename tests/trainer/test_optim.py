@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from tinyddpm import UNet
-from tinyddpm.muon import Muon, matrices_and_rest, orthogonalize
+from tinyddpm.trainer.optim import Muon, matrices_and_rest, orthogonalize
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (8, 24), (24, 8)])

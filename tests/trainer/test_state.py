@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tinyddpm.state import (
+from tinyddpm.trainer.state import (
     FILES,
     Damaged,
     clear_state,
@@ -57,7 +57,7 @@ def test_a_disk_that_is_full_leaves_the_state_before(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("tinyddpm.state.write_whole", full)
+    monkeypatch.setattr("tinyddpm.trainer.state.write_whole", full)
     with pytest.raises(OSError):
         save_state(tmp_path, {"steps": 2}, TENSORS)
     assert load_state(tmp_path)[0] == {"steps": 1}

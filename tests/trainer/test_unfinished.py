@@ -6,11 +6,11 @@ import torch
 from torch.utils.data import Dataset
 
 from tinyddpm.cli import main
-from tinyddpm.interrupt import Interrupted
-from tinyddpm.recipes import Recipe
-from tinyddpm.state import FILES, load_state, save_state
-from tinyddpm.train import train
-from tinyddpm.unfinished import unfinished_runs
+from tinyddpm.trainer.interrupt import Interrupted
+from tinyddpm.trainer.recipes import Recipe
+from tinyddpm.trainer.state import FILES, load_state, save_state
+from tinyddpm.trainer.trainer import train
+from tinyddpm.trainer.unfinished import unfinished_runs
 
 MINI = Recipe(dims=(8, 16), attention=(), T=20, batch_size=4, warmup=2, epochs=2)
 
@@ -35,8 +35,8 @@ class Fetched(Dataset):
 def stop(monkeypatch, tmp_path):
     """A function that trains, stopped after a step, by a command."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("tinyddpm.recipes.RECIPES", {"mini": MINI})
-    monkeypatch.setattr("tinyddpm.train.mnist", lambda **_: Fetched(6))
+    monkeypatch.setattr("tinyddpm.trainer.recipes.RECIPES", {"mini": MINI})
+    monkeypatch.setattr("tinyddpm.trainer.trainer.mnist", lambda **_: Fetched(6))
     return lambda *words: main(["train", "--recipe", "mini", "--device", "cpu", *words])
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from .data import write_whole
+from ..data import write_whole
 
 FILES = ("run.state", "run.state.before")  # the newest, and the one before it
 FORMAT = "tinyddpm run 1"

@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from tinyddpm import DDPM, Schedule
-from tinyddpm.clock import Clock
+from tinyddpm.trainer.clock import Clock
 from tinyddpm.data import mnist
 from tinyddpm.datasets.own import as_data
-from tinyddpm.recipes import RECIPES, Recipe, get_recipe
-from tinyddpm.step import (
+from tinyddpm.trainer.recipes import RECIPES, Recipe, get_recipe
+from tinyddpm.trainer.step import (
     Stepper,
     draw_noise,
     draw_times,
@@ -21,7 +21,7 @@ from tinyddpm.step import (
     learning_rate,
     make_optimizers,
 )
-from tinyddpm.train import make_accelerator, train
+from tinyddpm.trainer.trainer import make_accelerator, train
 
 MINI = Recipe(dims=(8, 16), attention=(), T=50, batch_size=4, warmup=2, ema_decay=0.9, epochs=1)
 
@@ -279,7 +279,7 @@ def test_the_first_step_has_the_rate_of_the_warm_up(tmp_path, monkeypatch):
 
 def test_minutes_end_a_run_by_the_clock(tmp_path, monkeypatch):
     now = iter(range(0, 1000, 6))  # six seconds pass at each look
-    monkeypatch.setattr("tinyddpm.clock.time.monotonic", lambda: next(now))
+    monkeypatch.setattr("tinyddpm.trainer.clock.time.monotonic", lambda: next(now))
     ddpm = train(MINI, tmp_path, images(40), minutes=0.5, device="cpu")
     assert ddpm.notes["steps"] == 5
 
@@ -326,7 +326,7 @@ def test_what_others_train_takes_steps_of_one_size_and_averages_nothing(tmp_path
     assert isinstance(optimizer, torch.optim.AdamW) and optimizer.defaults["weight_decay"] == 1e-5
     kept = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tinyddpm.loop.Loop.end_of_epoch", lambda run: kept.append(run))
+        patch.setattr("tinyddpm.trainer.loop.Loop.end_of_epoch", lambda run: kept.append(run))
         train(recipe, tmp_path, images(8, size=28), epochs=1, device="cpu")
     for average, weight in zip(kept[0].ema.model.parameters(), kept[0].model.parameters()):
         assert torch.equal(average, weight)

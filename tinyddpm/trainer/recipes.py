@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, replace
 
-from .nn import UNet
-from .nn.unet import level_sides
+from ..nn import UNet
+from ..nn.unet import level_sides
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from small_run import MINI, STEPS, Fetched, crash, send, weights
 
 from tinyddpm import DDPM
 from tinyddpm.cli import main
-from tinyddpm.interrupt import Interrupted
-from tinyddpm.recipes import Recipe
+from tinyddpm.trainer.interrupt import Interrupted
+from tinyddpm.trainer.recipes import Recipe
 from tinyddpm.schedules import Schedule
-from tinyddpm.state import FILES, load_state
-from tinyddpm.step import batch_losses, draw_noise
-from tinyddpm.train import make_accelerator, train
+from tinyddpm.trainer.state import FILES, load_state
+from tinyddpm.trainer.step import batch_losses, draw_noise
+from tinyddpm.trainer.trainer import make_accelerator, train
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def test_a_state_from_before_a_setting_was_there_goes_on(tmp_path, never_stopped
         del counters["settings"]["channels"]
         return counters, tensors
 
-    monkeypatch.setattr("tinyddpm.run.load_state", older)
+    monkeypatch.setattr("tinyddpm.trainer.run.load_state", older)
     assert torch.equal(weights(train(MINI, tmp_path, Fetched(), device="cpu")), never_stopped["muon"])
 
 
@@ -66,7 +66,7 @@ def test_a_run_that_dies_goes_on_from_its_last_state(tmp_path, never_stopped, st
 
 
 def test_a_state_is_saved_as_time_goes_by(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.loop.SAVE_EVERY", -1.0)
+    monkeypatch.setattr("tinyddpm.trainer.loop.SAVE_EVERY", -1.0)
     with pytest.raises(RuntimeError):
         train(MINI, tmp_path, Fetched(4 * 2 + 1, crash), device="cpu")
     train(MINI, tmp_path, Fetched(), device="cpu")
@@ -86,8 +86,8 @@ def test_the_second_ctrl_c_ends_at_once(tmp_path):
 
 
 def test_the_command_says_how_to_go_on(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.train.mnist", lambda **_: Fetched(6, send(signal.SIGTERM)))
-    monkeypatch.setattr("tinyddpm.recipes.RECIPES", {"mini": MINI})
+    monkeypatch.setattr("tinyddpm.trainer.trainer.mnist", lambda **_: Fetched(6, send(signal.SIGTERM)))
+    monkeypatch.setattr("tinyddpm.trainer.recipes.RECIPES", {"mini": MINI})
     ask = ["train", "--recipe", "mini", "--out", str(tmp_path / "my run"), "--device", "cpu"]
     assert main(ask) == 128 + signal.SIGTERM
     error = capsys.readouterr().err
@@ -132,7 +132,7 @@ def test_a_full_disk_is_named_with_what_is_safe(tmp_path, monkeypatch, never_sto
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("tinyddpm.run.save_state", full)
+        patch.setattr("tinyddpm.trainer.run.save_state", full)
         with pytest.raises(
             ValueError, match=r"cannot write to .*No space left.*the last good state is that of step 2"
         ):
@@ -143,7 +143,7 @@ def test_a_full_disk_is_named_with_what_is_safe(tmp_path, monkeypatch, never_sto
 def test_a_loss_that_is_not_finite_stops_the_run_with_what_is_safe(tmp_path, monkeypatch):
     stopped(tmp_path)
     nan = lambda net, x, *_: x.flatten(1).sum(1) * sum(p.sum() for p in net.parameters()) * torch.nan  # noqa: E731
-    monkeypatch.setattr("tinyddpm.step.batch_losses", nan)
+    monkeypatch.setattr("tinyddpm.trainer.step.batch_losses", nan)
     message = r"NaN or infinite at step 3, learning rate 0.0\d+: the last good state is that of step 2"
     with pytest.raises(ValueError, match=message):
         train(MINI, tmp_path, Fetched(), device="cpu")
@@ -183,7 +183,7 @@ def test_a_scaler_goes_on_where_it_was(tmp_path, monkeypatch):
         scalers.append(accelerator.scaler)
         return accelerator
 
-    monkeypatch.setattr("tinyddpm.train.make_accelerator", with_scaler)
+    monkeypatch.setattr("tinyddpm.trainer.trainer.make_accelerator", with_scaler)
     whole = weights(train(MINI, tmp_path / "whole", Fetched(), device="cpu"))
     with pytest.raises(Interrupted):
         train(MINI, tmp_path / "cut", Fetched(1 + 4 * 3, send(signal.SIGTERM)), device="cpu")

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from .clock import Clock
-from .data import write_whole
-from .viz import save_gif, save_panels
+from ..data import write_whole
+from ..viz import save_gif, save_panels
 
 BANDS = 10  # equal parts of 1..T
 EVERY = 50  # steps a row of the table
