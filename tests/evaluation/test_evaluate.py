@@ -9,7 +9,7 @@ from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
 from tinyddpm.evaluation.classifier import classify, features, load_classifier
-from tinyddpm.cli import main
+from tinyddpm.cli.main import main
 from tinyddpm.data import Images, mnist
 from tinyddpm.evaluation.draw import Draw
 from tinyddpm.evaluation.evaluate import Real, bits, confusion, evaluate, figures_of, samples, sweep

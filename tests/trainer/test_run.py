@@ -6,7 +6,7 @@ from filelock import FileLock
 from small_run import MINI, STEPS, Fetched, crash, send, weights
 
 from tinyddpm import DDPM
-from tinyddpm.cli import main
+from tinyddpm.cli.main import main
 from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.recipes import Recipe
 from tinyddpm.schedules import Schedule

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset
 
-from tinyddpm.cli import main
+from tinyddpm.cli.main import main
 from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.recipes import Recipe
 from tinyddpm.trainer.state import FILES, load_state, save_state

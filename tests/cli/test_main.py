@@ -6,7 +6,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from tinyddpm import DDPM, Schedule
-from tinyddpm.cli import build_parser, main
+from tinyddpm.cli.main import build_parser, main
 from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.recipes import Recipe
 
@@ -89,13 +89,13 @@ def test_a_terminal_of_one_digit_is_wide_enough(weights, capsys, monkeypatch):
     assert main(ask) == 0
     assert [len(line) for line in capsys.readouterr().out.splitlines()] == [28] * 140
     monkeypatch.setenv("COLUMNS", "27")
-    monkeypatch.setattr("tinyddpm.commands.draw", lambda *_: pytest.fail("the work had begun"))
+    monkeypatch.setattr("tinyddpm.cli.commands.draw", lambda *_: pytest.fail("the work had begun"))
     assert main(ask) == 2
     assert "an image is 28 characters wide, but this terminal 27" in capsys.readouterr().err
 
 
 def test_text_without_block_characters_is_refused_before_the_work(weights, capsys, monkeypatch):
-    monkeypatch.setattr("tinyddpm.commands.draw", lambda *_: pytest.fail("the work had begun"))
+    monkeypatch.setattr("tinyddpm.cli.commands.draw", lambda *_: pytest.fail("the work had begun"))
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
     assert main(["sample", "--show", "--weights", weights]) == 2
     assert "ascii text has no block characters: set PYTHONIOENCODING=utf-8" in capsys.readouterr().err
@@ -122,7 +122,7 @@ def test_what_goes_on_does_not_begin_anew(fresh, capsys, monkeypatch):
     def stopped(args):
         raise Interrupted("saved", 15)
 
-    monkeypatch.setattr("tinyddpm.cli.run_train", stopped)
+    monkeypatch.setattr("tinyddpm.cli.main.run_train", stopped)
     assert main(["train", "--out", "my run", fresh, "--seed", "1"]) == 128 + 15
     assert capsys.readouterr().err.endswith("to go on: tinyddpm train --out 'my run' --seed 1\n")
 
@@ -162,7 +162,7 @@ def test_bad_input_ends_with_one_clear_line(argv, message, capsys, tmp_path, mon
 def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
     command, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr("tinyddpm.commands.load", lambda _: pytest.fail("the work had begun"))
+    monkeypatch.setattr("tinyddpm.cli.commands.load", lambda _: pytest.fail("the work had begun"))
     monkeypatch.setattr("tinyddpm.trainer.trainer.mnist", lambda **_: pytest.fail("the work had begun"))
     (tmp_path / "file").write_bytes(b"")
     assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2
@@ -260,7 +260,7 @@ def test_ctrl_c_ends_a_command_without_a_traceback(weights, capsys, monkeypatch)
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("tinyddpm.commands.draw", interrupt)
+    monkeypatch.setattr("tinyddpm.cli.commands.draw", interrupt)
     assert main(["sample", "--weights", weights]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == "\ntinyddpm: stopped\n"
 
@@ -270,7 +270,7 @@ def test_the_first_of_several_processes_says_how_all_go_on(rank, capsys, monkeyp
     def stop(_):
         raise Interrupted("saved", signal.SIGTERM)
 
-    monkeypatch.setattr("tinyddpm.cli.run_train", stop)
+    monkeypatch.setattr("tinyddpm.cli.main.run_train", stop)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(["train", "--out", "my run", "--fresh"]) == 128 + signal.SIGTERM
@@ -286,7 +286,7 @@ def test_a_recipe_of_another_size_takes_the_next_that_fits_the_data(tmp_path, mo
             self.size = size
 
     seen = []
-    monkeypatch.setattr("tinyddpm.commands.load_data", Data)
+    monkeypatch.setattr("tinyddpm.cli.commands.load_data", Data)
     monkeypatch.setattr("tinyddpm.trainer.trainer.train", lambda recipe, *_, **__: seen.append(recipe))
     main(["train", "--recipe", "conditional-500", "--data", "cifar10", "--out", str(tmp_path)])
     assert seen[0].image_size == 56 and seen[0].network()

@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
-from tinyddpm.art_commands import own_digit, real_digits
-from tinyddpm.cli import main
+from tinyddpm.cli.art import own_digit, real_digits
+from tinyddpm.cli.main import main
 from tinyddpm.data import crop_to, mnist, to_uint8
 
 

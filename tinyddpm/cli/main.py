@@ -5,14 +5,14 @@ import os
 import signal
 import sys
 
-from .art_commands import run_inpaint, run_morph, run_style, run_write
-from .editing.handwriting import HALVES
+from .art import run_inpaint, run_morph, run_style, run_write
+from ..editing.handwriting import HALVES
 from .commands import run_eval, run_gif, run_sample, run_train
-from .datasets.named import NAMES
-from .grids import SPACINGS
-from .trainer.interrupt import Interrupted, is_first
-from .pipeline import SAMPLERS
-from .trainer.unfinished import typed
+from ..datasets.named import NAMES
+from ..grids import SPACINGS
+from ..trainer.interrupt import Interrupted, is_first
+from ..pipeline import SAMPLERS
+from ..trainer.unfinished import typed
 
 ABOUT = "Denoising diffusion from scratch, on MNIST. Alone, on a terminal, it asks what to do."
 
@@ -26,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.command is None:
         if sys.stdin.isatty() and sys.stdout.isatty():
-            from .interactive import interact
+            from .menu import interact
 
             return interact(main)
         parser.print_help(sys.stderr)

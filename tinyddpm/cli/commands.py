@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .data import crop_to, to_uint8, writable_folder
-from .datasets.named import PADDED, SMALLEST, load_data
-from .trainer.interrupt import is_first
-from .pipeline import DDPM, load_pretrained
-from .trainer.recipes import get_recipe
-from .samplers import Step
-from .viz import blocks, even_in_log_snr, image_grid, save_gif, save_picture, terminal_colours
+from ..data import crop_to, to_uint8, writable_folder
+from ..datasets.named import PADDED, SMALLEST, load_data
+from ..trainer.interrupt import is_first
+from ..pipeline import DDPM, load_pretrained
+from ..trainer.recipes import get_recipe
+from ..samplers import Step
+from ..viz import blocks, even_in_log_snr, image_grid, save_gif, save_picture, terminal_colours
 
 BATCH = 200  # images sampled at once
 GREYS = 16  # of a GIF: noise is what fills the file
@@ -116,9 +116,9 @@ def run_gif(args: argparse.Namespace) -> None:
 
 
 def run_eval(args: argparse.Namespace) -> None:
-    from .evaluation.draw import Draw
-    from .evaluation.evaluate import evaluate
-    from .evaluation.report import page
+    from ..evaluation.draw import Draw
+    from ..evaluation.evaluate import evaluate
+    from ..evaluation.report import page
 
     if args.checkpoint and args.weights:
         raise ValueError(f"one checkpoint at a time: got {args.checkpoint} and --weights {args.weights}")
@@ -134,7 +134,7 @@ def run_eval(args: argparse.Namespace) -> None:
 
 
 def run_train(args: argparse.Namespace) -> None:
-    from .trainer.trainer import train
+    from ..trainer.trainer import train
 
     recipe, data = get_recipe(args.recipe), None
     if args.grow:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tinyddpm.cli import main
-from tinyddpm.interactive import interact
+from tinyddpm.cli.main import main
+from tinyddpm.cli.menu import interact
 from tinyddpm.trainer.state import save_state
 
 pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
@@ -135,7 +135,7 @@ def test_back_and_what_cannot_be_lead_to_the_menu(monkeypatch, capsys):
 
 
 def test_a_terminal_too_narrow_for_a_digit_keeps_the_menu(monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.commands.shutil.get_terminal_size", lambda: os.terminal_size((20, 9)))
+    monkeypatch.setattr("tinyddpm.cli.commands.shutil.get_terminal_size", lambda: os.terminal_size((20, 9)))
     done, status = play(monkeypatch, ["draw", "7", "gif", "", "", ""])
     assert done == ["gif"] and status == 0
     assert "but this terminal 20" in " ".join(capsys.readouterr().out.split())
@@ -152,7 +152,7 @@ def test_a_sigterm_ends_all_of_it_and_ctrl_c_only_the_training(monkeypatch):
 def test_without_a_command_there_is_a_menu_on_a_terminal_only(terminals, monkeypatch, capsys):
     for name in ("stdin", "stdout"):
         monkeypatch.setattr(f"sys.{name}.isatty", lambda name=name: name in terminals, raising=False)
-    monkeypatch.setattr("tinyddpm.interactive.interact", lambda run: 0 if run is main else 1)
+    monkeypatch.setattr("tinyddpm.cli.menu.interact", lambda run: 0 if run is main else 1)
     assert main([]) == (0 if len(terminals) == 2 else 2)
     assert ("usage: tinyddpm" in capsys.readouterr().err) == (len(terminals) < 2)
 

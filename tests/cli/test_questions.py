@@ -1,6 +1,6 @@
 import pytest
 
-from tinyddpm.questions import (
+from tinyddpm.cli.questions import (
     Back,
     ask,
     digits_in,
