@@ -27,14 +27,14 @@ from torch.utils.data import Dataset
 
 import tinyddpm.trainer.trainer
 from tinyddpm import DDPM, q_sample, v_from
-from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.data import mnist, write_whole
 from tinyddpm.diffusion import eps_from_x_0
+from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
 from tinyddpm.nn.conv import WeightStandardizedConv2d
 from tinyddpm.nn.resnet import ResnetBlock
-from tinyddpm.trainer.recipes import RECIPES, Recipe
 from tinyddpm.schedules import BETAS, cosine_betas
+from tinyddpm.trainer.recipes import RECIPES, Recipe
 
 HERE = Path(__file__).parent
 N = 1000  # samples that each run is judged by

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from tinyddpm.evaluation.classifier import load_classifier, save_classifier, train_classifier
 from tinyddpm.data import mnist
+from tinyddpm.evaluation.classifier import load_classifier, save_classifier, train_classifier
 from tinyddpm.evaluation.metrics import label_accuracy
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "weights" / "digit-classifier.safetensors"

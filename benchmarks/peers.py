@@ -36,11 +36,11 @@ from torch import nn
 
 import tinyddpm.trainer.trainer
 from tinyddpm import DDPM, Schedule, clip_x_0, last, make_denoiser, p_sample_loop, q_sample
-from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.data import crop_to, mnist, pad_to, torchvision_datasets, write_whole
+from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
-from tinyddpm.trainer.recipes import RECIPES, Recipe, get_recipe
 from tinyddpm.samplers import noise_like
+from tinyddpm.trainer.recipes import RECIPES, Recipe, get_recipe
 
 HERE = Path(__file__).parent
 COURSE = "course: UNet2DModel 32/64/64"

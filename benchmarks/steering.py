@@ -21,14 +21,14 @@ from functools import partial
 import torch
 
 from tinyddpm import DDPM, dynamic_threshold, energy_guidance, interval, invert, last, load_pretrained
-from tinyddpm.editing.handwriting import all_but, complete, handwriting
-from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.data import mnist
+from tinyddpm.editing.handwriting import all_but, complete, handwriting
 from tinyddpm.editing.inversion import round_trip_error
-from tinyddpm.extensions.gradient_guidance import classifier_guidance
-from tinyddpm.evaluation.metrics import frechet_digit_distance
-from tinyddpm.editing.stroke import brightness, slant, stroke_width
 from tinyddpm.editing.strip import windows_of, write
+from tinyddpm.editing.stroke import brightness, slant, stroke_width
+from tinyddpm.evaluation.classifier import classify, features, load_classifier
+from tinyddpm.evaluation.metrics import frechet_digit_distance
+from tinyddpm.extensions.gradient_guidance import classifier_guidance
 
 BATCH = 200
 WAYS = [("ddim", "uniform"), ("ddim", "quadratic"), ("ddim", "log-snr"), ("heun", "uniform")]

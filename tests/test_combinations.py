@@ -9,12 +9,12 @@ from torch import nn
 from torch.testing import assert_close
 
 from tinyddpm import Schedule, UNet
-from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.diffusion import PREDICTS, make_denoiser
-from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
-from tinyddpm.guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
 from tinyddpm.editing.inpainting import inpaint
 from tinyddpm.editing.stroke import slant
+from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
+from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
+from tinyddpm.guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.solvers import dpm_solver_pp, heun
 

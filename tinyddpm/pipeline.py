@@ -8,10 +8,10 @@ from torch import Generator, Tensor
 
 from .ask import check_labels, check_seeds
 from .checkpoint import read_checkpoint, write_checkpoint
-from .extensions.score_sde import euler_maruyama, predictor_corrector
 from .data import asset
 from .device import find_device
 from .diffusion import Denoiser, check_predicts, make_denoiser
+from .extensions.score_sde import euler_maruyama, predictor_corrector
 from .guidance import Scale, classifier_free_guidance, clip_x_0
 from .nn import UNet
 from .samplers import Step, ddim, last, noise_like, p_sample_loop

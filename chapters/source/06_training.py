@@ -33,11 +33,11 @@ from course import check, guess, holds, same, show
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import tinyddpm
-from tinyddpm.evaluation.classifier import classify, load_classifier
 from tinyddpm.data import mnist
 from tinyddpm.ema import EMA
-from tinyddpm.extensions.likelihood import bits_per_dim
+from tinyddpm.evaluation.classifier import classify, load_classifier
 from tinyddpm.evaluation.metrics import nearest
+from tinyddpm.extensions.likelihood import bits_per_dim
 from tinyddpm.trainer.recipes import get_recipe
 from tinyddpm.trainer.step import make_optimizers
 from tinyddpm.viz import image_grid

@@ -30,8 +30,8 @@ import torch.nn.functional as F
 from course import check, guess, holds, same, show
 
 import tinyddpm
-from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.data import mnist
+from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.evaluation.metrics import label_accuracy
 from tinyddpm.samplers import noise_like
 from tinyddpm.trainer.step import drop_labels

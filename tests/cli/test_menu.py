@@ -15,7 +15,7 @@ from tinyddpm.cli.menu import interact
 from tinyddpm.trainer.state import save_state
 
 pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parent.parent.parent
 
 
 def play(monkeypatch, answers, run=lambda words: 0):

@@ -4,8 +4,8 @@ import torch
 from PIL import Image
 
 from tinyddpm import data
-from tinyddpm.datasets.named import load_data
 from tinyddpm.datasets.folder import Folder
+from tinyddpm.datasets.named import load_data
 
 
 def picture(path, *shape, mode=None, seed=0, **options):

@@ -6,8 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from tinyddpm import DDPM, Schedule, UNet, blend, ddim, invert, last, slerp
-from tinyddpm.editing.handwriting import HALVES, all_but, between, complete, handwriting, morph, normal
 from tinyddpm.data import mnist
+from tinyddpm.editing.handwriting import HALVES, all_but, between, complete, handwriting, morph, normal
 
 
 def alone(small, y, seed, steps=3, scale=2.0):

@@ -14,11 +14,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
+from tinyddpm.editing.inpainting import inpaint
 from tinyddpm.extensions.gradient_guidance import energy_guidance
+from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.grids import resampling_grid
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
-from tinyddpm.editing.inpainting import inpaint
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule

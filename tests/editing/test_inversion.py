@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.data import torchvision_datasets
 from tinyddpm.diffusion import make_denoiser, q_sample
 from tinyddpm.editing.inversion import invert, round_trip_error, sdedit, slerp, transfer
+from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.grids import resampling_grid
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, noise_like, p_sample_loop

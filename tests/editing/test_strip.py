@@ -7,9 +7,9 @@ import torch
 from torch.testing import assert_close
 
 from tinyddpm import DDPM, Schedule, UNet, load_pretrained
+from tinyddpm.editing.strip import STRIDE, check_text, windowed, windows_of, write, write_steps
 from tinyddpm.evaluation.classifier import classify, load_classifier
 from tinyddpm.samplers import ddim, last, p_sample_loop, times
-from tinyddpm.editing.strip import STRIDE, check_text, windowed, windows_of, write, write_steps
 
 COSINE = Schedule.named("cosine", 50)
 

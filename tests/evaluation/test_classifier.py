@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from tinyddpm.data import asset, mnist
 from tinyddpm.evaluation.classifier import (
     DigitClassifier,
     classify,
@@ -10,7 +11,6 @@ from tinyddpm.evaluation.classifier import (
     save_classifier,
     train_classifier,
 )
-from tinyddpm.data import asset, mnist
 from tinyddpm.evaluation.metrics import label_accuracy
 
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
-from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.cli.main import main
 from tinyddpm.data import Images, mnist
+from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.evaluation.draw import Draw
 from tinyddpm.evaluation.evaluate import Real, bits, confusion, evaluate, figures_of, samples, sweep
 from tinyddpm.evaluation.metrics import label_accuracy
@@ -155,7 +155,9 @@ def interrupted(*_, **__):
 
 def test_another_model_or_other_samples_need_another_folder(small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr("tinyddpm.evaluation.evaluate.classify", interrupted)  # after sampling, before any figure
+        patch.setattr(
+            "tinyddpm.evaluation.evaluate.classify", interrupted
+        )  # after sampling, before any figure
         with pytest.raises(KeyboardInterrupt):
             evaluate(small, tmp_path, DRAW, sweeps=False)
     assert list((tmp_path / "samples").rglob("*.npy"))
@@ -238,7 +240,9 @@ def flat(values):
 def test_the_pictures_show_what_their_names_say(tmp_path, monkeypatch):
     shown = {}
     monkeypatch.setattr("tinyddpm.evaluation.report.image_grid", lambda x, **_: x[:, 0, 0, 0])
-    monkeypatch.setattr("tinyddpm.evaluation.report.save_picture", lambda x, path: shown.update({path.name: x.tolist()}))
+    monkeypatch.setattr(
+        "tinyddpm.evaluation.report.save_picture", lambda x, path: shown.update({path.name: x.tolist()})
+    )
     generator = torch.Generator().manual_seed(0)
     grey, y = torch.rand(120, generator=generator), torch.arange(120) % 10
     train, probabilities = torch.rand(30, generator=generator), torch.rand(120, 10, generator=generator)
@@ -298,7 +302,8 @@ def test_each_point_of_a_plot_is_drawn_as_it_says_beside_as_many_training_digits
     monkeypatch.setattr("tinyddpm.evaluation.evaluate.point", point)
     monkeypatch.setattr("tinyddpm.evaluation.evaluate.figures_of", figures)
     monkeypatch.setattr(
-        "tinyddpm.evaluation.evaluate.save_curves", lambda x, *rest: plots.update({rest[-1].name: (x, *rest[:-1])})
+        "tinyddpm.evaluation.evaluate.save_curves",
+        lambda x, *rest: plots.update({rest[-1].name: (x, *rest[:-1])}),
     )
     sweep(small, replace(DRAW, n=200), load_classifier(), data, Once(), tmp_path)
     assert [(draw.n, draw.scale, draw.steps) for draw in draws] == [

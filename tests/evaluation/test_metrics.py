@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tinyddpm import load_pretrained
-from tinyddpm.evaluation.classifier import load_classifier
 from tinyddpm.data import mnist
+from tinyddpm.evaluation.classifier import load_classifier
 from tinyddpm.evaluation.metrics import (
     frechet_digit_distance,
     inception_score,

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
-from tinyddpm.evaluation.classifier import DigitClassifier
-from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.diffusion import make_denoiser, q_sample
+from tinyddpm.editing.stroke import brightness, slant
+from tinyddpm.evaluation.classifier import DigitClassifier
 from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
+from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.oracle import gaussian_oracle
-from tinyddpm.editing.stroke import brightness, slant
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule
 from tinyddpm.solvers import dpm_solver_pp, heun

@@ -13,14 +13,14 @@ import torch
 from torch.testing import assert_close
 
 from tinyddpm.diffusion import diffusion_loss, eps_from_x_0, q_posterior, v_from
-from tinyddpm.guidance import clip_x_0
+from tinyddpm.extensions.learned_variance import LearnedVariance, hybrid_loss, learned_variance, step_bits
 from tinyddpm.extensions.likelihood import bits_per_dim, prior_nats, step_nats
+from tinyddpm.guidance import clip_x_0
 from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, noise_like, p_sample, p_sample_loop
 from tinyddpm.schedules import Schedule
 from tinyddpm.solvers import dpm_solver_pp
-from tinyddpm.extensions.learned_variance import LearnedVariance, hybrid_loss, learned_variance, step_bits
 
 COSINE = Schedule.named("cosine", 10)
 PURE_NOISE = Schedule.named("flow", 10)  # x_T is noise alone

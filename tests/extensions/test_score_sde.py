@@ -8,6 +8,7 @@ import torch
 from torch.distributions import MultivariateNormal, Normal
 from torch.testing import assert_close
 
+from tinyddpm.diffusion import eps_from_x_0, make_denoiser
 from tinyddpm.extensions.score_sde import (
     euler_maruyama,
     log_likelihood,
@@ -17,7 +18,6 @@ from tinyddpm.extensions.score_sde import (
     score_from_x_0,
     velocity_and_divergence,
 )
-from tinyddpm.diffusion import eps_from_x_0, make_denoiser
 from tinyddpm.grids import pairs
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import last, noise_like, p_sample_loop

@@ -5,12 +5,12 @@ import torch
 from torch.testing import assert_close
 
 from tinyddpm.diffusion import diffusion_loss, make_denoiser, q_sample
+from tinyddpm.extensions.self_conditioning import self_conditioned, self_conditioned_loss
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule
-from tinyddpm.extensions.self_conditioning import self_conditioned, self_conditioned_loss
 from tinyddpm.solvers import dpm_solver_pp, heun
 
 COSINE = Schedule.named("cosine", 10)

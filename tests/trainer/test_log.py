@@ -11,8 +11,8 @@ from small_run import MINI, Fetched, send, weights
 
 from tinyddpm.trainer.clock import Clock
 from tinyddpm.trainer.interrupt import Interrupted
-from tinyddpm.trainer.trainer import make_accelerator, train
 from tinyddpm.trainer.log import BANDS, TABLE, Watch
+from tinyddpm.trainer.trainer import make_accelerator, train
 
 
 def table(folder):

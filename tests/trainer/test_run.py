@@ -7,9 +7,9 @@ from small_run import MINI, STEPS, Fetched, crash, send, weights
 
 from tinyddpm import DDPM
 from tinyddpm.cli.main import main
+from tinyddpm.schedules import Schedule
 from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.recipes import Recipe
-from tinyddpm.schedules import Schedule
 from tinyddpm.trainer.state import FILES, load_state
 from tinyddpm.trainer.step import batch_losses, draw_noise
 from tinyddpm.trainer.trainer import make_accelerator, train

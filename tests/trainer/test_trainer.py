@@ -8,9 +8,9 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from tinyddpm import DDPM, Schedule
-from tinyddpm.trainer.clock import Clock
 from tinyddpm.data import mnist
 from tinyddpm.datasets.own import as_data
+from tinyddpm.trainer.clock import Clock
 from tinyddpm.trainer.recipes import RECIPES, Recipe, get_recipe
 from tinyddpm.trainer.step import (
     Stepper,

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..editing.handwriting import all_but, complete, handwriting, morph
-from .commands import GREYS, at_least_one, digits_of, load
 from ..data import crop_to, from_uint8, mnist, pad_to, writable_folder
 from ..datasets.folder import pixels, read_picture, smaller
-from ..pipeline import DDPM
+from ..editing.handwriting import all_but, complete, handwriting, morph
 from ..editing.strip import check_text, write_steps
+from ..pipeline import DDPM
 from ..viz import even_in_log_snr, image_grid, save_gif, save_picture
+from .commands import GREYS, at_least_one, digits_of, load
 
 DIGIT = 28  # pixels wide, without its border
 HIDDEN = 0.0  # how a pixel that is not known is shown: grey

@@ -13,10 +13,10 @@ from tqdm import tqdm
 
 from ..data import crop_to, to_uint8, writable_folder
 from ..datasets.named import PADDED, SMALLEST, load_data
-from ..trainer.interrupt import is_first
 from ..pipeline import DDPM, load_pretrained
-from ..trainer.recipes import get_recipe
 from ..samplers import Step
+from ..trainer.interrupt import is_first
+from ..trainer.recipes import get_recipe
 from ..viz import blocks, even_in_log_snr, image_grid, save_gif, save_picture, terminal_colours
 
 BATCH = 200  # images sampled at once

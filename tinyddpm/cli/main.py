@@ -5,14 +5,14 @@ import os
 import signal
 import sys
 
-from .art import run_inpaint, run_morph, run_style, run_write
-from ..editing.handwriting import HALVES
-from .commands import run_eval, run_gif, run_sample, run_train
 from ..datasets.named import NAMES
+from ..editing.handwriting import HALVES
 from ..grids import SPACINGS
-from ..trainer.interrupt import Interrupted, is_first
 from ..pipeline import SAMPLERS
+from ..trainer.interrupt import Interrupted, is_first
 from ..trainer.unfinished import typed
+from .art import run_inpaint, run_morph, run_style, run_write
+from .commands import run_eval, run_gif, run_sample, run_train
 
 ABOUT = "Denoising diffusion from scratch, on MNIST. Alone, on a terminal, it asks what to do."
 

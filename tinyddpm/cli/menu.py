@@ -6,8 +6,10 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from .commands import in_a_row
 from ..data import writable_folder
+from ..trainer.recipes import RECIPES
+from ..trainer.unfinished import Unfinished, is_unfinished, unfinished_runs
+from .commands import in_a_row
 from .questions import (
     Back,
     ask,
@@ -22,8 +24,6 @@ from .questions import (
     text_to_write,
     whole_number,
 )
-from ..trainer.recipes import RECIPES
-from ..trainer.unfinished import Unfinished, is_unfinished, unfinished_runs
 
 RUNS = Path("runs")
 SHIPPED = "shipped"  # the weights that come with the package

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from .art import STRIP_ENDINGS, file_of
-from .commands import at_least_one, digits_of, picture_file
 from ..data import writable_folder
 from ..editing.strip import check_text
+from .art import STRIP_ENDINGS, file_of
+from .commands import at_least_one, digits_of, picture_file
 
 Answer = TypeVar("Answer")
 

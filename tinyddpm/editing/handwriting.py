@@ -7,12 +7,12 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from ..diffusion import Denoiser, Images
-from .inversion import slerp, transfer
 from ..grids import resampling_grid
 from ..guidance import Scale, blend
-from .inpainting import inpaint
 from ..pipeline import DDPM
 from ..samplers import ddim, last, noise_like, p_sample_loop
+from .inpainting import inpaint
+from .inversion import slerp, transfer
 
 HALVES = ("left", "right", "top", "bottom", "middle")
 

@@ -105,7 +105,7 @@ def load_classifier(path: str | Path | None = None) -> DigitClassifier:
     path = asset("weights/digit-classifier.safetensors") if path is None else Path(path)
     description, tensors = read_checkpoint(path)
     if "classifier" not in description:
-        raise ValueError(f"{path} holds no classifier: tinyddpm.evaluation.classifier.save_classifier writes one")
+        raise ValueError(f"{path} holds no classifier: save_classifier writes one")
     try:
         model = DigitClassifier(**description["classifier"])
         model.load_state_dict(tensors)  # into float32

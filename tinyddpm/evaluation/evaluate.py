@@ -9,10 +9,12 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from .classifier import DigitClassifier, classify, features, load_classifier
 from ..data import crop_to, mnist, writable_folder, write_whole
-from .draw import Draw, digest, fingerprint
 from ..extensions.likelihood import bits_per_dim, denoising_error
+from ..pipeline import DDPM
+from ..viz import save_curves
+from .classifier import DigitClassifier, classify, features, load_classifier
+from .draw import Draw, digest, fingerprint
 from .metrics import (
     frechet_digit_distance,
     inception_score,
@@ -21,9 +23,7 @@ from .metrics import (
     precision_recall,
     train_on_synthetic,
 )
-from ..pipeline import DDPM
 from .report import BITS, Kept, page, save_pictures
-from ..viz import save_curves
 
 SWEEP = 1000  # samples for each point of a plot, at most
 SCALES = (0.5, 1.0, 1.5, 2.0, 3.0)

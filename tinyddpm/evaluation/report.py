@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from ..data import write_whole
-from .metrics import nearest
 from ..viz import image_grid, save_picture
+from .metrics import nearest
 
 BITS = 100  # test digits that the bound is found for: each takes T calls of the network, twice
 

@@ -13,8 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..diffusion import TO_X_0, Images, Times, check_predicts, diffusion_loss, q_sample
-from .likelihood import log_bin
 from ..schedules import Schedule
+from .likelihood import log_bin
 
 
 def ask_both(

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .clock import Clock
 from ..data import write_whole
 from ..viz import save_gif, save_panels
+from .clock import Clock
 
 BANDS = 10  # equal parts of 1..T
 EVERY = 50  # steps a row of the table

@@ -7,14 +7,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from ..evaluation.draw import few_of_each
 from ..datasets.own import refuse_grey
-from .interrupt import Interrupted, Interrupts
+from ..evaluation.draw import few_of_each
 from ..pipeline import DDPM
+from ..viz import save_picture
+from .interrupt import Interrupted, Interrupts
 from .run import Run
 from .state import clear_state
 from .step import check_labels, draw_noise, epoch_order, learning_rate
-from ..viz import save_picture
 
 SAVE_EVERY = 5.0  # minutes
 

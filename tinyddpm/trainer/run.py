@@ -10,14 +10,14 @@ import torch
 from torch import Generator
 from torch.utils.data import Dataset
 
-from .clock import Clock
 from ..ema import EMA
 from ..pipeline import DDPM
-from .recipes import Recipe
 from ..schedules import Schedule
+from .clock import Clock
+from .log import Watch
+from .recipes import Recipe
 from .state import clear_state, differences, flat, load_state, save_state, unflat
 from .step import Stepper, make_optimizers
-from .log import Watch
 
 
 class Run:

@@ -9,9 +9,9 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..diffusion import diffusion_loss
+from ..schedules import Schedule
 from .optim import Muon, matrices_and_rest
 from .recipes import Recipe
-from ..schedules import Schedule
 
 OPTIMIZERS = ("adam", "muon")
 DECAYS = ("cosine", "linear", "none")

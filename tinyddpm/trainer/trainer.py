@@ -11,11 +11,11 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from ..data import mnist, writable_folder
-from ..device import fastest_device, find_device
 from ..datasets.own import as_data
+from ..device import fastest_device, find_device
+from ..pipeline import DDPM
 from .interrupt import Interrupts
 from .loop import Loop
-from ..pipeline import DDPM
 from .recipes import Recipe, get_recipe
 
 PRECISIONS = ("no", "bf16", "fp16")
