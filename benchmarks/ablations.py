@@ -27,10 +27,11 @@ from torch.utils.data import Dataset
 
 import tinyddpm.trainer.trainer
 from tinyddpm import DDPM, q_sample, v_from
-from tinyddpm.data import mnist, write_whole
+from tinyddpm.data import mnist
 from tinyddpm.diffusion import eps_from_x_0
 from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
+from tinyddpm.files import write_whole
 from tinyddpm.nn.conv import WeightStandardizedConv2d
 from tinyddpm.nn.resnet import ResnetBlock
 from tinyddpm.schedules import BETAS, cosine_betas
@@ -190,13 +191,7 @@ def run_trial(name: str, seed: int, out: Path) -> None:
     folder = out / file_name(name, seed)
     how = {"minutes": minutes, "seed": seed, "device": "cpu", "precision": "bf16", "compile": True}
     ddpm = tinyddpm.trainer.trainer.train(trial, folder, data, fresh=True, **how)
-    record = {
-        "trial": as_json(trial),
-        "name": name,
-        "seed": seed,
-        "minutes": minutes,
-        "steps": ddpm.notes["steps"],
-    }
+    record = {"trial": as_json(trial), "name": name, "seed": seed, "minutes": minutes, "steps": ddpm.notes["steps"]}
     record["images"] = ddpm.notes["steps"] * trial.batch_size
     record |= measure(ddpm)
     write_whole(out / f"{folder.name}.json", json.dumps(record).encode())
@@ -253,9 +248,7 @@ def v_error(ddpm: DDPM, x_0: torch.Tensor, y: torch.Tensor) -> float:
     t = (ddpm.schedule.log_snr[1:][None] - wanted[:, None]).abs().argmin(1) + 1
     eps = torch.randn(x_0.shape, generator=generator)
     x_t = q_sample(x_0, t, eps, ddpm.schedule)
-    x_0_hat = torch.cat(
-        [ddpm.denoiser(part[2])(*part[:2]) for part in zip(x_t.split(200), t.split(200), y.split(200))]
-    )
+    x_0_hat = torch.cat([ddpm.denoiser(part[2])(*part[:2]) for part in zip(x_t.split(200), t.split(200), y.split(200))])
     v_hat = v_from(x_0_hat, eps_from_x_0(x_0_hat, x_t, t, ddpm.schedule), t, ddpm.schedule)
     return float((v_hat - v_from(x_0, eps, t, ddpm.schedule)).square().mean())
 
@@ -304,11 +297,7 @@ def table(args: argparse.Namespace) -> None:
             cells = [name, str(len(records)), f"{mean(records, 'images') / 1000:.0f}"]
             cells += [spread(records, *column) for column in (("accuracy", 100, 1), ("distance", 1, 2))]
             lines.append("| " + " | ".join([*cells, f"{mean(records, 'v error'):.3f}"]) + " |")
-        lines += [
-            "",
-            f"Not tried yet: {'; '.join(name for name in names if name not in found) or 'none'}.",
-            "",
-        ]
+        lines += ["", f"Not tried yet: {'; '.join(name for name in names if name not in found) or 'none'}.", ""]
     (HERE / "ablations.md").write_text("\n".join(lines))
 
 

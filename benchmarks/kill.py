@@ -34,9 +34,7 @@ train(recipe, sys.argv[1], Subset(mnist(), range(320)), device="cpu")
 
 
 def start(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-c", RUN, folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    )
+    return subprocess.Popen([sys.executable, "-c", RUN, folder], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 
 
 def weights(folder: Path) -> torch.Tensor:

@@ -100,9 +100,7 @@ def images_per_second(processes: int, threads: int, together: bool = True) -> fl
 
 
 def processes(rounds: int) -> None:
-    turns = [
-        [images_per_second(*how) for how in ((2, 1), (1, 1), (1, 2), (2, 1, False))] for _ in range(rounds)
-    ]
+    turns = [[images_per_second(*how) for how in ((2, 1), (1, 1), (1, 2), (2, 1, False))] for _ in range(rounds)]
     others = ("one of one thread", "one of two threads", "two that have nothing to do with each other")
     for k, name in enumerate(others, 1):
         ratio = statistics.median(turn[0] / turn[k] for turn in turns)

@@ -36,9 +36,11 @@ from torch import nn
 
 import tinyddpm.trainer.trainer
 from tinyddpm import DDPM, Schedule, clip_x_0, last, make_denoiser, p_sample_loop, q_sample
-from tinyddpm.data import crop_to, mnist, pad_to, torchvision_datasets, write_whole
+from tinyddpm.data import crop_to, mnist, pad_to
+from tinyddpm.datasets.named import torchvision_datasets
 from tinyddpm.evaluation.classifier import features, load_classifier
 from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
+from tinyddpm.files import write_whole
 from tinyddpm.samplers import noise_like
 from tinyddpm.trainer.recipes import RECIPES, Recipe, get_recipe
 
@@ -133,9 +135,7 @@ def sampled(model, y: torch.Tensor, seeds: torch.Tensor, steps: int = 50) -> tor
 def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
     torch.set_num_threads(1)
     started = core_minutes()
-    model, seen = (
-        train_course(minutes, seed) if PEERS[name] is None else train_ours(*PEERS[name], minutes, seed)
-    )
+    model, seen = train_course(minutes, seed) if PEERS[name] is None else train_ours(*PEERS[name], minutes, seed)
     spent = core_minutes() - started
     y = torch.arange(n) % 10
     parts = list(zip(y.split(100), torch.arange(n).split(100)))
@@ -192,10 +192,7 @@ def run(names: list[str], minutes: list[float], n: int, seeds: list[int], worker
             command = [sys.executable, __file__, "one", name, "--minutes", str(length), "--n", str(n)]
             command += ["--seeds", str(seed), "--out", str(out)]
             ok = subprocess.run(command, stdout=log, stderr=log, env=environment).returncode == 0
-        print(
-            f"{'done' if ok else f'FAILED, see {log_path}'}: {name}, {length:g} minutes, seed {seed}",
-            flush=True,
-        )
+        print(f"{'done' if ok else f'FAILED, see {log_path}'}: {name}, {length:g} minutes, seed {seed}", flush=True)
         return ok
 
     jobs = [(name, length, seed) for seed in seeds for length in minutes for name in names]
@@ -242,9 +239,7 @@ def table(out: Path) -> None:
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     for axes, key in zip(figure.subplots(1, 2), ("accuracy", "distance")):
         for i, name in enumerate(PEERS):
-            points = [
-                (r["core minutes"], r[key]) for r in records if r["name"] == name and r[key] is not None
-            ]
+            points = [(r["core minutes"], r[key]) for r in records if r["name"] == name and r[key] is not None]
             if points:
                 axes.plot(*zip(*points), marker="o", color=f"C{i}", label=name)
         axes.set(xlabel="minutes of one core", title=key, xscale="log")

@@ -53,10 +53,7 @@ def report(name: str, x: torch.Tensor, y: torch.Tensor, started: float) -> None:
     error = (read * (1 - read) / len(x)) ** 0.5
     distance = frechet_digit_distance(features(classifier, x), features(classifier, real[: len(x)]))
     spent = (time.process_time() - started) / len(x) * 1000
-    print(
-        f"{name:36} n {len(x)}  read {read:.2%} +- {error:.2%}  distance {distance:.4f}  {spent:.0f} ms",
-        flush=True,
-    )
+    print(f"{name:36} n {len(x)}  read {read:.2%} +- {error:.2%}  distance {distance:.4f}  {spent:.0f} ms", flush=True)
 
 
 def samplers(ddpm: DDPM, args: argparse.Namespace) -> None:
@@ -143,8 +140,7 @@ def inpainting(ddpm: DDPM, args: argparse.Namespace) -> None:
             read = float((classify(load_classifier(), done).argmax(1) == y).float().mean())
             told = "untold" if labels is None else "told which digit"
             print(
-                f"  inpaint, {told}, times {times}: read as the real one {read:.1%}, step at the seam "
-                f"{seam(done):.4f}",
+                f"  inpaint, {told}, times {times}: read as the real one {read:.1%}, step at the seam {seam(done):.4f}",
                 flush=True,
             )
 
@@ -157,9 +153,7 @@ def guidance(ddpm: DDPM, args: argparse.Namespace) -> None:
     """Ways to steer, at 20 steps of DDIM: the first block with the labels, the last without any."""
     n, T, classifier = args.n, ddpm.schedule.T, load_classifier()
     ways = {"scale 1": {}, "scale 3": {"scale": 3.0}, "scale 8": {"scale": 8.0}}
-    ways |= {
-        f"scale 3 at t in {a}..{b}": {"scale": interval(3.0, a, b)} for a, b in ((1, T // 2), (T // 2, T))
-    }
+    ways |= {f"scale 3 at t in {a}..{b}": {"scale": interval(3.0, a, b)} for a, b in ((1, T // 2), (T // 2, T))}
     ways["scale 8, dynamic threshold"] = {"scale": 8.0, "guide": dynamic_threshold}
     for name, how in ways.items():
         started = time.process_time()
@@ -168,9 +162,7 @@ def guidance(ddpm: DDPM, args: argparse.Namespace) -> None:
     for scale in (0.0, 1.0, 3.0):
         started, x = time.process_time(), []
         for labels, seeds in zip(y.split(BATCH), torch.arange(n).split(BATCH)):
-            guide = partial(
-                classifier_guidance, classifier=classifier, y=labels, schedule=ddpm.schedule, scale=scale
-            )
+            guide = partial(classifier_guidance, classifier=classifier, y=labels, schedule=ddpm.schedule, scale=scale)
             x.append(ddpm.sample(n=len(labels), steps=20, seeds=seeds.tolist(), guide=guide))
         report(f"no label, classifier's scale {scale:g}", torch.cat(x), y, started)
     for measure, strength in ((brightness, 300.0), (slant, 30.0), (stroke_width, 30.0)):

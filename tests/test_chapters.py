@@ -39,9 +39,7 @@ def held(program):
 
 
 def exercises_of(notebook):
-    return {
-        name: cell for cell in code(notebook) for name in re.findall(r'^check\("(\w+)"', text(cell), re.M)
-    }
+    return {name: cell for cell in code(notebook) for name in re.findall(r'^check\("(\w+)"', text(cell), re.M)}
 
 
 NOTEBOOKS = {source.stem: load(source) for source in SOURCES}
@@ -151,9 +149,7 @@ def test_a_solution_is_ok(stem, name, capsys):
     """Run in place of the stub, after the cells that are tagged as its setup."""
     notebook, names = NOTEBOOKS[stem], {}
     (solution,) = re.findall(
-        rf"<details><summary>Solution {name}</summary>\n\n```python\n(.*?)```\n.*?</details>",
-        words(notebook),
-        re.S,
+        rf"<details><summary>Solution {name}</summary>\n\n```python\n(.*?)```\n.*?</details>", words(notebook), re.S
     )
     stub = text(exercises_of(notebook)[name])
     assert stub != solution
@@ -186,14 +182,7 @@ def test_no_answer_raises(stem, name):
     def returns_another_shape(*arguments):
         return torch.zeros(3, 1, 4)
 
-    for answer in (
-        stops,
-        returns_text,
-        returns_another_shape,
-        "seven",
-        -12345.678,
-        torch.full((3, 5), torch.nan),
-    ):
+    for answer in (stops, returns_text, returns_another_shape, "seven", -12345.678, torch.full((3, 5), torch.nan)):
         said = verdict(find(name), answer)
         assert said not in (OK, NOT_ATTEMPTED) and "\n" not in said
     assert verdict(find(name), None) == NOT_ATTEMPTED

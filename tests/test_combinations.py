@@ -12,11 +12,10 @@ from tinyddpm import Schedule, UNet
 from tinyddpm.diffusion import PREDICTS, make_denoiser
 from tinyddpm.editing.inpainting import inpaint
 from tinyddpm.editing.stroke import slant
-from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
+from tinyddpm.extensions.gradient_guidance import blend, classifier_guidance, dynamic_threshold, energy_guidance
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
-from tinyddpm.guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
-from tinyddpm.samplers import ddim, last, p_sample_loop
-from tinyddpm.solvers import dpm_solver_pp, heun
+from tinyddpm.guidance import classifier_free_guidance, clip_x_0, interval
+from tinyddpm.samplers import ddim, dpm_solver_pp, heun, last, p_sample_loop
 
 SCHEDULE = Schedule.named("cosine-shifted", 20)
 GRID = SCHEDULE.grid(4)
@@ -36,9 +35,7 @@ def random_weights(network, seed):
 
 
 torch.manual_seed(0)
-UNET = random_weights(
-    UNet((8,), num_classes=3, attention=(), heads=1, patch=2, groups=4, image_size=8), seed=1
-)
+UNET = random_weights(UNet((8,), num_classes=3, attention=(), heads=1, patch=2, groups=4, image_size=8), seed=1)
 CLASSIFIER = random_weights(nn.Sequential(nn.Flatten(), nn.Linear(64, 3)), seed=2)
 Y = torch.tensor([0, 1, 2])
 KNOWN = 2 * torch.rand(3, *SIZE, generator=seeded(3)) - 1
@@ -50,9 +47,7 @@ SAMPLERS = {
     "ddim 0.5": partial(ddim, eta=0.5),
     "p_sample_loop": p_sample_loop,
     "heun": lambda denoiser, x_T, schedule, grid, generator: heun(denoiser, x_T, schedule, grid),
-    "dpm_solver_pp": lambda denoiser, x_T, schedule, grid, generator: dpm_solver_pp(
-        denoiser, x_T, schedule, grid
-    ),
+    "dpm_solver_pp": lambda denoiser, x_T, schedule, grid, generator: dpm_solver_pp(denoiser, x_T, schedule, grid),
     "euler_maruyama": euler_maruyama,
     "predictor_corrector": predictor_corrector,
 }
@@ -71,12 +66,8 @@ GUIDANCES = {
     ),
     "clip": lambda predicts, k: clip_x_0(plain(predicts, Y[k])),
     "threshold": lambda predicts, k: dynamic_threshold(plain(predicts, Y[k]), 0.9),
-    "energy": lambda predicts, k: energy_guidance(
-        plain(predicts, Y[k]), lambda x, t: slant(x), SCHEDULE, 0.1
-    ),
-    "classifier": lambda predicts, k: classifier_guidance(
-        plain(predicts, Y[k]), CLASSIFIER, Y[k], SCHEDULE, 0.1
-    ),
+    "energy": lambda predicts, k: energy_guidance(plain(predicts, Y[k]), lambda x, t: slant(x), SCHEDULE, 0.1),
+    "classifier": lambda predicts, k: classifier_guidance(plain(predicts, Y[k]), CLASSIFIER, Y[k], SCHEDULE, 0.1),
     "inpaint": lambda predicts, k: inpaint(plain(predicts, Y[k]), KNOWN[k], MASK),
     "blend": lambda predicts, k: blend(plain(predicts, Y[k]), plain(predicts, (Y[k] + 1) % 3), 0.3),
 }

@@ -96,9 +96,7 @@ def test_a_whole_cache_is_left_alone(root):
 
 def test_processes_at_once_do_not_break_each_other(tmp_path):
     code = f"from tinyddpm import data; print(len(data.mnist(False, {str(tmp_path)!r})))"
-    started = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)
-    ]
+    started = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
     assert [process.communicate()[0].strip() for process in started] == ["10000"] * 3
     assert sorted(path.name for path in raw(tmp_path).parent.iterdir()) == sorted(data.MNIST_SHA256)
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyddpm.data import torchvision_datasets
+from tinyddpm.datasets.named import torchvision_datasets
 from tinyddpm.diffusion import (
     PREDICTS,
     WEIGHTS,
@@ -242,9 +242,7 @@ def test_a_denoiser_hands_on_labels_only_where_there_are_some():
 # A batch is its images, each by itself
 
 
-@pytest.mark.parametrize(
-    "f", [q_step, q_sample, eps_from_x_0, x_0_from_eps, v_from, x_0_from_v, x_0_from_flow]
-)
+@pytest.mark.parametrize("f", [q_step, q_sample, eps_from_x_0, x_0_from_eps, v_from, x_0_from_v, x_0_from_flow])
 def test_mixed_times_in_a_batch_are_those_of_each_image(f):
     # trap 31
     a, b = images()
@@ -338,9 +336,7 @@ def test_the_loss_of_a_batch_is_the_mean_of_its_images(weights, predicts):
     x_0, eps = images()
     t = torch.tensor([40, 1, 13])
     kwargs = dict(schedule=COSINE, predicts=predicts, weights=weights)
-    alone = [
-        diffusion_loss(zeros_model, x_0[k : k + 1], t[k : k + 1], eps[k : k + 1], **kwargs) for k in range(3)
-    ]
+    alone = [diffusion_loss(zeros_model, x_0[k : k + 1], t[k : k + 1], eps[k : k + 1], **kwargs) for k in range(3)]
     assert_close(diffusion_loss(zeros_model, x_0, t, eps, **kwargs), torch.stack(alone).mean())
 
 
@@ -371,9 +367,7 @@ def test_min_snr_costs_the_same_error_in_x_0_the_same_whatever_is_predicted():
     snr = COSINE.log_snr[t].exp()
     expected = (snr.clamp(max=5) * (x_0_hat - x_0).square().flatten(1).mean(1)).mean()
     for predicts, out in outs.items():
-        got = diffusion_loss(
-            lambda x_t, t, out=out: out, x_0, t, eps, COSINE, predicts=predicts, weights="min-snr"
-        )
+        got = diffusion_loss(lambda x_t, t, out=out: out, x_0, t, eps, COSINE, predicts=predicts, weights="min-snr")
         assert_close(got, expected, rtol=1e-9, atol=0)
 
 
@@ -417,9 +411,7 @@ def test_a_run_and_a_loss_from_pure_noise_are_finite(predicts, schedule):
         return (2 * x_t).sin()
 
     for weights in WEIGHTS:
-        loss = diffusion_loss(
-            model, x_0, t, eps, schedule, predicts=predicts, weights=weights, reduction="none"
-        )
+        loss = diffusion_loss(model, x_0, t, eps, schedule, predicts=predicts, weights=weights, reduction="none")
         assert loss.isfinite().all()
     x_0_hat = make_denoiser(model, schedule, predicts)(eps, t)
     assert x_0_hat.isfinite().all() and x_0_hat.abs().max() < 10
@@ -510,7 +502,5 @@ def test_unknown_weights_are_answered_with_those_that_exist():
 def test_images_outside_their_range_are_refused(value):
     x_0, eps = images()
     x_0[1, 0, 0, 0] = value
-    with pytest.raises(
-        ValueError, match=r"must lie in \[-1, 1\], got values in \[.*\]: tinyddpm\.data\.from_uint8"
-    ):
+    with pytest.raises(ValueError, match=r"must lie in \[-1, 1\], got values in \[.*\]: tinyddpm\.data\.from_uint8"):
         diffusion_loss(zeros_model, x_0, torch.tensor([1, 2, 3]), eps, COSINE)

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from tinyddpm.data import torchvision_datasets
-from tinyddpm.ema import EMA
+from tinyddpm.datasets.named import torchvision_datasets
+from tinyddpm.training import EMA
 
 
 def test_the_average_forgets_the_untrained_weights():  # trap 21

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyddpm.grids import SPACINGS, check_grid, check_pair, make_grid, resampling_grid
-from tinyddpm.schedules import BETAS, Schedule
+from tinyddpm.editing.inpainting import resampling_grid
+from tinyddpm.schedules import BETAS, SPACINGS, Schedule, check_grid, check_pair, make_grid
 
 
 def quiet(beta):
@@ -61,13 +61,7 @@ def test_a_quadratic_grid_is_even_in_the_square_root_of_t(T):
 
 
 def test_a_quadratic_step_in_numbers():
-    assert Schedule.named("cosine", 100).grid(5, "quadratic") == [
-        (100, 64),
-        (64, 36),
-        (36, 16),
-        (16, 4),
-        (4, 0),
-    ]
+    assert Schedule.named("cosine", 100).grid(5, "quadratic") == [(100, 64), (64, 36), (36, 16), (16, 4), (4, 0)]
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine-shifted"])
@@ -237,9 +231,7 @@ def test_a_grid_is_walked_again_without_being_written_over():
 
 @pytest.mark.parametrize("jump, times", [(0, 1), (-2, 1), (1, 0), (1, -1)])
 def test_a_jump_or_times_below_1_are_refused(jump, times):
-    with pytest.raises(
-        ValueError, match=rf"jump and times must be at least 1, got jump={jump} and times={times}"
-    ):
+    with pytest.raises(ValueError, match=rf"jump and times must be at least 1, got jump={jump} and times={times}"):
         resampling_grid([(2, 1), (1, 0)], jump, times)
 
 
@@ -253,9 +245,7 @@ def test_no_grid_is_all_times_from_T_to_0(T, climbs):
 
 
 @pytest.mark.parametrize(
-    "grid",
-    [[(50, 0)], [(50, 49), (49, 7)], [(9, 4), (4, 0)], ((3, 2), (2, 1)), iter([(3, 2), (2, 1)])],
-    ids=str,
+    "grid", [[(50, 0)], [(50, 49), (49, 7)], [(9, 4), (4, 0)], ((3, 2), (2, 1)), iter([(3, 2), (2, 1)])], ids=str
 )
 def test_a_grid_may_begin_below_T_and_end_above_0_in_any_sequence(grid):
     kept = check_grid(grid, 50)
@@ -264,13 +254,7 @@ def test_a_grid_may_begin_below_T_and_end_above_0_in_any_sequence(grid):
 
 
 @pytest.mark.parametrize(
-    "grid",
-    [
-        [(50, 20), (20, 30)],
-        [(50, 20), (20, 50), (50, 0)],
-        [(5, 0), (0, 50), (50, 0)],
-        [(9, 5), (5, 7), (7, 8)],
-    ],
+    "grid", [[(50, 20), (20, 30)], [(50, 20), (20, 50), (50, 0)], [(5, 0), (0, 50), (50, 0)], [(9, 5), (5, 7), (7, 8)]]
 )
 def test_a_grid_climbs_where_that_is_allowed_and_only_there(grid):
     assert check_grid(grid, 50, climbs=True) == grid
@@ -317,17 +301,13 @@ def test_a_step_down_within_the_chain_passes(t, s):
 
 @pytest.mark.parametrize("t, s", [(0, 1), (0, 50), (5, 6)])
 def test_a_step_up_is_told_who_goes_up(t, s):
-    with pytest.raises(
-        ValueError, match=rf"T = 50, got t={t}, s={s}: p_sample_loop alone goes up, and after"
-    ):
+    with pytest.raises(ValueError, match=rf"T = 50, got t={t}, s={s}: p_sample_loop alone goes up, and after"):
         check_pair(t, s, 50)
 
 
 @pytest.mark.parametrize("t, s", [(0, 0), (50, 50), (51, 50), (5, 51), (0, -1), (-1, 3), (math.nan, 0)])
 def test_what_is_no_step_within_the_chain_is_refused_without_a_word_of_climbing(t, s):
-    with pytest.raises(
-        ValueError, match=rf"a step goes from t to s with 0 <= s < t <= T = 50, got t={t}, s={s}$"
-    ):
+    with pytest.raises(ValueError, match=rf"a step goes from t to s with 0 <= s < t <= T = 50, got t={t}, s={s}$"):
         check_pair(t, s, 50)
 
 

@@ -8,7 +8,8 @@ import torch
 from torch.testing import assert_close
 
 from tinyddpm.diffusion import eps_from_x_0, make_denoiser
-from tinyddpm.guidance import blend, classifier_free_guidance, clip_x_0, dynamic_threshold, interval
+from tinyddpm.extensions.gradient_guidance import blend, dynamic_threshold
+from tinyddpm.guidance import classifier_free_guidance, clip_x_0, interval
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule
@@ -67,9 +68,7 @@ def test_the_branch_without_weight_is_not_computed():
 def test_guidance_is_linear_in_its_scale(b, scale):
     x_t, t = randn(b, 1, 4, 4), torch.arange(1, b + 1) * 10
     got = classifier_free_guidance(conditional, unconditional, scale)(x_t, t)
-    assert_close(
-        got, (1 - scale) * unconditional(x_t, t) + scale * conditional(x_t, t), rtol=1e-10, atol=1e-10
-    )
+    assert_close(got, (1 - scale) * unconditional(x_t, t) + scale * conditional(x_t, t), rtol=1e-10, atol=1e-10)
 
 
 def test_guidance_tends_to_the_plain_models_as_its_scale_does():
@@ -363,9 +362,7 @@ def test_a_dynamic_threshold_is_imagen_s_each_image_by_itself(share):
 def test_a_dynamic_threshold_is_that_of_diffusers(share):
     diffusers = pytest.importorskip("diffusers")
     x_0_hat = randn(3, 1, 8, 8) * torch.tensor([3.0, 1.0, 0.2]).reshape(3, 1, 1, 1)
-    scheduler = diffusers.DDPMScheduler(
-        thresholding=True, dynamic_thresholding_ratio=share, sample_max_value=1e9
-    )
+    scheduler = diffusers.DDPMScheduler(thresholding=True, dynamic_thresholding_ratio=share, sample_max_value=1e9)
     held = dynamic_threshold(as_denoiser(x_0_hat), share)(x_0_hat, torch.tensor([40, 3, 20]))
     assert_close(held, scheduler._threshold_sample(x_0_hat), rtol=1e-6, atol=1e-6)
 

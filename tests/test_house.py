@@ -68,17 +68,13 @@ def test_the_six_rules_of_imports_hold(name, path):
 
 
 def test_only_data_imports_torchvision():
-    assert [n for n, p in rooms() if re.search(r"^\s*(import|from) torchvision", p.read_text(), re.M)] == [
-        "data"
-    ]
+    assert [n for n, p in rooms() if re.search(r"^\s*(import|from) torchvision", p.read_text(), re.M)] == ["data"]
 
 
 def test_import_needs_no_heavy_package():
     code = "import sys, tinyddpm; print([m for m in sys.argv[1:] if m in sys.modules])"
     heavy = ["accelerate", "torchvision", "matplotlib", "imageio", "safetensors", "tqdm", "PIL"]
-    out = subprocess.run(
-        [sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True
-    )
+    out = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True)
     bare = subprocess.run(
         [sys.executable, "-c", code.replace("tinyddpm", "torch", 1), *heavy],
         capture_output=True, text=True, cwd=ROOT, check=True,
@@ -123,11 +119,7 @@ def test_the_wheel_carries_data_and_weights_and_works_alone(tmp_path):
         "from tinyddpm.data import mnist; print(len(mnist(False)));"
         "print(tuple(tinyddpm.load_pretrained().sample(y=[3], steps=1).shape))"
     )
-    environment = {
-        **os.environ,
-        "PYTHONPATH": str(tmp_path / "site"),
-        "TINYDDPM_CACHE": str(tmp_path / "cache"),
-    }
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "TINYDDPM_CACHE": str(tmp_path / "cache")}
     run = subprocess.run(
         [sys.executable, "-P", "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )

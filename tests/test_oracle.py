@@ -45,10 +45,7 @@ def test_the_oracle_of_a_data_set_is_bayes_rule_by_brute_force():
 
 def test_the_oracle_of_many_gaussian_draws_is_the_gaussian_oracle():
     data = 0.3 + 0.4 * randn(200_000, 1, 1, 1)
-    x_t, t = (
-        torch.tensor([-0.8, 0.1, 0.9], dtype=torch.float64).reshape(3, 1, 1, 1),
-        torch.tensor([10, 25, 40]),
-    )
+    x_t, t = (torch.tensor([-0.8, 0.1, 0.9], dtype=torch.float64).reshape(3, 1, 1, 1), torch.tensor([10, 25, 40]))
     expected = gaussian_oracle(0.3, 0.16, COSINE)(x_t, t)
     assert_close(dataset_oracle(data, COSINE)(x_t, t), expected, rtol=0, atol=0.01)
 
@@ -114,9 +111,7 @@ def test_the_gaussian_oracle_is_bayes_rule_by_quadrature(mean, variance, t):
     for x_t in (-1.1, 0.3):
         log_p = -((x_0 - mean) ** 2) / (2 * variance) - (x_t - math.sqrt(abar) * x_0) ** 2 / (2 * (1 - abar))
         expected = float((log_p.softmax(0) * x_0).sum())
-        got = gaussian_oracle(mean, variance, COSINE)(
-            torch.full((1, 1, 1, 1), x_t).double(), torch.tensor([t])
-        )
+        got = gaussian_oracle(mean, variance, COSINE)(torch.full((1, 1, 1, 1), x_t).double(), torch.tensor([t]))
         assert float(got) == pytest.approx(expected, abs=1e-6)
 
 

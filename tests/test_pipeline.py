@@ -5,8 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tinyddpm import DDPM, Schedule, UNet, data, load_pretrained, make_denoiser
-from tinyddpm.checkpoint import read_checkpoint
-from tinyddpm.device import find_device
+from tinyddpm.files import read_checkpoint
+from tinyddpm.pipeline import find_device
 from tinyddpm.trainer.recipes import RECIPES
 
 
@@ -90,10 +90,7 @@ def test_one_label_may_come_bare(small):
         (dict(y=[1], steps=0), r"steps must be in 1..T = 1..50, got 0"),
         (dict(y=[1], steps=51), r"steps must be in 1..T = 1..50, got 51"),
         (dict(y=[1], sampler="euler"), "there is no sampler 'euler': choose one of ddim, ddpm"),
-        (
-            dict(y=[1], sampler="ddpm", eta=0.5),
-            "how much noise ddim adds: ddpm has none, got eta = 0.5",
-        ),
+        (dict(y=[1], sampler="ddpm", eta=0.5), "how much noise ddim adds: ddpm has none, got eta = 0.5"),
         (dict(y=[1], eta=1.5), "eta goes from 0 .* got 1.5"),
         (dict(y=[1], eta=float("nan")), "eta goes from 0 .* got nan"),
     ],

@@ -102,9 +102,7 @@ def test_two_processes_are_one_with_the_double_batch(tmp_path, alone):
 
 
 def test_two_processes_stop_together_and_go_on_with_each_batch_in_parts(tmp_path, alone):
-    said = run(
-        ACCELERATE, tmp_path / "run", 4, stop=4, parts=2
-    )  # the second is told to stop, the first is not
+    said = run(ACCELERATE, tmp_path / "run", 4, stop=4, parts=2)  # the second is told to stop, the first is not
     assert "at step 4" in said and load_state(tmp_path / "run")[0]["steps"] == 4
     run(ACCELERATE, tmp_path / "run", 4, parts=2)
     torch.testing.assert_close(table(tmp_path / "run"), alone[0], rtol=2e-4, atol=0, equal_nan=True)

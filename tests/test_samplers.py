@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tinyddpm.diffusion import make_denoiser, q_posterior, q_sample, q_step
-from tinyddpm.grids import resampling_grid
+from tinyddpm.editing.inpainting import resampling_grid
 from tinyddpm.guidance import clip_x_0
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import Step, ddim, last, noise_like, p_sample, p_sample_loop
@@ -34,13 +34,7 @@ SAMPLERS = {
 RUNS = [("cosine", 10, 10), ("cosine", 10, 7), ("cosine", 10, 1), ("linear", 50, 50), ("cosine", 50, 50)]
 RUNS += [("linear", 50, 33), ("linear", 1000, 1000), ("cosine", 1000, 333), ("sigmoid", 1000, 7)]
 PURE_NOISE = ("linear-zero-snr", "flow")  # x_T is noise alone
-DATA = [
-    (0.3, 0.0),
-    (0.0, 1.0),
-    (-0.4, 1.0),
-    (0.0, 0.05),
-    (0.6, 0.25),
-]  # mean and variance; a point mass first
+DATA = [(0.3, 0.0), (0.0, 1.0), (-0.4, 1.0), (0.0, 0.05), (0.6, 0.25)]  # mean and variance; a point mass first
 
 
 def seeded(seed):
@@ -168,9 +162,7 @@ def test_ddim_in_all_steps_comes_near_the_exact_flow():
         exact = m + math.sqrt(v / (abar * v + 1 - abar)) * (x_T - math.sqrt(abar) * m)
         errors = [
             float(
-                (last(ddim(gaussian_oracle(m, v, schedule), x_T, schedule, schedule.grid(n))).x_t - exact)
-                .abs()
-                .max()
+                (last(ddim(gaussian_oracle(m, v, schedule), x_T, schedule, schedule.grid(n))).x_t - exact).abs().max()
             )
             for n in (50, 200, 1000)
         ]
@@ -229,11 +221,7 @@ def test_ancestral_sampling_is_that_of_diffusers(name, steps, variance, variance
     diffusers = pytest.importorskip("diffusers")
     schedule = Schedule.named(name, 50)
     scheduler = diffusers.DDPMScheduler(
-        50,
-        variance_type=variance_type,
-        clip_sample=clip,
-        timestep_spacing="trailing",
-        prediction_type="epsilon",
+        50, variance_type=variance_type, clip_sample=clip, timestep_spacing="trailing", prediction_type="epsilon"
     )
     scheduler = with_our_tables(scheduler, schedule)
     scheduler.set_timesteps(steps)
@@ -297,9 +285,7 @@ def test_p_sample_loop_is_p_sample_again_and_again():
         x_t, g = x_T, seeded(8)
         steps = list(p_sample_loop(denoiser, x_T, COSINE, variance=variance, generator=seeded(8)))
         for step, (t, s) in zip(steps, COSINE.grid()):
-            assert torch.equal(step.x_t, x_t) and torch.equal(
-                step.x_0_hat, denoiser(x_t, torch.full((3,), t))
-            )
+            assert torch.equal(step.x_t, x_t) and torch.equal(step.x_0_hat, denoiser(x_t, torch.full((3,), t)))
             x_t = p_sample(x_t, step.x_0_hat, t, s, COSINE, variance, g)
         assert torch.equal(steps[-1].x_t, x_t)
 
@@ -340,11 +326,7 @@ def test_ddim_without_eta_is_a_function_of_x_T():
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    beta=st.lists(st.floats(1e-5, 0.9999), min_size=1, max_size=12),
-    eta=st.floats(0, 1),
-    seed=st.integers(0, 9),
-)
+@given(beta=st.lists(st.floats(1e-5, 0.9999), min_size=1, max_size=12), eta=st.floats(0, 1), seed=st.integers(0, 9))
 def test_ddim_is_real_and_finite_on_any_schedule(beta, eta, seed):
     # trap 12: 1 - alpha_bar_s - sigma^2 never falls below 0
     with warnings.catch_warnings():
@@ -367,9 +349,7 @@ def test_every_schedule_down_to_one_step_samples(name):
                 except ValueError:
                     continue
             x_T = randn(2, 1, 2, 2, dtype=torch.float32)
-            assert (
-                last(SAMPLERS[name](gaussian_oracle(0.0, 0.2, schedule), x_T, schedule)).x_t.isfinite().all()
-            )
+            assert last(SAMPLERS[name](gaussian_oracle(0.0, 0.2, schedule), x_T, schedule)).x_t.isfinite().all()
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -398,9 +378,7 @@ CLIMBING = [
 
 
 @pytest.mark.parametrize("grid", CLIMBING, ids=["jumps of 3", "jumps of 1", "by hand"])
-@pytest.mark.parametrize(
-    "variance, v", [("posterior", 0.0), ("beta", 1.0), ("posterior", 0.3), ("beta", 0.3)]
-)
+@pytest.mark.parametrize("variance, v", [("posterior", 0.0), ("beta", 1.0), ("posterior", 0.3), ("beta", 0.3)])
 def test_marginals_stay_exact_on_a_climbing_grid(grid, variance, v, monkeypatch):
     # The mean of any data, and the variance where the way down keeps it (as above). Image k + 1 is a run with
     # one unit draw, the k-th, and image 0 one without any: their distances are what each draw adds.
@@ -663,9 +641,7 @@ def test_an_unknown_variance_is_answered_with_those_that_exist():
 @pytest.mark.parametrize("eta", [-0.1, 1.1, math.nan])
 def test_an_eta_outside_0_to_1_is_refused(eta):
     run = ddim(gaussian_oracle(0.0, 1.0, COSINE), randn(1, 1, 2, 2), COSINE, eta=eta)
-    with pytest.raises(
-        ValueError, match=rf"eta goes from 0 \(no fresh noise\) to 1 \(as much as DDPM\), got {eta}"
-    ):
+    with pytest.raises(ValueError, match=rf"eta goes from 0 \(no fresh noise\) to 1 \(as much as DDPM\), got {eta}"):
         next(run)
 
 

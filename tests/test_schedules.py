@@ -10,15 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyddpm.schedules import (
-    BETAS,
-    Schedule,
-    cosine_betas,
-    flow_betas,
-    linear_betas,
-    sigmoid_betas,
-    zero_terminal_snr,
-)
+from tinyddpm.schedules import BETAS, Schedule, cosine_betas, flow_betas, linear_betas, sigmoid_betas, zero_terminal_snr
 
 PURE_NOISE = ("linear-zero-snr", "flow")  # those whose last beta is 1
 # those that end in noise at every T
@@ -200,9 +192,7 @@ def test_a_short_chain_is_finite_or_refused(name):
                 Schedule.named(name, T)
             continue
         if name == "linear-zero-snr" and T <= 20:
-            with pytest.raises(
-                ValueError, match="every beta must lie in|with T = 1 the last step is the first"
-            ):
+            with pytest.raises(ValueError, match="every beta must lie in|with T = 1 the last step is the first"):
                 Schedule.named(name, T)
             continue
         schedule = quiet(name, T)
@@ -333,9 +323,7 @@ def test_linear_betas_of_a_short_chain_say_what_to_take_instead():
 @pytest.mark.parametrize("bad", [-0.1, 0.0, 1.1, math.nan])
 def test_a_beta_outside_0_to_1_is_refused(bad):
     for beta in ([0.0, 0.5, bad], [0.0, bad, 0.5]):
-        with pytest.raises(
-            ValueError, match=r"every beta must lie in \(0, 1\), or be 1 at T, but these betas"
-        ):
+        with pytest.raises(ValueError, match=r"every beta must lie in \(0, 1\), or be 1 at T, but these betas"):
             Schedule(torch.tensor(beta))
 
 
@@ -344,17 +332,13 @@ def test_a_beta_of_1_stands_at_T_and_nowhere_before():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert Schedule(torch.tensor([0.0, 0.5, 1.0])).alpha_bar.tolist() == [1.0, 0.5, 0.0]
-    with pytest.raises(
-        ValueError, match=r"or be 1 at T, but these betas for T = 2 reach from 0\.5 to 1: take a"
-    ):
+    with pytest.raises(ValueError, match=r"or be 1 at T, but these betas for T = 2 reach from 0\.5 to 1: take a"):
         Schedule(torch.tensor([0.0, 1.0, 0.5]))
 
 
 def test_only_what_is_meant_to_end_in_pure_noise_may():
     # trap 29: elsewhere a beta of 1 at T is an accident, by which eps could not be turned into x_0
-    with pytest.raises(
-        ValueError, match=r"every beta must lie in \(0, 1\), but linear betas for T = 20 reach"
-    ):
+    with pytest.raises(ValueError, match=r"every beta must lie in \(0, 1\), but linear betas for T = 20 reach"):
         linear_betas(20)
     with pytest.raises(ValueError, match=r"every beta must lie in \(0, 1\), but cosine betas"):
         cosine_betas(20, max_beta=1.0)

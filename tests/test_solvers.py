@@ -14,13 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyddpm.data import torchvision_datasets
+from tinyddpm.datasets.named import torchvision_datasets
 from tinyddpm.diffusion import make_denoiser
 from tinyddpm.guidance import clip_x_0
 from tinyddpm.oracle import dataset_oracle, gaussian_oracle
-from tinyddpm.samplers import ddim, last
+from tinyddpm.samplers import ddim, dpm_solver_pp, heun, last
 from tinyddpm.schedules import BETAS, Schedule
-from tinyddpm.solvers import dpm_solver_pp, heun
 
 COSINE = Schedule.named("cosine", 50)
 SOLVERS = {"heun": heun, "dpm_solver_pp": dpm_solver_pp}
@@ -203,9 +202,7 @@ def theirs(schedule, grid, prediction_type, **kwargs):
 
 
 @pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # between diffusers and numpy
-@pytest.mark.parametrize(
-    "predicts, theirs_for_it", [("eps", "epsilon"), ("x_0", "sample"), ("v", "v_prediction")]
-)
+@pytest.mark.parametrize("predicts, theirs_for_it", [("eps", "epsilon"), ("x_0", "sample"), ("v", "v_prediction")])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("kind", ["linear", "cosine", "sigmoid"])
 def test_dpm_solver_pp_is_that_of_diffusers(kind, dtype, predicts, theirs_for_it):

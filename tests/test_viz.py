@@ -7,16 +7,9 @@ import torch
 from PIL import Image, ImageSequence
 
 from tinyddpm import Schedule, Step
-from tinyddpm.viz import (
-    blocks,
-    even_in_log_snr,
-    film_strip,
-    image_grid,
-    save_curves,
-    save_gif,
-    save_picture,
-    terminal_colours,
-)
+from tinyddpm.cli.terminal import blocks, terminal_colours
+from tinyddpm.evaluation.report import save_curves
+from tinyddpm.viz import film_strip, frames_even_in_log_snr, image_grid, save_gif, save_picture
 
 
 def test_a_grid_reads_left_to_right_and_fills_up_with_black():
@@ -99,7 +92,7 @@ def test_colour_pictures_are_written_as_they_are(tmp_path):
 def test_frames_are_even_in_log_snr():
     schedule = Schedule.named("linear")
     times = torch.tensor([t for t, _ in schedule.grid(500)] + [0])
-    chosen = even_in_log_snr(schedule.log_snr[times], 25)
+    chosen = frames_even_in_log_snr(schedule.log_snr[times], 25)
     assert len(chosen) == 25 and chosen[-1] == 500 and chosen == sorted(set(chosen))
     values = schedule.log_snr[times][chosen[:-1]]
     assert abs(values[0] + 4) < 0.1 and abs(values[-1] - 6) < 0.3
@@ -108,8 +101,8 @@ def test_frames_are_even_in_log_snr():
 
 def test_frames_are_never_more_than_the_steps():
     log_snr = Schedule.named("cosine").log_snr[torch.tensor([1000, 500, 0])]
-    assert even_in_log_snr(log_snr, 40) == [1, 2]  # t = 1000 is noise alone
-    assert even_in_log_snr(log_snr, 1)[-1] == 2
+    assert frames_even_in_log_snr(log_snr, 40) == [1, 2]  # t = 1000 is noise alone
+    assert frames_even_in_log_snr(log_snr, 1)[-1] == 2
 
 
 def xterm(i):

@@ -1,4 +1,4 @@
-"""Exact denoisers, without a network: E[x_0 | x_t] where the data are known in closed form.
+"""Exact denoisers, without a network: E[x_0 | x_t] where the distribution of the data is known.
 
 They stand wherever a network's denoiser could, so that a sampler is proved before anything is trained.
 """
@@ -11,12 +11,12 @@ from .schedules import Schedule
 
 
 def dataset_oracle(data: Float[Tensor, "n c h w"], schedule: Schedule) -> Denoiser:
-    """The best denoiser where the data are exactly these n images, each as likely: their mean, weighted
-    by how likely each is to have become x_t (Karras et al. 2022, appendix B.3, eq. 57).
+    """The optimal denoiser where the data are exactly these n images, equally likely: their mean, weighted by the
+    likelihood of x_t given each (Karras et al. 2022, appendix B.3, eq. 57).
 
     weights = softmax_i(-|x_t - sqrt(alpha_bar_t) x_i|^2 / (2 (1 - alpha_bar_t)))
 
-    Sampling with it gives back the images themselves. Memory: b n floats. Raises ValueError for no data.
+    Sampling with it returns the images themselves. Memory: b n floats. Raises ValueError for no data.
     """
     if len(data) == 0:
         raise ValueError("the oracle of a data set needs at least one image, got none")
@@ -24,8 +24,7 @@ def dataset_oracle(data: Float[Tensor, "n c h w"], schedule: Schedule) -> Denois
     square = flat.square().sum(1)
 
     def denoiser(x_t: Images, t: Int[Tensor, " b"]) -> Images:
-        signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t).reshape(-1, 1)
-        noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t).reshape(-1, 1)
+        signal, noise = (a.reshape(-1, 1) for a in schedule.coefficients(t, x_t))
         closeness = signal * (x_t.flatten(1) @ flat.T) - signal**2 * square / 2  # (b, n)
         return ((closeness / noise**2).softmax(1) @ flat).reshape(x_t.shape)
 
@@ -33,7 +32,7 @@ def dataset_oracle(data: Float[Tensor, "n c h w"], schedule: Schedule) -> Denois
 
 
 def gaussian_oracle(mean: Tensor | float, variance: Tensor | float, schedule: Schedule) -> Denoiser:
-    """The best denoiser where the data are N(mean, variance), each pixel by itself: E[x_0 | x_t] =
+    """The optimal denoiser where the data are N(mean, variance), independently for each pixel: E[x_0 | x_t] =
     mean + k (x_t - sqrt(alpha_bar_t) mean), k = sqrt(alpha_bar_t) variance / (alpha_bar_t variance +
     1 - alpha_bar_t) (Bishop 2006, eq. 2.116). mean and variance broadcast against (b, c, h, w).
 
@@ -43,8 +42,7 @@ def gaussian_oracle(mean: Tensor | float, variance: Tensor | float, schedule: Sc
         raise ValueError("a variance cannot be negative")
 
     def denoiser(x_t: Images, t: Int[Tensor, " b"]) -> Images:
-        signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t)
-        noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
+        signal, noise = schedule.coefficients(t, x_t)
         k = signal * variance / (signal**2 * variance + noise**2)
         return mean + k * (x_t - signal * mean)
 

@@ -1,50 +1,40 @@
-"""DDPM: a network, a schedule and what the network predicts, as one thing to sample from, save and load."""
+"""DDPM: a network, its schedule and what it predicts, as one object to sample from, save and load."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from .ask import check_labels, check_seeds
-from .checkpoint import read_checkpoint, write_checkpoint
-from .data import asset
-from .device import find_device
 from .diffusion import Denoiser, check_predicts, make_denoiser
-from .extensions.score_sde import euler_maruyama, predictor_corrector
-from .guidance import Scale, classifier_free_guidance, clip_x_0
-from .nn import UNet
-from .samplers import Step, ddim, last, noise_like, p_sample_loop
-from .schedules import Schedule
-from .solvers import dpm_solver_pp, heun
+from .files import asset, read_checkpoint, write_checkpoint
+from .guidance import Scale, branches, check_scale, classifier_free_guidance, clip_x_0
+from .nn import NETWORKS
+from .samplers import SAMPLERS, Sampler, Step, ddim, last, noise_like
+from .schedules import Grid, Schedule, choose
 
-SAMPLERS = {
-    "ddim": ddim,
-    "ddpm": p_sample_loop,
-    "heun": heun,
-    "dpm_solver_pp": dpm_solver_pp,
-    "euler_maruyama": euler_maruyama,
-    "predictor_corrector": predictor_corrector,
-}
-WITHOUT_NOISE = ("heun", "dpm_solver_pp")
+FORMAT_VERSION = 2
+BETA = "schedule.beta"  # the only tensor in a file that is not a weight
 Guide = Callable[[Denoiser], Denoiser]
-DATA_RANGE = [-1, 1]
-BETA = "schedule.beta"  # the one tensor in a file that is no weight
+Guidance = Callable[[Denoiser, Denoiser, Scale], Denoiser]
 
 
 class DDPM:
-    """A trained network and all that it takes to use it.
+    """A trained network and everything needed to use it.
 
-    model        a UNet
+    model        a network (x_t, t, y=None) -> prediction, with the attribute num_classes: see tinyddpm.nn
     schedule     the one it was trained with
     predicts     "eps", "x_0", "v" or "flow"
-    image_shape  (c, h, w) of what it draws
-    notes        how the weights were made, for people: saved and loaded along
+    image_shape  (c, h, w) of its images
+    notes        how it was trained; saved along
+
+    Raises ValueError for a network without num_classes, for one that returns another shape than it is given, and for
+    a prediction that does not exist or does not fit the schedule.
     """
 
     def __init__(
         self,
-        model: UNet,
+        model: nn.Module,
         schedule: Schedule,
         predicts: str,
         image_shape: tuple[int, int, int] = (1, 32, 32),
@@ -53,144 +43,200 @@ class DDPM:
         check_predicts(predicts, schedule)
         self.model, self.schedule, self.predicts = model, schedule, predicts
         self.image_shape, self.notes = tuple(image_shape), notes or {}
+        check_network(model, self.image_shape)
 
     @property
     def device(self) -> torch.device:
-        return next(self.model.parameters()).device
+        return device_of(self.model)
 
     def to(self, device: torch.device | str) -> "DDPM":
-        """Moves the network, and with it the sampling. Raises ValueError for a device that is not there."""
+        """Moves the network. Raises ValueError for a device that this machine lacks."""
         self.model.to(find_device(device))
         return self
 
-    def denoiser(self, y: Tensor | None = None, scale: Scale = 1.0, guide: Guide | None = None) -> Denoiser:
-        """(x_t, t) -> x_0_hat for the labels y (b,), under classifier-free guidance, then guide, held in
-        [-1, 1].
-
-        y None is the unconditional model, whatever the scale. Raises ValueError for labels that it lacks.
-        """
-        believed = make_denoiser(self.model, self.schedule, self.predicts)
-        self.model.eval()
-        if y is not None:
-            y = self.check_labels(y)
-            conditional = make_denoiser(self.model, self.schedule, self.predicts, y.to(self.device))
-            believed = classifier_free_guidance(conditional, believed, scale)
-        return clip_x_0(believed if guide is None else guide(believed))
-
-    def sample(
+    def denoiser(
         self,
         y: Sequence[int] | Tensor | int | None = None,
-        n: int | None = None,
-        steps: int = 50,
-        sampler: str = "ddim",
         scale: Scale = 1.0,
-        seeds: Sequence[int] | None = None,
-        eta: float = 0.0,
-        callback: Callable[[Step], None] | None = None,
-        spacing: str = "uniform",
         guide: Guide | None = None,
-    ) -> Tensor:
-        """New images, (b, c, h, w) float32 in [-1, 1]: one for each label in y, or n without labels.
-
-        steps    of the time grid, 1..T: each a call of the network, two with heun and predictor_corrector
-        sampler  one of SAMPLERS; "ddpm" is ancestral
-        scale    of classifier-free guidance: 1 is the plain conditional model, 0 the unconditional; a number,
-                 or a function of t such as guidance.interval makes
-        seeds    one an image; an image depends on its own seed alone, not on the batch it is in
-        eta      how much fresh noise "ddim" adds on the way: 0 none, 1 as much as "ddpm"
-        callback is shown every Step on the way
-        spacing  of the grid: "uniform", "quadratic" or "log-snr"
-        guide    denoiser -> denoiser: more guidance, such as partial(inpaint, known=known, mask=mask)
-
-        Raises ValueError for labels, steps, seeds, an eta or a sampler that this model does not have.
-        """
-        walk = self.sample_steps(y, n, steps, sampler, scale, seeds, eta, spacing, guide)
-        if callback is None:
-            return last(walk).x_t
-        for step in walk:
-            callback(step)
-        return step.x_t
+        guidance: Guidance = classifier_free_guidance,
+    ) -> Denoiser:
+        """(x_t, t) -> x_0_hat in [-1, 1]: `guidance` of the conditional and the unconditional branch, then `guide`,
+        then clipping. Without labels y the unconditional denoiser, whatever the scale. Raises ValueError for labels
+        that the model does not have, and for a scale that is not a finite number at every t."""
+        make = getattr(self.model.eval(), "make_denoiser", make_denoiser)  # a network may bring its own
+        what = self.schedule, self.predicts
+        if y is None:
+            denoiser = make(self.model, *what)
+        else:
+            check_scale(scale, self.schedule.T)
+            y = self.check_labels(y).to(self.device)
+            if make is make_denoiser:
+                pair = branches(self.model, *what, y, self.model.num_classes)
+            else:
+                pair = make(self.model, *what, y), make(self.model, *what)
+            denoiser = guidance(*pair, scale)
+        return clip_x_0(denoiser if guide is None else guide(denoiser))
 
     def sample_steps(
         self,
         y: Sequence[int] | Tensor | int | None = None,
         n: int | None = None,
         steps: int = 50,
-        sampler: str = "ddim",
+        sampler: Sampler | str = ddim,
         scale: Scale = 1.0,
-        seeds: Sequence[int] | None = None,
-        eta: float = 0.0,
-        spacing: str = "uniform",
+        seeds: Sequence[int] | int | None = None,
+        grid: Grid | None = None,
         guide: Guide | None = None,
+        guidance: Guidance = classifier_free_guidance,
     ) -> Iterator[Step]:
-        """The same as a generator of every Step on the way; the last one holds the images."""
-        if sampler not in SAMPLERS:
-            raise ValueError(f"there is no sampler {sampler!r}: choose one of {', '.join(SAMPLERS)}")
-        if eta and sampler != "ddim":
-            raise ValueError(f"eta is how much noise ddim adds: {sampler} has none, got eta = {eta:g}")
-        grid = self.schedule.grid(steps, spacing)
-        y = self.check_labels(y)
-        if y is not None and n is not None:
-            raise ValueError("y says already how many to draw: for four sevens give y=[7] * 4 and no n")
-        if y is None and n is None:
-            raise ValueError("say what to draw: labels y, or for images without labels their number n")
-        generators = [
-            Generator().manual_seed(seed) for seed in check_seeds(seeds, len(y) if n is None else n)
-        ]
-        x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
-        options = {} if sampler in WITHOUT_NOISE else {"generator": generators}
-        options |= {"eta": eta} if sampler == "ddim" else {}
-        return SAMPLERS[sampler](self.denoiser(y, scale, guide), x_T, self.schedule, grid, **options)
+        """The sampling trajectory of one image for each label in y, or of n images without labels.
 
-    def check_labels(self, y: Sequence[int] | Tensor | int | None) -> Tensor | None:
-        """Labels as (b,) int64. Raises ValueError for labels that the network was not trained on."""
-        return None if y is None else check_labels(y, self.model.num_classes)
+        steps     of a time grid that is uniform in t; or give a `grid`, such as schedule.grid(20, "log-snr")
+        sampler   a function with the signature of ddim, such as partial(ddim, eta=0.5), or a name in SAMPLERS
+        scale     of classifier-free guidance: 1 conditional, 0 unconditional, or a function of t such as `interval`
+        seeds     one for each image: an image depends on its own seed, not on its batch; random by default
+        guide     denoiser -> denoiser: more guidance, such as partial(inpaint, known=known, mask=mask)
+        guidance  (conditional, unconditional, scale) -> denoiser
+
+        Raises ValueError for labels, steps, seeds, a scale or a sampler that do not fit the model.
+        """
+        sampler = choose(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
+        grid = self.schedule.grid(steps) if grid is None else grid
+        y, generators = self.ask(y, n, seeds)
+        x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
+        return sampler(self.denoiser(y, scale, guide, guidance), x_T, self.schedule, grid, generators)
+
+    def sample(
+        self,
+        y: Sequence[int] | Tensor | int | None = None,
+        n: int | None = None,
+        steps: int = 50,
+        sampler: Sampler | str = ddim,
+        scale: Scale = 1.0,
+        seeds: Sequence[int] | int | None = None,
+        grid: Grid | None = None,
+        guide: Guide | None = None,
+        guidance: Guidance = classifier_free_guidance,
+        batch_size: int = 200,
+    ) -> Tensor:
+        """New images, (b, c, h, w) in [-1, 1]: the end of sample_steps, drawn at most batch_size at once."""
+        y, generators = self.ask(y, n, seeds)
+        seeds, images = [generator.initial_seed() for generator in generators], []
+        for first in range(0, len(seeds), batch_size):
+            part = slice(first, first + batch_size)
+            what = (None, len(seeds[part])) if y is None else (y[part], None)
+            how = steps, sampler, scale, seeds[part], grid, guide, guidance
+            images.append(last(self.sample_steps(*what, *how)).x_t)
+        return torch.cat(images)
+
+    def ask(
+        self, y: Sequence[int] | Tensor | int | None, n: int | None, seeds: Sequence[int] | int | None
+    ) -> tuple[Tensor | None, list[Generator]]:
+        """The labels, checked, and a generator for each image."""
+        if (y is None) == (n is None):
+            raise ValueError("give either labels y, one for each image, or a number n of images without labels")
+        y = None if y is None else self.check_labels(y)
+        return y, seeded(seeds, n if y is None else len(y))
+
+    def check_labels(self, y: Sequence[int] | Tensor | int) -> Tensor:
+        """Labels as (b,) int64. Raises ValueError unless they are integers in 0..num_classes-1."""
+        classes = self.model.num_classes
+        if classes is None:
+            raise ValueError("this model was trained without labels: ask for n images instead of labels y")
+        try:
+            y = torch.as_tensor(y)
+            whole = not y.is_floating_point() and y.dtype != torch.bool or not y.numel()
+        except (TypeError, ValueError, RuntimeError):
+            whole = False
+        if not whole or y.ndim > 1 or ((y < 0) | (y >= classes)).any():
+            raise ValueError(f"labels are integers in 0..{classes - 1}, one for each image, got {y}")
+        return y.reshape(-1).long()
 
     def save(self, path: str | Path) -> None:
-        """Writes one .safetensors file: the weights, and as metadata all that it takes to rebuild the
-        rest. A file of that name is replaced as a whole. Raises ValueError for a folder that cannot be
-        written."""
+        """Writes one .safetensors file: the weights, and as metadata what is needed to rebuild the rest. Raises
+        ValueError for a folder that cannot be written, and for a network without `arguments`."""
+        if not hasattr(self.model, "arguments"):
+            raise ValueError(
+                f"{type(self.model).__name__} has no attribute `arguments`, which rebuild it: see tinyddpm.nn"
+            )
         description = {
-            "unet": self.model.arguments,
+            "network": type(self.model).__name__,
+            "arguments": self.model.arguments,
             "predicts": self.predicts,
             "image_shape": self.image_shape,
-            "data_range": DATA_RANGE,
             "notes": self.notes,
         }
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
-        tensors[BETA] = self.schedule.beta
-        write_checkpoint(Path(path), description, tensors)
+        write_checkpoint(path, FORMAT_VERSION, description, tensors | {BETA: self.schedule.beta})
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "DDPM":
-        """Reads what save wrote. Nothing is unpickled.
+        """Reads what save wrote; nothing is unpickled.
 
-        Raises ValueError for a file that is missing, cut off, of another format or version, or whose
-        weights do not fit the network that it describes; and for a device that this machine lacks.
+        Raises ValueError for a file that is missing, damaged or of another format, for a network that NETWORKS does not
+        name, and for a device that this machine lacks.
         """
-        find_device(device)
-        description, tensors = read_checkpoint(Path(path))
+        device = find_device(device)
+        description, tensors = read_checkpoint(path, FORMAT_VERSION)
+        name, arguments = (description.get("network", "UNet"), description.get("arguments", description.get("unet")))
+        if name not in NETWORKS:
+            raise ValueError(
+                f"{path} holds a network {name!r}, and this program knows {', '.join(NETWORKS)}: register its class "
+                f"with tinyddpm.nn.NETWORKS[{name!r}] = {name}"
+            )
         try:
-            if description["data_range"] != DATA_RANGE:
-                raise ValueError(f"its images lie in {description['data_range']}, not in {DATA_RANGE}")
-            unet = {k: tuple(v) if isinstance(v, list) else v for k, v in description["unet"].items()}
-            model = UNet(**unet)
+            model = NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
             schedule = Schedule(tensors.pop(BETA))
             model.load_state_dict(tensors)
-            described = [description[key] for key in ("predicts", "image_shape", "notes")]
-            ddpm = cls(model.eval(), schedule, *described)
+            ddpm = cls(model, schedule, *(description[key] for key in ("predicts", "image_shape", "notes")))
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ValueError(f"{path} describes another network than the one it holds: {error}") from error
         return ddpm.to(device)
 
 
-def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:
-    """Weights that ship with the package. Raises ValueError for other names, with those there are."""
-    folder = asset("weights")
-    names = sorted(path.stem for path in folder.glob("mnist-*.safetensors"))
-    if name not in names:
-        there = (
-            f"choose one of {', '.join(names)}" if names else f"{folder} holds none, install tinyddpm again"
+def check_network(model: nn.Module, image_shape: tuple[int, ...]) -> None:
+    """Raises ValueError for a network without num_classes, and for one that returns another shape than it is given."""
+    if not hasattr(model, "num_classes"):
+        raise ValueError(
+            f"a network needs the attribute num_classes (None: no labels), and {type(model).__name__} has none: see "
+            "tinyddpm.nn"
         )
-        raise ValueError(f"there are no weights {name!r}: {there}")
-    return DDPM.load(folder / f"{name}.safetensors", device)
+    x, training = torch.zeros(1, *image_shape, device=device_of(model)), model.training
+    with torch.no_grad():
+        out = model.eval()(x, torch.ones(1, dtype=torch.long, device=x.device))
+    model.train(training)
+    if out.ndim != 4 or out.shape[1] < x.shape[1] or out.shape[2:] != x.shape[2:]:
+        raise ValueError(f"a network returns the shape that it is given, {tuple(x.shape)} here, got {tuple(out.shape)}")
+
+
+def device_of(model: nn.Module) -> torch.device:
+    return next(model.parameters()).device
+
+
+def seeded(seeds: Sequence[int] | int | None, n: int) -> list[Generator]:
+    """One generator for each of n images; of random seeds by default. Raises ValueError unless there is one integer
+    for each, and n is at least 1."""
+    if n < 1:
+        raise ValueError(f"the number of images must be at least 1, got {n}")
+    seeds = torch.randint(2**63 - 1, (n,)).tolist() if seeds is None else seeds
+    seeds = [seeds] if isinstance(seeds, int) else list(seeds)
+    if len(seeds) != n or not all(float(seed).is_integer() for seed in seeds):
+        raise ValueError(f"expected one integer seed for each of {n} images, got {len(seeds)}: {seeds[:5]}")
+    return [Generator().manual_seed(int(seed)) for seed in seeds]
+
+
+def find_device(name: torch.device | str | None = None) -> torch.device:
+    """The device of that name; by default the fastest there is. Raises ValueError for one that this machine lacks."""
+    cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
+    known = [*(f"cuda:{i}" for i in range(cuda)), *["cuda"] * bool(cuda), *["mps"] * mps, "cpu"]
+    name = known[-1 if not (cuda or mps) else 0] if name is None else str(name)
+    if name not in known:
+        raise ValueError(f"there is no device {name!r} here: choose one of {', '.join(reversed(known))}")
+    return torch.device(name)
+
+
+def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:
+    """The weights of that name that ship with the package. Raises ValueError for another name, with those there are."""
+    shipped = {path.stem: path for path in sorted(asset("weights").glob("mnist-*.safetensors"))}
+    return DDPM.load(choose(shipped, name, "weights"), device)

@@ -1,28 +1,31 @@
-"""From t to s: the samplers. Each sees a denoiser (x_t, t) -> x_0_hat and nothing else, derives eps
-from it again, and is a generator of `Step`s over the pairs (t, s) of one explicit time grid.
+"""Samplers: from pure noise x_T to an image x_0.
+
+A sampler sees a denoiser (x_t, t) -> x_0_hat and nothing else of the network. All share one loop, `trajectory`; they
+differ in the update from x_t to x_s. Each checks its arguments when it is called and returns an iterator of `Step`s.
 """
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
 
-from .diffusion import Denoiser, Images, eps_from_x_0, q_posterior
-from .grids import Grid, check_grid
-from .schedules import Schedule
+from .diffusion import Denoiser, Images, eps_from_x_0, q_posterior, v_from
+from .schedules import Grid, Schedule, check_grid
 
-Generators = Generator | Sequence[Generator] | None
+Generators = Generator | Sequence[Generator] | None  # one for the batch, or one for each image
+Update = Callable[[Images, Images, int, int], Images]  # (x_t, x_0_hat, t, s) -> x_s
+Variance = str | Callable[[int, int], Tensor]  # one of VARIANCES, or (t, s) -> a variance for each pixel
 VARIANCES = ("posterior", "beta")
-Variance = str | Callable[[int, int], Tensor]  # one of VARIANCES, or (t, s) -> that of each pixel
 
 
 @dataclass(frozen=True)
 class Step:
-    """Where the sampler stands: x_t at time t, and the clean image that the denoiser sees in it.
+    """A point of a sampling trajectory: x_t at time t, and the clean image that the denoiser sees in it.
 
-    The last step of a run has t = 0, and there both are the finished image. Where a grid stops earlier,
-    the last x_0_hat is that of the step before.
+    The last step of a full trajectory has t = 0 and x_0_hat = x_t, the finished image. Where a grid ends earlier, the
+    last x_0_hat is that of the step before.
     """
 
     t: int
@@ -30,30 +33,49 @@ class Step:
     x_0_hat: Images
 
 
+@torch.no_grad()
+def trajectory(denoiser: Denoiser, x_T: Images, grid: Grid, update: Update) -> Iterator[Step]:
+    """The sampling loop: denoise at t, yield the Step, update to s. A step that climbs (s > t) needs no denoiser."""
+    x_t = x_T
+    for t, s in grid:
+        if s < t:
+            x_0_hat = denoiser(x_t, times(t, x_t))
+        yield Step(t, x_t, x_t if t == 0 else x_0_hat)
+        x_t = update(x_t, x_0_hat, t, s)
+    yield Step(s, x_t, x_t if s == 0 else x_0_hat)
+
+
 def last(steps: Iterable[Step]) -> Step:
-    """Runs a sampler to its end without keeping what it passed. Raises ValueError where there is no step."""
+    """The last step of a trajectory, without storing the others. Raises ValueError for an exhausted one."""
     step = None
     for step in steps:
         pass
     if step is None:
-        raise ValueError("there was no step to take the last of: the sampler was already drained")
+        raise ValueError("the trajectory has no steps left: sample again, or keep the steps in a list")
     return step
 
 
-def noise_like(x: Tensor, generator: Generators = None) -> Tensor:
-    """Standard normal noise in the shape of x; from a list of generators, one for each image.
+def times(t: int, x: Images) -> Tensor:
+    """t for each image of the batch: (b,)."""
+    return torch.full((len(x),), t, device=x.device)
 
-    Noise is drawn on the generator's own device (the CPU for none) and moved: seeds mean the same
-    everywhere. Raises ValueError for a list of another length than the batch.
+
+def noise_like(x: Tensor, generator: Generators = None) -> Tensor:
+    """Standard normal noise in the shape of x. A list of generators gives each image noise of its own, so that an image
+    does not depend on its batch. Drawn on the generator's device, so that a seed means the same everywhere.
+
+    Raises ValueError unless a list has one generator for each image.
     """
     if generator is None or isinstance(generator, Generator):
-        device = generator.device if generator is not None else "cpu"
+        device = "cpu" if generator is None else generator.device
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
     if len(generator) != len(x):
-        raise ValueError(f"one generator an image: got {len(generator)} for {len(x)} images")
-    return torch.stack(
-        [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generator]
-    ).to(x.device)
+        raise ValueError(f"expected one generator for each of {len(x)} images, got {len(generator)}")
+    draws = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generator]
+    return torch.stack(draws).to(x.device)
+
+
+# --- ancestral sampling ----------------------------------------------------------------------------
 
 
 def p_sample(
@@ -67,81 +89,131 @@ def p_sample(
 ) -> Images:
     """x_s ~ q(x_s | x_t, x_0 = x_0_hat): one step of the reverse process (Ho et al. 2020, algorithm 2).
 
-    variance: "posterior" (beta tilde, exact where all data are one image) or "beta" (1 - alpha_bar_t /
-    alpha_bar_s, exact where the data are standard normal), or a function such as LearnedVariance.variance.
-    A step to s = 0 adds no noise.
+    variance: "posterior", exact if all data are one image; "beta", exact if the data are standard normal (Ho et al.
+    2020, section 3.2); or a function (t, s) -> the variance of each pixel. The step to s = 0 adds no noise. With s > t
+    the step climbs: x_s ~ q(x_s | x_t) (Lugmayr et al. 2022, "RePaint", algorithm 1).
     """
-    if not callable(variance) and variance not in VARIANCES:
-        raise ValueError(f"the variance is one of {', '.join(VARIANCES)}, got {variance!r}")
+    check_variance(variance)
+    if s > t:
+        a = float(schedule.alpha_bar[s] / schedule.alpha_bar[t])
+        return a**0.5 * x_t + (1 - a) ** 0.5 * noise_like(x_t, generator)
     mean, var = q_posterior(x_0_hat, x_t, t, s, schedule)
     if s == 0:
         return mean
     if callable(variance):
         var = variance(t, s)
     elif variance == "beta":
-        var = 1 - float(schedule.alpha_bar[t] / schedule.alpha_bar[s])
+        var = schedule.posterior_variance(t, s)[1]
     return mean + var**0.5 * noise_like(x_t, generator)
 
 
-@torch.no_grad()
+def check_variance(variance: Variance) -> None:
+    if not callable(variance) and variance not in VARIANCES:
+        raise ValueError(f"unknown variance {variance!r}: choose one of {', '.join(VARIANCES)}, or give a function")
+
+
 def p_sample_loop(
     denoiser: Denoiser,
     x_T: Images,
     schedule: Schedule,
     grid: Grid | None = None,
-    variance: Variance = "posterior",
     generator: Generators = None,
+    variance: Variance = "posterior",
 ) -> Iterator[Step]:
-    """Ancestral sampling (Ho et al. 2020, algorithm 2) over any grid: all T steps where it is None.
+    """Ancestral sampling (Ho et al. 2020, algorithm 2), all T steps by default. The grid may climb (RePaint); variance:
+    see p_sample. Raises ValueError for an invalid grid and an unknown variance."""
+    check_variance(variance)
 
-    Where the grid goes up from t to s it adds the noise of q(x_s | x_t) = N(sqrt(a) x_t, 1 - a), a =
-    alpha_bar_s / alpha_bar_t, without asking the denoiser (Lugmayr et al. 2022, "RePaint", algorithm 1).
-    """
-    x_t = x_T
-    for t, s in check_grid(grid, schedule.T, climbs=True):
-        if t < s:
-            yield Step(t, x_t, x_t if t == 0 else x_0_hat)
-            a = float(schedule.alpha_bar[s] / schedule.alpha_bar[t])
-            x_t = a**0.5 * x_t + (1 - a) ** 0.5 * noise_like(x_t, generator)
-            continue
-        x_0_hat = denoiser(x_t, times(t, x_t))
-        yield Step(t, x_t, x_0_hat)
-        x_t = p_sample(x_t, x_0_hat, t, s, schedule, variance, generator)
-    yield Step(s, x_t, x_t if s == 0 else x_0_hat)
+    def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
+        return p_sample(x_t, x_0_hat, t, s, schedule, variance, generator)
+
+    return trajectory(denoiser, x_T, check_grid(grid, schedule.T, climbs=True), update)
 
 
-@torch.no_grad()
 def ddim(
     denoiser: Denoiser,
     x_T: Images,
     schedule: Schedule,
     grid: Grid | None = None,
-    eta: float = 0.0,
     generator: Generators = None,
+    eta: float = 0.0,
 ) -> Iterator[Step]:
-    """Implicit sampling (Song et al. 2021, "DDIM", eq. 12 and 16): the same marginals with as much fresh
-    noise as eta says. eta = 0 draws none: the image is a function of x_T. eta = 1 is p_sample_loop.
+    """Implicit sampling (Song et al. 2021, "DDIM", eq. 12 and 16). eta = 0 is deterministic, 1 is p_sample_loop.
 
     x_s = sqrt(alpha_bar_s) x_0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma z, with
-    sigma = eta sqrt((1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - alpha_bar_t / alpha_bar_s)).
+    sigma^2 = eta^2 times the posterior variance.
 
-    Raises ValueError for an eta outside [0, 1].
+    Raises ValueError for an invalid grid and for eta outside [0, 1].
     """
     if not 0 <= eta <= 1:
-        raise ValueError(f"eta goes from 0 (no fresh noise) to 1 (as much as DDPM), got {eta}")
-    x_t = x_T
-    for t, s in check_grid(grid, schedule.T):
-        x_0_hat = denoiser(x_t, times(t, x_t))
-        yield Step(t, x_t, x_0_hat)
+        raise ValueError(f"eta, the share of fresh noise, must be in [0, 1] (1 is DDPM), got {eta}")
+
+    def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
         eps_hat = eps_from_x_0(x_0_hat, x_t, t, schedule)
-        abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
-        var = eta**2 * (1 - abar_s) / (1 - abar_t) * (1 - abar_t / abar_s)
-        x_t = abar_s**0.5 * x_0_hat + max(1 - abar_s - var, 0.0) ** 0.5 * eps_hat
-        if var > 0:
-            x_t = x_t + var**0.5 * noise_like(x_t, generator)
-    yield Step(s, x_t, x_t if s == 0 else x_0_hat)
+        abar_s, var = float(schedule.alpha_bar[s]), eta**2 * schedule.posterior_variance(t, s)[0]
+        x_s = abar_s**0.5 * x_0_hat + max(1 - abar_s - var, 0.0) ** 0.5 * eps_hat
+        return x_s + var**0.5 * noise_like(x_t, generator) if var > 0 else x_s
+
+    return trajectory(denoiser, x_T, check_grid(grid, schedule.T), update)
 
 
-def times(t: int, x: Images) -> Tensor:
-    """t once for each image: (b,)."""
-    return torch.full((len(x),), t, device=x.device)
+# --- second-order solvers of the probability-flow ODE ----------------------------------------------
+# In the angle phi, with cos(phi) = sqrt(alpha_bar) and sin(phi) = sqrt(1 - alpha_bar), the ODE is dx / d phi = v_hat
+# (Salimans & Ho 2022, appendix D), which is finite at both ends of the schedule.
+
+
+def angle(t: int, schedule: Schedule) -> float:
+    """phi in [0, pi/2]: 0 at the clean image."""
+    signal, noise = schedule.signal_noise(t)
+    return math.atan2(noise, signal)
+
+
+def velocity(x_0_hat: Images, x_t: Images, t: int, schedule: Schedule) -> Images:
+    """v_hat = dx / d phi along the probability-flow ODE, t > 0."""
+    return v_from(x_0_hat, eps_from_x_0(x_0_hat, x_t, t, schedule), t, schedule)
+
+
+def heun(
+    denoiser: Denoiser, x_T: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
+) -> Iterator[Step]:
+    """Heun's method in phi (Karras et al. 2022, algorithm 1, with phi as the time): two calls of the denoiser a step,
+    one in the step to 0. Deterministic: the generator is not used. Raises ValueError for an invalid grid."""
+
+    def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
+        if s == 0:
+            return x_0_hat
+        turn = angle(s, schedule) - angle(t, schedule)
+        slope = velocity(x_0_hat, x_t, t, schedule)
+        x_s = x_t + turn * slope
+        slope_s = velocity(denoiser(x_s, times(s, x_s)), x_s, s, schedule)
+        return x_t + turn * (slope + slope_s) / 2
+
+    return trajectory(denoiser, x_T, check_grid(grid, schedule.T), update)
+
+
+def dpm_solver_pp(
+    denoiser: Denoiser, x_T: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
+) -> Iterator[Step]:
+    """DPM-Solver++(2M) (Lu et al. 2022, algorithm 2): second order with one call of the denoiser a step.
+
+    x_s = sigma_s / sigma_t x_t - sqrt(alpha_bar_s) (e^-h - 1) D, where sigma = sqrt(1 - alpha_bar), h is the step in
+    lambda = log-SNR / 2, and D extrapolates the last two x_0_hat by half a step; the first and the last step use
+    x_0_hat itself. Deterministic: the generator is not used. Raises ValueError for an invalid grid.
+    """
+    grid = check_grid(grid, schedule.T)
+    previous = None  # x_0_hat and h of the step before
+
+    def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
+        nonlocal previous
+        (_, sigma_t), (signal_s, sigma_s) = schedule.signal_noise(t), schedule.signal_noise(s)
+        h, D = float(schedule.log_snr[s] - schedule.log_snr[t]) / 2, x_0_hat
+        if previous is not None and (t, s) != grid[-1]:
+            D = x_0_hat + (x_0_hat - previous[0]) * (h / (2 * previous[1]))
+        previous = x_0_hat, h
+        return sigma_s / sigma_t * x_t - signal_s * math.expm1(-h) * D
+
+    return trajectory(denoiser, x_T, grid, update)
+
+
+Sampler = Callable[..., Iterator[Step]]  # (denoiser, x_T, schedule, grid=None, generator=None)
+SAMPLERS = {"ddim": ddim, "ddpm": p_sample_loop, "heun": heun, "dpm_solver_pp": dpm_solver_pp}

@@ -83,9 +83,7 @@ EXERCISES = {
                 lambda x, beta, g: (1 - beta) ** 0.5 * x + beta * torch.rand(x.shape, generator=g)
             ),
             "uniform noise around 0 has mean 0, but variance 1/12 and no tails: take torch.randn": (
-                lambda x, beta, g: (
-                    (1 - beta) ** 0.5 * x + beta**0.5 * (torch.rand(x.shape, generator=g) - 0.5)
-                )
+                lambda x, beta, g: (1 - beta) ** 0.5 * x + beta**0.5 * (torch.rand(x.shape, generator=g) - 0.5)
             ),
             "the image must shrink by sqrt(1 - beta), or the variance grows for ever": (
                 lambda x, beta, g: x + beta**0.5 * torch.randn(x.shape, generator=g)

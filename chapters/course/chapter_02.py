@@ -88,9 +88,7 @@ EXERCISES = {
             "you took the roots of a line: make a line of the roots of the two ends, and square it": (
                 lambda T: line(T) ** 0.5
             ),
-            "a square outside needs roots inside: linspace(start, end) ** 2 ends at 0.0004": (
-                lambda T: line(T) ** 2
-            ),
+            "a square outside needs roots inside: linspace(start, end) ** 2 ends at 0.0004": (lambda T: line(T) ** 2),
         },
         within=1e-9,
     ),

@@ -148,9 +148,7 @@ EXERCISES = {
                 lambda V, alpha_bar: variance_of_samples(V, alpha_bar, power=1)
             ),
             "noise of variance 1 - a adds 1 - a, not its root, which is the standard deviation": (
-                lambda V, alpha_bar: variance_of_samples(
-                    V, alpha_bar, lambda a, v, t: (1 - a) ** 0.5 if t > 1 else 0.0
-                )
+                lambda V, alpha_bar: variance_of_samples(V, alpha_bar, lambda a, v, t: (1 - a) ** 0.5 if t > 1 else 0.0)
             ),
             "that is the variance of the data: the chain comes close to it but does not reach it": (
                 lambda V, alpha_bar: V

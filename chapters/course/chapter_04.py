@@ -10,8 +10,7 @@ from .exercises import Exercise
 def filters():
     generator = torch.Generator().manual_seed(0)
     yield (
-        0.3 * torch.randn(3, 2, 2, 3, generator=generator)
-        + torch.tensor([0.1, -1.0, 2.0])[:, None, None, None],
+        0.3 * torch.randn(3, 2, 2, 3, generator=generator) + torch.tensor([0.1, -1.0, 2.0])[:, None, None, None],
         1e-5,
     )
     yield 0.5 * torch.randn(2, 4, 1, 1, generator=generator), 0.1
@@ -81,9 +80,7 @@ EXERCISES = {
         {
             "this still multiplies by the deviation: a / b.rsqrt() is a * b.sqrt()": multiplied,
             "the division is right now, but all filters are standardized together: each needs its own mean "
-            "and variance, over dimensions 1, 2 and 3": lambda weight, eps: standardized(
-                weight, eps, (0, 1, 2, 3)
-            ),
+            "and variance, over dimensions 1, 2 and 3": lambda weight, eps: standardized(weight, eps, (0, 1, 2, 3)),
             "nothing is repaired yet: look at what rsqrt does and what the mean runs over": all_multiplied,
             "that is a mean for each input channel: a filter is all that makes one output channel": (
                 lambda weight, eps: standardized(weight, eps, (0, 2, 3))
@@ -129,9 +126,7 @@ EXERCISES = {
             "the softmax runs over the questions: of one question, the shares of all pixels add up to 1": (
                 lambda q, k, i: (q @ k.T / q.shape[1] ** 0.5).softmax(0)[i]
             ),
-            "these are scores, not shares: the softmax is missing": lambda q, k, i: (
-                k @ q[i] / q.shape[1] ** 0.5
-            ),
+            "these are scores, not shares: the softmax is missing": lambda q, k, i: k @ q[i] / q.shape[1] ** 0.5,
         },
     ),
     "04d": Exercise(

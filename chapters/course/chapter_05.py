@@ -130,9 +130,7 @@ EXERCISES = {
         lambda h, skip: torch.cat([h, torch.zeros_like(skip)], 1),
         maps,
         {
-            "that is c channels, the block was built for 2 c: put zeros where the skip was": lambda h, skip: (
-                h
-            ),
+            "that is c channels, the block was built for 2 c: put zeros where the skip was": lambda h, skip: h,
             "this still hands the skip on": lambda h, skip: torch.cat([h, skip], 1),
             "this cuts what comes from below and keeps the skip": (
                 lambda h, skip: torch.cat([torch.zeros_like(h), skip], 1)
@@ -143,9 +141,7 @@ EXERCISES = {
             "adding is another way to let the skip through": (
                 lambda h, skip: torch.cat([h + skip, torch.zeros_like(skip)], 1)
             ),
-            "nothing of the skip is left, but h a second time is not nothing": lambda h, skip: torch.cat(
-                [h, h], 1
-            ),
+            "nothing of the skip is left, but h a second time is not nothing": lambda h, skip: torch.cat([h, h], 1),
             "noise is not nothing: it is new in each call, and the blocks would have to learn to ignore it": (
                 lambda h, skip: torch.cat([h, torch.randn_like(skip)], 1)
             ),

@@ -136,9 +136,7 @@ EXERCISES = {
         lambda n, decay: math.prod(min(decay, (1 + k) / (10 + k)) for k in range(1, n + 1)),
         lambda: [(1, 0.999), (3, 0.9), (4, 0.3)],
         {
-            "that is without warm-up: in the first steps d_n is (1 + n) / (10 + n)": lambda n, decay: (
-                decay**n
-            ),
+            "that is without warm-up: in the first steps d_n is (1 + n) / (10 + n)": lambda n, decay: decay**n,
             "that is the decay of the last update alone: each update multiplies once more": (
                 lambda n, decay: min(decay, (1 + n) / (10 + n))
             ),

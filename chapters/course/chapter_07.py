@@ -105,13 +105,9 @@ EXERCISES = {
         drop_labels,
         lambda: [(torch.arange(60) % 6, 6, 0.2)],
         {
-            "the rate is right, but all images of a batch share one coin: draw a number for each image": (
-                one_coin
-            ),
+            "the rate is right, but all images of a batch share one coin: draw a number for each image": (one_coin),
             "inverted: labels are kept with probability p and dropped with 1 - p": inverted,
-            "what you drop becomes the class 0, a real class: the null class is num_classes": null_is(
-                lambda k: 0
-            ),
+            "what you drop becomes the class 0, a real class: the null class is num_classes": null_is(lambda k: 0),
             "num_classes - 1 is the last real class: the null class is one more": null_is(lambda k: k - 1),
             "the null class is 10 for digits only: in general it is num_classes, and here that is 6": null_is(
                 lambda k: 10
@@ -130,9 +126,7 @@ EXERCISES = {
             "a bell falls with the squared distance over 2 noise^2: the 2 is missing": (
                 lambda *a: posterior(*a, half=1.0)
             ),
-            "a bell falls with the squared distance: you took the distance itself": (
-                lambda *a: posterior(*a, power=1)
-            ),
+            "a bell falls with the squared distance: you took the distance itself": (lambda *a: posterior(*a, power=1)),
             "the bells stand around signal * data: the data shrink on their way to t": (
                 lambda x, signal, noise, d, y: posterior(x, 1.0, noise, d, y)
             ),
@@ -141,9 +135,7 @@ EXERCISES = {
             ),
             "you averaged logarithms over a class: add up the bells themselves, then compare": logs_averaged,
             "that is the class of the nearest image: every image has a say, by its weight": by_nearest,
-            "you took the mean over each class where the sum belongs: larger classes are more likely": (
-                class_means
-            ),
+            "you took the mean over each class where the sum belongs: larger classes are more likely": (class_means),
         },
     ),
     "07c": Exercise(

@@ -40,9 +40,7 @@ def even_in_log_snr(log_snr, frames):
 
 
 def of_the_library(log_snr, frames):
-    return sorted(
-        {*nearest(log_snr, torch.linspace(-4, 6, frames - 1, dtype=torch.float64)), len(log_snr) - 1}
-    )
+    return sorted({*nearest(log_snr, torch.linspace(-4, 6, frames - 1, dtype=torch.float64)), len(log_snr) - 1})
 
 
 def without_the_half(log_snr, frames):
@@ -83,9 +81,7 @@ EXERCISES = {
         {
             "that is even in t: space the wanted values evenly in the angle": even_in_index,
             "that is even in the log-SNR: turn it into angles first": even_in_log_snr,
-            "that is the library's rule, even in the log-SNR from -4 to 6: turn it into angles first": (
-                of_the_library
-            ),
+            "that is the library's rule, even in the log-SNR from -4 to 6: turn it into angles first": (of_the_library),
             "the angle is the arctangent of exp(-log_snr / 2): the ratio of amplitudes, not of variances": (
                 without_the_half
             ),
@@ -104,15 +100,11 @@ EXERCISES = {
             "these are milliseconds: GIF counts hundredths of a second": (
                 lambda n, fps, hold: [round(1000 / fps)] * (n - 1) + [round(1000 * hold)]
             ),
-            "these are seconds: GIF counts hundredths of a second": (
-                lambda n, fps, hold: [1 / fps] * (n - 1) + [hold]
-            ),
+            "these are seconds: GIF counts hundredths of a second": (lambda n, fps, hold: [1 / fps] * (n - 1) + [hold]),
             "you cut the fraction off: round to the nearest, 6.67 becomes 7": (
                 lambda n, fps, hold: [int(100 / fps)] * (n - 1) + [int(100 * hold)]
             ),
-            "GIF's delays are whole numbers: round them": (
-                lambda n, fps, hold: [100 / fps] * (n - 1) + [100 * hold]
-            ),
+            "GIF's delays are whole numbers: round them": (lambda n, fps, hold: [100 / fps] * (n - 1) + [100 * hold]),
             "the last frame is held instead of shown for 1 / fps, not after it": (
                 lambda n, fps, hold: [round(100 / fps)] * (n - 1) + [round(100 / fps) + round(100 * hold)]
             ),
@@ -138,10 +130,7 @@ EXERCISES = {
         lambda n: [*range(n), *range(n - 2, 0, -1)],
         lambda: [(2,), (5,), (40,)],
         {
-            "both ends come twice in a row, and the film stops there": lambda n: [
-                *range(n),
-                *reversed(range(n)),
-            ],
+            "both ends come twice in a row, and the film stops there": lambda n: [*range(n), *reversed(range(n))],
             "the last frame comes twice in a row: begin the way back one earlier": (
                 lambda n: [*range(n), *range(n - 1, 0, -1)]
             ),

@@ -116,9 +116,7 @@ x = 0.5 * torch.randn(100_000, 1, 1, 1, generator=generator)
 for t in range(1, 1001):
     x = my_q_step(x, t, torch.randn(x.shape, generator=generator), schedule)
     variance.append(x.var().item())
-    expected.append(
-        float((1 - schedule.beta[t]) * expected[-1] + schedule.beta[t])
-    )  # the right side of (1.2)
+    expected.append(float((1 - schedule.beta[t]) * expected[-1] + schedule.beta[t]))  # the right side of (1.2)
 guess(my_guess, round(variance[-1], 2))
 holds("1.2", variance, expected[1:], within=0.03)
 
@@ -214,9 +212,7 @@ generator = torch.Generator().manual_seed(3)
 walked = clean
 for t in range(1, 301):
     walked = my_q_step(walked, t, torch.randn(clean.shape, generator=generator), schedule)
-jumped = alpha_bar[300].sqrt() * clean + (1 - alpha_bar[300]).sqrt() * torch.randn(
-    clean.shape, generator=generator
-)
+jumped = alpha_bar[300].sqrt() * clean + (1 - alpha_bar[300]).sqrt() * torch.randn(clean.shape, generator=generator)
 moments = [torch.stack([x.mean(0), x.std(0)]) for x in (walked, jumped)]  # of every pixel
 holds("1.5", moments[0], moments[1], within=0.12)
 wrong = alpha_bar[300] * clean[0]
@@ -253,10 +249,7 @@ there is nothing left to guess from.
 same_digit = digits[3:4].expand(8, -1, -1, -1)
 same_noise = eps[:1].expand(8, -1, -1, -1)
 x_t = tinyddpm.q_sample(same_digit, t, same_noise, schedule)
-show(
-    image_grid(x_t / 2, columns=8),
-    "x_t at t = " + ", ".join(map(str, t.tolist())) + "   (shown at half contrast)",
-)
+show(image_grid(x_t / 2, columns=8), "x_t at t = " + ", ".join(map(str, t.tolist())) + "   (shown at half contrast)")
 
 # %% [markdown]
 r"""

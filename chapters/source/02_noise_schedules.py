@@ -314,9 +314,7 @@ figure, axes = plt.subplots(figsize=(8, 2.5))
 for i, (name, count) in enumerate(counts.items()):
     axes.bar(torch.arange(10) + 0.27 * (i - 1), count[order], width=0.27, label=name)
 axes.axhline(30, color="black", linestyle="--", linewidth=1)
-axes.set(
-    xticks=range(10), xticklabels=order.tolist(), xlabel="class, from little ink to much", ylabel="samples"
-)
+axes.set(xticks=range(10), xticklabels=order.tolist(), xlabel="class, from little ink to much", ylabel="samples")
 axes.legend()
 axes.grid(False)
 plt.show()
@@ -449,9 +447,7 @@ Chapter 01 asked whether the last few hundred steps are wasted. Now we can count
 for name in ("linear", "cosine"):
     lam = tinyddpm.Schedule.named(name, T=1000).log_snr[1:]
     clean, noisy = int((lam > 4).sum()), int((lam < -4).sum())
-    print(
-        f"{name}: {clean:2} of 1000 steps above log-SNR 4, {1000 - clean - noisy} from 4 to -4, {noisy:3} below -4"
-    )
+    print(f"{name}: {clean:2} of 1000 steps above log-SNR 4, {1000 - clean - noisy} from 4 to -4, {noisy:3} below -4")
 
 # %% [markdown]
 r"""

@@ -597,11 +597,7 @@ def noise_level(x_t, x_0, t):
 levels = [noise_level(step.x_t, samples, step.t) for step in steps[:-1]]
 worst = max(abs(level - 1) for level in levels)
 print("the noise level is 1 within 2 % at every one of the", len(levels), "times:", worst < 0.02)
-show(
-    film_strip(steps, frames=10, image=5),
-    "one image on its way: above x_t, below x_0_hat",
-    width=5,
-)
+show(film_strip(steps, frames=10, image=5), "one image on its way: above x_t, below x_0_hat", width=5)
 
 # %% [markdown]
 r"""
@@ -651,11 +647,7 @@ guess(my_guess, len(index_without.unique()), " different digits")
 print("of each class:", labels[index_without].bincount(minlength=10).tolist())
 print("the most frequent of them comes", index_without.bincount().max().item(), "times of 64")
 print("each is a training digit:", bool(rms.max() < 1e-6))
-show(
-    image_grid(collapsed, columns=16),
-    "the same 64 starts, without the noise in the step",
-    width=5.8,
-)
+show(image_grid(collapsed, columns=16), "the same 64 starts, without the noise in the step", width=5.8)
 
 # %% [markdown]
 r"""

@@ -410,9 +410,7 @@ axes[0].set(ylabel="wrong weights")
 plt.show()
 for name, weight in (("right", right_weight), ("wrong", wrong_weight)):
     before_norm = F.conv2d(maps, weight, padding=1).std().item()
-    print(
-        f"{name}: outputs of size {before_norm:.2g} before the norm, beside a bias of size {bias.std().item():.2g}"
-    )
+    print(f"{name}: outputs of size {before_norm:.2g} before the norm, beside a bias of size {bias.std().item():.2g}")
 
 # %% [markdown]
 r"""
@@ -645,11 +643,7 @@ plt.show()
 (kept_with, growth_with), (kept_without, growth_without) = results.values()
 print("correlation above 0.3 after 16 blocks:", kept_with > 0.3, "with,", abs(kept_without) > 0.3, "without")
 print(
-    "gradient after 32 blocks less than 20 times its size:",
-    growth_with < 20,
-    "with,",
-    growth_without < 20,
-    "without",
+    "gradient after 32 blocks less than 20 times its size:", growth_with < 20, "with,", growth_without < 20, "without"
 )
 
 # %% [markdown]
@@ -779,9 +773,7 @@ for axis, name in zip(axes[[0, 1, 4, 5]], pictures):
     axis.set_title(name)
 for axis, (row, column), name in zip(axes[2:4], (edge, middle), ("what + looks at", "... and what x")):
     seen = shares[row, column]
-    axis.imshow(
-        seen, cmap="magma", vmax=seen.flatten().topk(2).values[1]
-    )  # the pixel itself is brighter still
+    axis.imshow(seen, cmap="magma", vmax=seen.flatten().topk(2).values[1])  # the pixel itself is brighter still
     axis.set_title(name)
 for axis in axes:
     axis.axis("off")
@@ -823,9 +815,7 @@ class MyAttention(nn.Module):
 
     def forward(self, x):
         b, c, h, w = x.shape
-        q, k, v = rearrange(
-            self.to_qkv(self.norm(x)), "b (three m d) h w -> three b m (h w) d", three=3, m=self.heads
-        )
+        q, k, v = rearrange(self.to_qkv(self.norm(x)), "b (three m d) h w -> three b m (h w) d", three=3, m=self.heads)
         out = rearrange(self.attend(q, k, v), "b m (h w) d -> b (m d) h w", h=h, w=w)
         return x + self.project(out)
 
@@ -856,10 +846,7 @@ def shuffled(maps):
 
 holds("4.14", attention(shuffled(x)), shuffled(attention(x)), within=1e-4)
 moved_block = moved(parts.ResnetBlock(32, 32))
-print(
-    "a ResnetBlock does the same:",
-    torch.allclose(moved_block(shuffled(x)), shuffled(moved_block(x)), atol=0.1),
-)
+print("a ResnetBlock does the same:", torch.allclose(moved_block(shuffled(x)), shuffled(moved_block(x)), atol=0.1))
 
 # %% [markdown]
 r"""
@@ -910,9 +897,7 @@ class MyDepthToSpace(nn.Module):
 
 feature_map = torch.randn(2, 3, 8, 12, generator=generator)
 y = parts.SpaceToDepth(2)(feature_map)
-by_slices = torch.stack(
-    [feature_map[:, c, i::2, j::2] for c in range(3) for i in range(2) for j in range(2)], dim=1
-)
+by_slices = torch.stack([feature_map[:, c, i::2, j::2] for c in range(3) for i in range(2) for j in range(2)], dim=1)
 holds("4.15", y, by_slices)
 same(MySpaceToDepth(), parts.SpaceToDepth(2), feature_map)
 same(MyDepthToSpace(), parts.DepthToSpace(2), y)

@@ -577,9 +577,7 @@ for axis, (name, candidate) in zip(axes, candidates.items()):
     axis.set_title(name)
     axis.axis("off")
     matter, share = (seen > 0).sum().item(), (seen[outside].sum() / seen.sum()).item()
-    print(
-        f"{name:16} {matter:4} pixels matter, {round(100 * share):2} % of the influence from beyond the square"
-    )
+    print(f"{name:16} {matter:4} pixels matter, {round(100 * share):2} % of the influence from beyond the square")
 plt.show()
 
 # %% [markdown]

@@ -34,12 +34,12 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 import tinyddpm
 from tinyddpm.data import mnist
-from tinyddpm.ema import EMA
 from tinyddpm.evaluation.classifier import classify, load_classifier
 from tinyddpm.evaluation.metrics import nearest
 from tinyddpm.extensions.likelihood import bits_per_dim
 from tinyddpm.trainer.recipes import get_recipe
 from tinyddpm.trainer.step import make_optimizers
+from tinyddpm.training import EMA
 from tinyddpm.viz import image_grid
 
 # %% [markdown]
@@ -438,12 +438,7 @@ Which share of the bound's total weight do they have, from 0 to 1?
 # %%
 my_guess = None
 
-weights = {
-    "bound": 0.5 * (snr[1:-1] - snr[2:]),
-    "eps": snr[2:],
-    "v": snr[2:] + 1,
-    "x_0": torch.ones_like(snr[2:]),
-}
+weights = {"bound": 0.5 * (snr[1:-1] - snr[2:]), "eps": snr[2:], "v": snr[2:] + 1, "x_0": torch.ones_like(snr[2:])}
 times = torch.arange(2, schedule.T + 1)
 shares = {name: float(w[times <= 50].sum() / w.sum()) for name, w in weights.items()}
 guess(my_guess, shares["bound"])
@@ -584,9 +579,7 @@ for n in range(1, 101):
 print("the loss fell below a fifth of what it was:", sum(losses[-20:]) / 20 < losses[0] / 5)
 x_T = torch.randn(6, 1, 32, 32, generator=generator)
 denoiser = tinyddpm.clip_x_0(average)
-drawn = tinyddpm.last(
-    tinyddpm.p_sample_loop(denoiser, x_T, schedule, schedule.grid(50), generator=generator)
-).x_t
+drawn = tinyddpm.last(tinyddpm.p_sample_loop(denoiser, x_T, schedule, schedule.grid(50), generator=generator)).x_t
 show(image_grid(torch.cat([two, drawn]), columns=8), "the batch | six drawn after 100 steps on it", width=5)
 
 # %% [markdown]
@@ -610,9 +603,7 @@ there are only 17,600 of them. With `[torch.optim.Adam(model.parameters())]` in 
 recipe = get_recipe("nano")
 torch.manual_seed(2)
 model = recipe.network()
-optimizers = make_optimizers(
-    recipe, model, half=False
-)  # half: Muon in bfloat16, where a device is fast in it
+optimizers = make_optimizers(recipe, model, half=False)  # half: Muon in bfloat16, where a device is fast in it
 generator = torch.Generator().manual_seed(2)
 average, losses = copy.deepcopy(model), []
 no_warmup, kept, looks = copy.deepcopy(model), {0: copy.deepcopy((model, model))}, range(160, 400, 60)
@@ -729,11 +720,7 @@ exact_denoise = labelled_oracle(images, labels)
 recalled, invented = draw(exact_denoise, y, x_T), drawn[-1]
 distance, index = nearest(invented, images)
 rows = torch.cat([recalled[:10], invented[:10], images[index[:10]]])
-show(
-    image_grid(rows, columns=10),
-    "same noise: exact denoiser; network; the training digit nearest to it",
-    width=6,
-)
+show(image_grid(rows, columns=10), "same noise: exact denoiser; network; the training digit nearest to it", width=6)
 apart = [(invented - other).flatten(1).norm(dim=1) for other in (recalled, recalled.roll(10, 0))]
 print("nearer to the exact denoiser's digit from the same noise than to one from other noise:")
 print("on average by more than a twentieth:", bool(apart[0].mean() < 0.95 * apart[1].mean()))
@@ -742,9 +729,7 @@ new_images, _ = mnist(train=False)[:500]
 to_real, _ = nearest(new_images, images)
 print("the exact denoiser draws training digits, pixel by pixel:", bool(to_copy.max() < 0.1))
 print("the network draws none, the nearest is further than 1 away:", bool(distance.min() > 1))
-print(
-    "as far away as real digits that it has not seen:", bool(0.6 < distance.median() / to_real.median() < 1.6)
-)
+print("as far away as real digits that it has not seen:", bool(0.6 < distance.median() / to_real.median() < 1.6))
 
 # %% [markdown]
 r"""
@@ -794,9 +779,7 @@ def error_at(t, denoise, x_0, y):
 train_set, test_set = (images[:some], labels[:some]), (test_images, test_labels)
 times = [t for t in schedule.times_even_in_log_snr(30) if -8 < schedule.log_snr[t] < 8]
 curves = {
-    "ceiling: mean image of the label": [
-        error_at(t, lambda x, t, y: class_means[y], *test_set) for t in times
-    ],
+    "ceiling: mean image of the label": [error_at(t, lambda x, t, y: class_means[y], *test_set) for t in times],
     "no noise": [float(1 / snr[t]) for t in times],
     "network, test digits": [error_at(t, average, *test_set) for t in times],
     "network, training digits": [error_at(t, average, *train_set) for t in times],
@@ -833,17 +816,11 @@ likelihood does (see the optional section at the end).
 network, training, exact_new, floor = [torch.tensor(curves[name]) for name in list(curves)[2:]]
 ceiling, no_noise = torch.tensor(curves["ceiling: mean image of the label"]), torch.tensor(curves["no noise"])
 at = torch.tensor(times)
-print(
-    "at t > 950, the network is within a tenth of the ceiling:",
-    bool((network / ceiling)[at > 950].min() > 0.9),
-)
-print(
-    "there even the ceiling's error in eps is below 0.001:", bool((ceiling * snr[at])[at > 950].max() < 0.001)
-)
+print("at t > 950, the network is within a tenth of the ceiling:", bool((network / ceiling)[at > 950].min() > 0.9))
+print("there even the ceiling's error in eps is below 0.001:", bool((ceiling * snr[at])[at > 950].max() < 0.001))
 print("test digits are no harder for it than training digits:", bool((network / training).max() < 1.25))
 print(
-    "at low noise it beats the exact denoiser on test digits 4 times:",
-    bool((exact_new / network)[at < 100].min() > 4),
+    "at low noise it beats the exact denoiser on test digits 4 times:", bool((exact_new / network)[at < 100].min() > 4)
 )
 print("at the very end it loses against no noise:", bool((network > no_noise)[at < 10].all()))
 
@@ -907,10 +884,7 @@ All of these run without an error, and with a loss curve that falls.
 my_guess = None
 
 guess(my_guess, round(0.999**550, 2))
-print(
-    "its loss is more than 3 times that of the average with warm-up:",
-    test_loss(no_warmup) > 3 * test_loss(average),
-)
+print("its loss is more than 3 times that of the average with warm-up:", test_loss(no_warmup) > 3 * test_loss(average))
 
 
 @torch.no_grad()
@@ -936,9 +910,7 @@ in_0_1 = (images[:2000] + 1) / 2
 grey = labelled_oracle(in_0_1, labels[:2000])
 y, x_T = y[:10], x_T[:10]
 wrong_target = tinyddpm.make_denoiser(average, schedule, "eps", y)
-museum = [
-    draw(network, y, x_T, steps=25) for network in (no_warmup, grey, lambda x_t, t, y: wrong_target(x_t, t))
-]
+museum = [draw(network, y, x_T, steps=25) for network in (no_warmup, grey, lambda x_t, t, y: wrong_target(x_t, t))]
 show(image_grid(torch.cat(museum), columns=10), "bugs 1, 3 and 4", width=6)
 
 # %% [markdown]
@@ -963,10 +935,7 @@ print("3. images begin at -1:", float(images.min()) == -1, "| in the museum:", f
 for predicts in ("x_0", "eps"):
     as_denoiser = tinyddpm.make_denoiser(average, schedule, predicts, test_labels)
     error = error_at(300, lambda x_t, t, y, f=as_denoiser: f(x_t, t), test_images, test_labels)
-    print(
-        f"4. as a prediction of {predicts}, better at t = 300 than the mean image:",
-        error < float(of_class_mean),
-    )
+    print(f"4. as a prediction of {predicts}, better at t = 300 than the mean image:", error < float(of_class_mean))
 
 # %% [markdown]
 r"""

@@ -68,9 +68,7 @@ ten oracles of one class each.
 # %%
 def log_bells(x_t, t):
     """(b, n): the log density of each x_t under the bell around each data image, up to a constant of its row."""
-    signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t).flatten(
-        1
-    )  # `at`: the table at t, one value an image,
+    signal = schedule.at(schedule.sqrt_alpha_bar, t, x_t).flatten(1)  # `at`: the table at t, one value an image,
     noise = schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t).flatten(1)  # shaped to multiply images
     x, d = x_t.flatten(1), data.flatten(1)
     distance = x.square().sum(1, keepdim=True) - 2 * signal * (x @ d.T) + signal**2 * d.square().sum(1)
@@ -194,10 +192,7 @@ and remember the mean $x_0$ of each bin, once for each label.
 
 # %%
 variance = 0.25
-plus, minus = (
-    tinyddpm.gaussian_oracle(1.0, variance, schedule),
-    tinyddpm.gaussian_oracle(-1.0, variance, schedule),
-)
+plus, minus = (tinyddpm.gaussian_oracle(1.0, variance, schedule), tinyddpm.gaussian_oracle(-1.0, variance, schedule))
 
 
 def posterior_of_plus(x_t, t):
@@ -215,9 +210,7 @@ n, t = 4_000_000, 500
 generator = torch.Generator().manual_seed(2)
 y = torch.randint(0, 2, (n,), generator=generator)
 x_0 = 1 - 2 * y + variance**0.5 * torch.randn(n, generator=generator)
-x_t = schedule.sqrt_alpha_bar[t] * x_0 + schedule.sqrt_one_minus_alpha_bar[t] * torch.randn(
-    n, generator=generator
-)
+x_t = schedule.sqrt_alpha_bar[t] * x_0 + schedule.sqrt_one_minus_alpha_bar[t] * torch.randn(n, generator=generator)
 dropped = torch.rand(n, generator=generator) < 0.3
 label = torch.where(dropped, 2, y)  # classes 0 and 1, null class 2
 
@@ -230,9 +223,7 @@ exact = torch.cat([f(middle, torch.full((30,), t)).flatten() for f in (plus, min
 holds("7.2", learned, exact, within=0.03)
 
 figure, axes = plt.subplots(figsize=(5.6, 2.2))
-for values, dots, name in zip(
-    exact.reshape(3, 30), learned.reshape(3, 30), ("told 0", "told 1", "told nothing")
-):
+for values, dots, name in zip(exact.reshape(3, 30), learned.reshape(3, 30), ("told 0", "told 1", "told nothing")):
     (line,) = axes.plot(middle.flatten(), values, label=name)
     axes.plot(middle.flatten(), dots, "o", markersize=3, color=line.get_color())
 axes.set(xlabel="x_t", ylabel="x_0_hat", title="lines: exact; dots: mean x_0 of a bin")
@@ -337,9 +328,7 @@ def score(denoiser, x_t, t):
 
 generator = torch.Generator().manual_seed(6)
 t = torch.tensor([600, 650, 700, 750, 800, 850, 900, 950])
-x_t = tinyddpm.q_sample(
-    data[:8], t, torch.randn(data[:8].shape, generator=generator, dtype=torch.float64), schedule
-)
+x_t = tinyddpm.q_sample(data[:8], t, torch.randn(data[:8].shape, generator=generator, dtype=torch.float64), schedule)
 by_autograd = gradient(lambda x: log_bells(x, t).logsumexp(1), x_t)
 holds("7.3", by_autograd, score(oracle, x_t, t), within=1e-9)
 
@@ -459,10 +448,7 @@ line that catches the bug gives both exact branches the same large error, which 
 # %%
 error = 0.7 * torch.randn(x_t.shape, generator=generator, dtype=torch.float64)
 push = of_y(x_t, t) - oracle(x_t, t)
-for name, clip in {
-    "clip after combining": lambda x: x,
-    "clip the branches": lambda x: x.clamp(-1, 1),
-}.items():
+for name, clip in {"clip after combining": lambda x: x, "clip the branches": lambda x: x.clamp(-1, 1)}.items():
     difference = clip(of_y(x_t, t) + error) - clip(oracle(x_t, t) + error)
     caught = (difference - push).abs().max().item() > 1e-9
     share = 100 * (difference.norm() / push.norm()).item()
@@ -513,9 +499,7 @@ def moment(name, scale, sampler=0):
 
 of_tilted = (values * samples[4.0][2]).sum().item() * 0.01
 print(f"mean of the tilted density at w = 4: {of_tilted:.2f}")
-print(
-    "samples move away from the other class:", moment("mean", 1.0) < moment("mean", 2.0) < moment("mean", 4.0)
-)
+print("samples move away from the other class:", moment("mean", 1.0) < moment("mean", 2.0) < moment("mean", 4.0))
 print(f"and crowd together: their spread shrinks to {100 * moment('std', 4.0) / moment('std', 1.0):.0f} %")
 off = [moment("mean", 4.0, sampler) - of_tilted for sampler in (0, 1)]
 print("DDIM is off by more than 0.5, DDPM by more than 0.1:", off[0] > 0.5, off[1] > 0.1)
@@ -602,10 +586,7 @@ accuracy = {scale: label_accuracy(judge, x, asked) for scale, x in swept.items()
 spread = {scale: diversity(x, asked) for scale, x in swept.items()}
 ink = {scale: (x + 1).mean().item() / 2 for scale, x in swept.items()}
 real = torch.cat([images[labels == k][:50] for k in range(10)])
-of_real = {
-    "distance": diversity(real, torch.arange(10).repeat_interleave(50)),
-    "ink": (real + 1).mean().item() / 2,
-}
+of_real = {"distance": diversity(real, torch.arange(10).repeat_interleave(50)), "ink": (real + 1).mean().item() / 2}
 
 figure, axes = plt.subplots(1, 3, figsize=(7.4, 2.1))
 for panel, curve, title in zip(
@@ -628,11 +609,7 @@ print("at scale 8 to at least 1.25 times that of real digits:", ink[8.0] > 1.25 
 deaf = classify(judge, swept[0.0]).argmax(1) != asked
 chosen = deaf.nonzero()[:4, 0]
 film = torch.stack([swept[scale][chosen] for scale in scales], 1).flatten(0, 1)
-show(
-    image_grid(film, columns=len(scales), levels=16),
-    "scale " + ", ".join(f"{scale:g}" for scale in scales),
-    width=6,
-)
+show(image_grid(film, columns=len(scales), levels=16), "scale " + ", ".join(f"{scale:g}" for scale in scales), width=6)
 
 # %% [markdown]
 r"""

@@ -39,7 +39,7 @@ from course import check, guess, holds, play, same, show
 
 import tinyddpm
 from tinyddpm.data import mnist
-from tinyddpm.viz import even_in_log_snr, film_strip, image_grid, save_gif
+from tinyddpm.viz import film_strip, image_grid, save_gif
 
 # %% [markdown]
 r"""

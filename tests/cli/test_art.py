@@ -38,10 +38,7 @@ def test_morph_writes_a_frame_for_each_part_of_the_way(run, capsys):
 
 
 def test_inpaint_shows_the_digit_what_is_left_of_it_and_the_ways(run, capsys):
-    assert (
-        run("inpaint", "--digits", "37", "--each", "3", "--hide", "top", "--times", "1", "--out", "x.png")
-        == 0
-    )
+    assert run("inpaint", "--digits", "37", "--each", "3", "--hide", "top", "--times", "1", "--out", "x.png") == 0
     grid, real = cells("x.png", 5), real_digits(torch.tensor([3, 7]), 0)
     for row, x in zip(grid, real):
         assert (row[0] == as_pixels(x)).all()

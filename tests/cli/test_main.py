@@ -28,9 +28,7 @@ def test_gif_writes_each_digit_and_all_of_them(tmp_path, capsys):
         assert len(frames) >= 20
         changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, frames[1:])]
         assert min(changes) > 0  # something happens in each frame
-        assert (
-            (frames[-1] < 10).mean() > 0.5 > (frames[0] < 10).mean()
-        )  # black around the digit, noise at first
+        assert (frames[-1] < 10).mean() > 0.5 > (frames[0] < 10).mean()  # black around the digit, noise at first
     assert "10 images" in capsys.readouterr().out
 
 
@@ -101,9 +99,7 @@ def test_text_without_block_characters_is_refused_before_the_work(weights, capsy
     assert "ascii text has no block characters: set PYTHONIOENCODING=utf-8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("command", "steps", "scale"), [("sample", 50, 1.0), ("gif", 100, 1.5), ("eval", 50, 1.0)]
-)
+@pytest.mark.parametrize(("command", "steps", "scale"), [("sample", 50, 1.0), ("gif", 100, 1.5), ("eval", 50, 1.0)])
 def test_each_command_has_its_own_defaults(command, steps, scale):
     args = build_parser().parse_args([command])
     assert (args.steps, args.scale) == (steps, scale)
@@ -112,9 +108,7 @@ def test_each_command_has_its_own_defaults(command, steps, scale):
 def test_without_a_command_the_help_is_shown(capsys):
     assert main([]) == 2
     shown = capsys.readouterr().err
-    assert all(
-        f"\n    {name} " in shown for name in "sample gif morph inpaint style write eval train".split()
-    )
+    assert all(f"\n    {name} " in shown for name in "sample gif morph inpaint style write eval train".split())
 
 
 @pytest.mark.parametrize("fresh", ["--fresh", "--fr"])
@@ -159,9 +153,7 @@ def test_bad_input_ends_with_one_clear_line(argv, message, capsys, tmp_path, mon
 
 
 @pytest.mark.parametrize("command", ["gif", "train", "sample"])
-def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(
-    command, tmp_path, capsys, monkeypatch
-):
+def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(command, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("tinyddpm.cli.commands.load", lambda _: pytest.fail("the work had begun"))
     monkeypatch.setattr("tinyddpm.trainer.trainer.mnist", lambda **_: pytest.fail("the work had begun"))
     (tmp_path / "file").write_bytes(b"")

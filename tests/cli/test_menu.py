@@ -47,10 +47,7 @@ def here(tmp_path, monkeypatch):
     ("answers", "command"),
     [
         (["", "", "", "", ""], "sample --show --digits 7 --per-digit 2"),
-        (
-            ["draw", "31", "4", "2.5", "x.png"],
-            "sample --show --digits 31 --per-digit 4 --scale 2.5 --out x.png",
-        ),
+        (["draw", "31", "4", "2.5", "x.png"], "sample --show --digits 31 --per-digit 4 --scale 2.5 --out x.png"),
         (["gif", "", "", ""], "gif"),
         (["g", "12", "3", "films"], "gif --digits 12 --scale 3 --out films"),
         (["write", "", "", ""], "write '2026 11 21'"),
@@ -236,9 +233,7 @@ def test_a_digit_is_drawn_in_colours_and_into_a_file(session):
 
 def test_wrong_answers_are_asked_for_again(session):
     shown = session[0]
-    assert (
-        "[draw] dance\n  -> choose one of draw, gif, write, train, resume, quit, got 'dance'\n  What" in shown
-    )
+    assert "[draw] dance\n  -> choose one of draw, gif, write, train, resume, quit, got 'dance'\n  What" in shown
     assert "[7] 3x\n  -> say digits, such as 7 or 2026, got '3x'\n  Which" in shown
 
 

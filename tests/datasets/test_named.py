@@ -120,9 +120,7 @@ FILES = {
 @pytest.mark.parametrize("name", FILES)
 def test_a_download_that_fails_says_which_files_to_put_where(tmp_path, name, no_network):
     folder, files = FILES[name]
-    wanted = (
-        rf"^{name} cannot be downloaded .*Connection refused.*: put {files} into {tmp_path / folder} by hand"
-    )
+    wanted = rf"^{name} cannot be downloaded .*Connection refused.*: put {files} into {tmp_path / folder} by hand"
     with pytest.raises(ValueError, match=wanted) as caught:
         load_data(name, tmp_path)
     assert "\n" not in str(caught.value)

@@ -71,8 +71,7 @@ def test_each_half_hides_about_half_and_the_middle_a_ninth():
 def test_a_completion_of_a_label_asks_for_that_label(small):
     x_0, mask = mnist(train=False)[:1][0], all_but("left", 32, 32)
     seven, three, none = (
-        complete(small, x_0, mask, each=1, steps=4, times=1, y=y)
-        for y in (torch.tensor([7]), torch.tensor([3]), None)
+        complete(small, x_0, mask, each=1, steps=4, times=1, y=y) for y in (torch.tensor([7]), torch.tensor([3]), None)
     )
     assert not torch.allclose(seven, three) and not torch.allclose(seven, none)
 

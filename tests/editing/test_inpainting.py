@@ -14,15 +14,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tinyddpm.editing.inpainting import inpaint
+from tinyddpm.editing.inpainting import inpaint, resampling_grid
 from tinyddpm.extensions.gradient_guidance import energy_guidance
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
-from tinyddpm.grids import resampling_grid
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.oracle import gaussian_oracle
-from tinyddpm.samplers import ddim, last, p_sample_loop
+from tinyddpm.samplers import ddim, dpm_solver_pp, heun, last, p_sample_loop
 from tinyddpm.schedules import Schedule
-from tinyddpm.solvers import dpm_solver_pp, heun
 
 COSINE = Schedule.named("cosine", 50)
 ANCESTRAL = {"posterior": p_sample_loop, "beta": partial(p_sample_loop, variance="beta")}
@@ -361,9 +359,7 @@ def test_gradients_go_through_the_drawn_pixels_only():
 
 @pytest.mark.parametrize("shape", [(3, 4), (2,), (3, 1, 4, 4), (2, 3, 4, 4), (1, 2, 1, 4, 4)])
 def test_a_mask_of_another_shape_is_refused(shape):
-    words = (
-        r"mask has the shape of the images, \(2, 1, 4, 4\), or broadcasts to it, such as \(1, 1, 4, 4\); got "
-    )
+    words = r"mask has the shape of the images, \(2, 1, 4, 4\), or broadcasts to it, such as \(1, 1, 4, 4\); got "
     told = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
     with pytest.raises(ValueError, match=words + rf"\({told}\)"):
         inpaint(denoiser, images(2, 1, 4, 4), torch.ones(shape))
@@ -381,9 +377,7 @@ def test_a_mask_of_another_shape_is_refused(shape):
 )
 def test_a_mask_of_other_values_than_0_and_1_is_refused(values, told):
     mask = torch.tensor(values).repeat(4, 2)
-    with pytest.raises(
-        ValueError, match="1 where a pixel is known and 0 where it is drawn, got values"
-    ) as error:
+    with pytest.raises(ValueError, match="1 where a pixel is known and 0 where it is drawn, got values") as error:
         inpaint(denoiser, images(2, 1, 4, 4), mask)
     assert f"in {told}: take (mask > 0.5).float()" in str(error.value)
 
@@ -392,8 +386,6 @@ def test_a_mask_of_other_values_than_0_and_1_is_refused(values, told):
 def test_images_of_another_shape_than_the_known_pixels_are_refused(shape):
     # a batch of several on one image of known pixels would broadcast: it is refused too
     told = ", ".join(map(str, shape))
-    words = (
-        rf"known pixels are \(2, 1, 4, 4\), the images that are sampled \({told}\): give one image of known"
-    )
+    words = rf"known pixels are \(2, 1, 4, 4\), the images that are sampled \({told}\): give one image of known"
     with pytest.raises(ValueError, match=words):
         inpaint(denoiser, images(2, 1, 4, 4), half(4, 4))(randn(*shape), torch.full(shape[:1], 20))

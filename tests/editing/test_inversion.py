@@ -11,15 +11,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tinyddpm.data import torchvision_datasets
+from tinyddpm.datasets.named import torchvision_datasets
 from tinyddpm.diffusion import make_denoiser, q_sample
+from tinyddpm.editing.inpainting import resampling_grid
 from tinyddpm.editing.inversion import invert, round_trip_error, sdedit, slerp, transfer
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
-from tinyddpm.grids import resampling_grid
 from tinyddpm.oracle import gaussian_oracle
-from tinyddpm.samplers import ddim, last, noise_like, p_sample_loop
+from tinyddpm.samplers import ddim, dpm_solver_pp, heun, last, noise_like, p_sample_loop
 from tinyddpm.schedules import BETAS, Schedule
-from tinyddpm.solvers import dpm_solver_pp, heun
 
 COSINE = Schedule.named("cosine", 50)
 LINEAR = Schedule.named("linear", 1000)
@@ -54,10 +53,7 @@ def network(schedule):
 @pytest.mark.parametrize("start", [50, 31, 1])
 def test_sdedit_begins_where_the_grid_does_with_the_noise_of_q_sample(start):
     x_0, grid = randn(3, 1, 4, 4), COSINE.grid(1, start=start)
-    for generator, again in (
-        (seeded(3), seeded(3)),
-        ([seeded(k) for k in (1, 2, 3)], [seeded(k) for k in (1, 2, 3)]),
-    ):
+    for generator, again in ((seeded(3), seeded(3)), ([seeded(k) for k in (1, 2, 3)], [seeded(k) for k in (1, 2, 3)])):
         first = next(sdedit(network(COSINE), x_0, COSINE, grid, generator=generator))
         assert first.t == start
         assert torch.equal(first.x_t, q_sample(x_0, start, noise_like(x_0, again), COSINE))
@@ -82,8 +78,7 @@ def test_after_its_noise_sdedit_is_the_sampler(sampler):
 def test_sdedit_takes_ddim_where_no_sampler_is_given():
     x_0, grid = randn(3, 1, 4, 4), COSINE.grid(5, start=31)
     plain, named = (
-        last(sdedit(network(COSINE), x_0, COSINE, grid, *sampler, generator=seeded(3))).x_t
-        for sampler in ((), (ddim,))
+        last(sdedit(network(COSINE), x_0, COSINE, grid, *sampler, generator=seeded(3))).x_t for sampler in ((), (ddim,))
     )
     assert torch.equal(plain, named)
 
@@ -143,9 +138,7 @@ def test_images_around_the_data_s_mean_keep_it(name, start, monkeypatch):
     for mirrored in (noise, -noise):
         for room in ("edit", "samplers", "continuous"):
             monkeypatch.setattr(f"tinyddpm.{room}.noise_like", lambda x, generator=None, z=mirrored: z)
-        run = sdedit(
-            gaussian_oracle(0.3, 0.2, COSINE), x_0, COSINE, COSINE.grid(7, start=start), KEEP_THE_MEAN[name]
-        )
+        run = sdedit(gaussian_oracle(0.3, 0.2, COSINE), x_0, COSINE, COSINE.grid(7, start=start), KEEP_THE_MEAN[name])
         ends.append(last(run).x_t)
     assert not torch.allclose(ends[0], x_0, atol=0.1)
     assert_close((ends[0] + ends[1]) / 2, x_0, rtol=0, atol=1e-10)
@@ -346,11 +339,7 @@ def test_inversion_keeps_no_graph_and_leaves_the_caller_s_gradients_on():
 
 def test_edits_never_look_at_values_on_a_device():
     # meta tensors have no values, so that a look (a stall on a GPU) raises
-    x_0, oracle, grid = (
-        torch.zeros(2, 1, 4, 4, device="meta"),
-        gaussian_oracle(0.1, 0.2, COSINE),
-        COSINE.grid(3),
-    )
+    x_0, oracle, grid = (torch.zeros(2, 1, 4, 4, device="meta"), gaussian_oracle(0.1, 0.2, COSINE), COSINE.grid(3))
     for run in (
         invert(oracle, x_0, COSINE, grid, 2),
         transfer(oracle, oracle, x_0, COSINE, grid, 2),

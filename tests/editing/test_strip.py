@@ -153,14 +153,7 @@ def test_a_text_of_no_digits_is_refused(text):
 
 @pytest.mark.parametrize(
     "text, named",
-    [
-        ("3a1", "'a'"),
-        ("1-2,3-4", "',' '-'"),
-        ("12\n", r"'\\n'"),
-        ("\t", r"'\\t'"),
-        ("1٣", "'٣'"),
-        ("2²", "'²'"),
-    ],
+    [("3a1", "'a'"), ("1-2,3-4", "',' '-'"), ("12\n", r"'\\n'"), ("\t", r"'\\t'"), ("1٣", "'٣'"), ("2²", "'²'")],
 )
 def test_what_is_no_digit_is_named(text, named):
     with pytest.raises(ValueError, match=f"only digits 0 to 9 and blanks can be written, got {named}$"):
@@ -184,9 +177,7 @@ def test_texts_and_varieties_are_refused_before_anything_is_drawn(door, small):
     with pytest.raises(ValueError, match="got 65"):
         door("1" * 65, small)
     for variety in (-0.1, 1.1, float("nan")):
-        with pytest.raises(
-            ValueError, match=rf"0 \(one hand\) to 1 \(a hand for each digit\), got {variety}"
-        ):
+        with pytest.raises(ValueError, match=rf"0 \(one hand\) to 1 \(a hand for each digit\), got {variety}"):
             door("1", small, variety=variety)
     with pytest.raises(ValueError, match=r"steps must be in 1\.\.T = 1\.\.50, got 51"):
         door("1", small, steps=51)
@@ -266,9 +257,7 @@ def test_each_digit_is_believed_under_its_own_label(small):
 
 def test_without_variety_equal_digits_are_equal_where_no_neighbour_reaches_in(small):
     text = "3 3 1 3"
-    alike, varied = (
-        windows_of(write(text, small, steps=2, variety=variety), text, 32) for variety in (0.0, 0.2)
-    )
+    alike, varied = (windows_of(write(text, small, steps=2, variety=variety), text, 32) for variety in (0.0, 0.2))
     for k in (1, 3):
         assert_close(alike[k], alike[0], rtol=0, atol=1e-5)
         assert float((varied[k] - varied[0]).abs().max()) > 0.05

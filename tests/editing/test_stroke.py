@@ -178,15 +178,7 @@ def expected_width(x, length):
 # (soft, width, how near): a hard edge at an angle is a staircase, and of a stroke that is not much wider than
 # its soft edges few pixels are all white
 BARS = [(0.0, 2, 0.1), (0.0, 3, 0.1), (0.0, 4, 0.1), (0.0, 6, 0.1)]
-BARS += [
-    (1.0, 2, 0.13),
-    (1.0, 3, 0.03),
-    (1.0, 4, 0.03),
-    (1.0, 6, 0.03),
-    (2.0, 3, 0.1),
-    (2.0, 4, 0.04),
-    (2.0, 6, 0.04),
-]
+BARS += [(1.0, 2, 0.13), (1.0, 3, 0.03), (1.0, 4, 0.03), (1.0, 6, 0.03), (2.0, 3, 0.1), (2.0, 4, 0.04), (2.0, 6, 0.04)]
 
 
 @pytest.mark.parametrize("soft, width, within", BARS)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from tinyddpm.data import asset, mnist
+from tinyddpm.data import mnist
 from tinyddpm.evaluation.classifier import (
     DigitClassifier,
     classify,
@@ -12,6 +12,7 @@ from tinyddpm.evaluation.classifier import (
     train_classifier,
 )
 from tinyddpm.evaluation.metrics import label_accuracy
+from tinyddpm.files import asset
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +117,4 @@ def test_less_than_a_batch_is_refused():
     x = torch.full((20, 1, 32, 32), -1.0)
     with pytest.raises(ValueError, match="at least 100: got 20 and 20 labels"):
         train_classifier(x, torch.zeros(20, dtype=torch.long))
-    assert isinstance(
-        train_classifier(x, torch.zeros(20, dtype=torch.long), 1, batch_size=10), DigitClassifier
-    )
+    assert isinstance(train_classifier(x, torch.zeros(20, dtype=torch.long), 1, batch_size=10), DigitClassifier)

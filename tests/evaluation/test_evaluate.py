@@ -9,7 +9,7 @@ from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
 from tinyddpm.cli.main import main
-from tinyddpm.data import Images, mnist
+from tinyddpm.data import ImageDataset, mnist
 from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.evaluation.draw import Draw
 from tinyddpm.evaluation.evaluate import Real, bits, confusion, evaluate, figures_of, samples, sweep
@@ -23,7 +23,7 @@ DRAW = Draw(n=130, steps=2, scale=1.0, sampler="ddim", seed=0)
 def few_real_digits(monkeypatch):
     def few(train=True):
         digits, n = mnist(train), 600 if train else 1000
-        return Images(digits.images[:n], digits.labels[:n])
+        return ImageDataset(digits.images[:n], digits.labels[:n])
 
     monkeypatch.setattr("tinyddpm.evaluation.evaluate.mnist", few)
     monkeypatch.setattr("tinyddpm.evaluation.evaluate.STEPS", (1, 3))
@@ -67,9 +67,7 @@ def test_the_samples_are_those_of_their_seeds_and_labels(small, tmp_path):
 
 def test_digits_without_padding_are_measured_as_well(tmp_path):
     torch.manual_seed(0)
-    ddpm = DDPM(
-        UNet((8, 16), 1, 10, image_size=28, attention=()), Schedule.named("cosine", 50), "v", (1, 28, 28)
-    )
+    ddpm = DDPM(UNet((8, 16), 1, 10, image_size=28, attention=()), Schedule.named("cosine", 50), "v", (1, 28, 28))
     found = evaluate(ddpm, tmp_path, DRAW, sweeps=False)
     assert found["bits_per_dim"][0] > 0 and 0 <= found["label_accuracy"] < 0.5
     assert found["of"]["data"] == "unknown" and "does not say what it was trained on" in page(found)
@@ -155,9 +153,7 @@ def interrupted(*_, **__):
 
 def test_another_model_or_other_samples_need_another_folder(small, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(
-            "tinyddpm.evaluation.evaluate.classify", interrupted
-        )  # after sampling, before any figure
+        patch.setattr("tinyddpm.evaluation.evaluate.classify", interrupted)  # after sampling, before any figure
         with pytest.raises(KeyboardInterrupt):
             evaluate(small, tmp_path, DRAW, sweeps=False)
     assert list((tmp_path / "samples").rglob("*.npy"))
@@ -225,9 +221,7 @@ def test_the_command_says_that_an_interruption_lost_nothing(small, tmp_path, mon
 
 def test_two_checkpoints_at_once_and_seeds_below_zero_are_refused(small, tmp_path, capsys):
     assert main(["eval", "a.safetensors", "--weights", "b.safetensors"]) == 2
-    assert (
-        "one checkpoint at a time: got a.safetensors and --weights b.safetensors" in capsys.readouterr().err
-    )
+    assert "one checkpoint at a time: got a.safetensors and --weights b.safetensors" in capsys.readouterr().err
     with pytest.raises(ValueError, match="seeds count from 0, got -1"):
         evaluate(small, tmp_path, replace(DRAW, seed=-1))
 
@@ -286,9 +280,7 @@ def test_the_bound_is_of_test_digits_with_their_labels_and_the_error_on_training
     assert torch.equal(y, data.y_test[mine]) and torch.equal(x, data.test[mine])
 
 
-def test_each_point_of_a_plot_is_drawn_as_it_says_beside_as_many_training_digits(
-    small, tmp_path, monkeypatch
-):
+def test_each_point_of_a_plot_is_drawn_as_it_says_beside_as_many_training_digits(small, tmp_path, monkeypatch):
     data, draws, measured, plots = Real(load_classifier(), 200), [], [], {}
 
     def point(ddpm, draw, *_):
@@ -302,8 +294,7 @@ def test_each_point_of_a_plot_is_drawn_as_it_says_beside_as_many_training_digits
     monkeypatch.setattr("tinyddpm.evaluation.evaluate.point", point)
     monkeypatch.setattr("tinyddpm.evaluation.evaluate.figures_of", figures)
     monkeypatch.setattr(
-        "tinyddpm.evaluation.evaluate.save_curves",
-        lambda x, *rest: plots.update({rest[-1].name: (x, *rest[:-1])}),
+        "tinyddpm.evaluation.evaluate.save_curves", lambda x, *rest: plots.update({rest[-1].name: (x, *rest[:-1])})
     )
     sweep(small, replace(DRAW, n=200), load_classifier(), data, Once(), tmp_path)
     assert [(draw.n, draw.scale, draw.steps) for draw in draws] == [

@@ -134,13 +134,9 @@ def test_kernel_distance_leaves_the_pairs_of_one_with_itself_out():
 def test_inception_score_goes_from_one_to_the_number_of_classes():
     assert inception_score(torch.eye(10).repeat(3, 1)) == pytest.approx(10)
     assert inception_score(torch.full((7, 10), 0.1)) == pytest.approx(1)
-    assert inception_score(torch.eye(10)[:1].repeat(5, 1)) == pytest.approx(
-        1
-    )  # one class, whatever certainty
+    assert inception_score(torch.eye(10)[:1].repeat(5, 1)) == pytest.approx(1)  # one class, whatever certainty
     p = torch.tensor([[0.75, 0.25], [0.25, 0.75]])
-    assert inception_score(p) == pytest.approx(
-        math.exp(math.log(2) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    )
+    assert inception_score(p) == pytest.approx(math.exp(math.log(2) + 0.75 * math.log(0.75) + 0.25 * math.log(0.25)))
 
 
 def test_precision_and_recall_tell_what_is_made_up_from_what_is_missed():
@@ -185,9 +181,7 @@ def test_memorisation_names_the_copies():
 
 
 def test_a_classifier_trained_on_digits_reads_digits_and_on_shuffled_labels_does_not():
-    (x, y), (x_test, y_test) = (
-        (x[:2000], y[:2000]) for x, y in (mnist().tensors(), mnist(train=False).tensors())
-    )
+    (x, y), (x_test, y_test) = ((x[:2000], y[:2000]) for x, y in (mnist().tensors(), mnist(train=False).tensors()))
     assert train_on_synthetic(x, y, x_test, y_test, epochs=4) > 0.85
     assert train_on_synthetic(x, (y + 1) % 10, x_test, y_test, epochs=4) < 0.1
 

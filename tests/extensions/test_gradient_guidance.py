@@ -19,9 +19,8 @@ from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_gu
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.oracle import gaussian_oracle
-from tinyddpm.samplers import ddim, last, p_sample_loop
+from tinyddpm.samplers import ddim, dpm_solver_pp, heun, last, p_sample_loop
 from tinyddpm.schedules import Schedule
-from tinyddpm.solvers import dpm_solver_pp, heun
 
 COSINE = Schedule.named("cosine", 50)
 SCHEDULES = [COSINE, Schedule.named("linear", 1000), Schedule.named("flow", 50)]
@@ -58,10 +57,7 @@ def pull(x, t):
     return (x.sin() * x.cumsum(-1)).flatten(1).sum(1)
 
 
-M, V = (
-    0.8 * randn(1, 1, 2, 2, seed=1),
-    0.1 + uniform(1, 1, 2, 2, seed=2),
-)  # mean and variance, each pixel's own
+M, V = (0.8 * randn(1, 1, 2, 2, seed=1), 0.1 + uniform(1, 1, 2, 2, seed=2))  # mean and variance, each pixel's own
 
 
 # Exact where the data are Gaussian
@@ -350,9 +346,7 @@ def test_where_x_T_is_noise_alone_nothing_is_steered_and_all_is_finite(name, noi
     assert torch.equal(steered[[0, 2]], network(x_t, t)[[0, 2]])
     assert (steered[1] - network(x_t, t)[1]).abs().max() > 1
     assert (
-        last(ddim(clip_x_0(energy_guidance(network, pull, schedule, noisy=noisy)), x_t, schedule))
-        .x_t.isfinite()
-        .all()
+        last(ddim(clip_x_0(energy_guidance(network, pull, schedule, noisy=noisy)), x_t, schedule)).x_t.isfinite().all()
     )
 
 
@@ -414,20 +408,13 @@ def test_steering_leaves_no_graph_and_does_not_switch_gradients(noisy):
 @pytest.mark.parametrize("noisy", [False, True])
 def test_steering_writes_over_nothing(noisy):
     # trap 30
-    x_t, t, y, believed = (
-        randn(2, 1, 4, 4),
-        torch.tensor([3, 40]),
-        torch.tensor([0, 1]),
-        randn(2, 1, 4, 4, seed=1),
-    )
+    x_t, t, y, believed = (randn(2, 1, 4, 4), torch.tensor([3, 40]), torch.tensor([0, 1]), randn(2, 1, 4, 4, seed=1))
     before = [a.clone() for a in (x_t, t, y, believed)]
 
     def denoiser(x_t, t):
         return believed + 0 * x_t if not noisy else believed
 
-    classifier_guidance(denoiser, lambda x, t=None: clean_classifier(x), y, COSINE, 3.0, noisy)(x_t, t).add_(
-        1
-    )
+    classifier_guidance(denoiser, lambda x, t=None: clean_classifier(x), y, COSINE, 3.0, noisy)(x_t, t).add_(1)
     assert all(torch.equal(a, b) for a, b in zip((x_t, t, y, believed), before))
 
 

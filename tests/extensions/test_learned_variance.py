@@ -18,9 +18,8 @@ from tinyddpm.extensions.likelihood import bits_per_dim, prior_nats, step_nats
 from tinyddpm.guidance import clip_x_0
 from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
-from tinyddpm.samplers import ddim, last, noise_like, p_sample, p_sample_loop
+from tinyddpm.samplers import ddim, dpm_solver_pp, last, noise_like, p_sample, p_sample_loop
 from tinyddpm.schedules import Schedule
-from tinyddpm.solvers import dpm_solver_pp
 
 COSINE = Schedule.named("cosine", 10)
 PURE_NOISE = Schedule.named("flow", 10)  # x_T is noise alone
@@ -103,9 +102,7 @@ def test_nu_goes_from_the_posterior_s_variance_to_beta_s_evenly_in_logs(schedule
         small, large, _ = formulas(t, s, schedule)
         got = learned_variance(column([-1, 1, 0, 0.5, 3]), t, s, schedule).flatten()
         middle = math.sqrt(small * large)
-        assert got.tolist() == pytest.approx(
-            [small, large, middle, large**0.75 * small**0.25, large**2 / small]
-        )
+        assert got.tolist() == pytest.approx([small, large, middle, large**0.75 * small**0.25, large**2 / small])
         assert small == pytest.approx(q_posterior(column([0]), column([0]), t, s, schedule)[1])
 
 
@@ -247,10 +244,7 @@ def test_a_term_of_the_bound_is_that_of_the_likelihood(schedule):
     x_0_hat, t = x_0 + 0.3 * randn(10, 1, 4, 4, seed=1), torch.arange(1, 11)
     error = 0.02 * t.double()
     variance = column(
-        [
-            formulas(k, k - 1, schedule)[0] + formulas(k, k - 1, schedule)[2] ** 2 * 0.02 * k
-            for k in range(1, 11)
-        ]
+        [formulas(k, k - 1, schedule)[0] + formulas(k, k - 1, schedule)[2] ** 2 * 0.02 * k for k in range(1, 11)]
     )
     got = step_bits(x_0, x_0_hat, variance.expand_as(x_0), t, schedule)
     for k in range(1, 11):
@@ -315,11 +309,7 @@ def test_gradients_are_finite_however_wrong_the_prediction(predicts):
 
 
 def test_images_of_a_batch_do_not_mix():
-    x_0, x_0_hat, t = (
-        randn(5, 1, 3, 3).clamp(-1, 1),
-        randn(5, 1, 3, 3, seed=1),
-        torch.tensor([1, 10, 4, 1, 7]),
-    )
+    x_0, x_0_hat, t = (randn(5, 1, 3, 3).clamp(-1, 1), randn(5, 1, 3, 3, seed=1), torch.tensor([1, 10, 4, 1, 7]))
     variance = 0.05 + randn(5, 1, 3, 3, seed=2).square()
     together = step_bits(x_0, x_0_hat, variance, t, COSINE)
     for k in range(5):
@@ -359,9 +349,7 @@ def test_sampling_with_it_is_that_of_diffusers(name, steps, clip):
     scheduler.set_timesteps(steps)
     d = LearnedVariance(noisy_nu, schedule)
     x_t = randn(3, 1, 4, 4)
-    ours = p_sample_loop(
-        clip_x_0(d) if clip else d, x_t, schedule, schedule.grid(steps), d.variance, seeded(7)
-    )
+    ours = p_sample_loop(clip_x_0(d) if clip else d, x_t, schedule, schedule.grid(steps), d.variance, seeded(7))
     g = seeded(7)
     for timestep, step in zip(scheduler.timesteps.tolist(), ours):
         assert step.t == timestep + 1
@@ -461,9 +449,7 @@ def test_there_is_no_variance_before_the_first_call():
 def test_a_network_of_another_shape_is_refused_and_told_which():
     x, t = randn(2, 3, 4, 4).clamp(-1, 1), torch.tensor([5, 5])
     for make in (lambda m: LearnedVariance(m, COSINE)(x, t), lambda m: hybrid_loss(m, x, t, x, COSINE)):
-        with pytest.raises(
-            ValueError, match=r"\(2, 6, 4, 4\) here, got \(2, 3, 4, 4\): build it with channels=6"
-        ):
+        with pytest.raises(ValueError, match=r"\(2, 6, 4, 4\) here, got \(2, 3, 4, 4\): build it with channels=6"):
             make(lambda x, t: x[:, :3])
 
 

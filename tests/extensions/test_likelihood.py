@@ -69,9 +69,7 @@ def test_the_posterior_variance_costs_what_it_must():
 def test_a_worse_denoiser_pays():
     x, _ = gaussian_pixels(0.0, 0.04, 200)
     good, bad = (gaussian_oracle(0.0, v, SCHEDULE) for v in (0.04, 0.4))
-    a, b = (
-        bits_per_dim(d, x, SCHEDULE, generator=torch.Generator().manual_seed(1)).mean() for d in (good, bad)
-    )
+    a, b = (bits_per_dim(d, x, SCHEDULE, generator=torch.Generator().manual_seed(1)).mean() for d in (good, bad))
     assert b > a + 0.05
 
 
@@ -87,9 +85,7 @@ def test_a_bin_far_from_the_mean_costs_what_it_must():
     for x, mean in ((0.0, 0.2), (0.2, 0.0), (1.0, 0.8), (-1.0, -0.8)):
         found = log_bin(torch.tensor(x).double(), torch.tensor(mean).double(), 0.01)
         nearest = (abs(x - mean) - 1 / 255) / 0.01
-        assert float(found) == pytest.approx(
-            -(nearest**2) / 2 - math.log(nearest * (2 * math.pi) ** 0.5), abs=0.02
-        )
+        assert float(found) == pytest.approx(-(nearest**2) / 2 - math.log(nearest * (2 * math.pi) ** 0.5), abs=0.02)
 
 
 def test_denoising_error_of_the_exact_denoiser_is_the_closed_form():
@@ -119,11 +115,7 @@ def test_grids_and_variances_that_do_not_fit_are_refused():
 @pytest.mark.parametrize("figure", [bits_per_dim, denoising_error])
 def test_a_denoiser_that_returns_nan_is_named_with_its_time(figure):
     def broken(x_t, t):
-        return torch.where(
-            (t == 40)[:, None, None, None] & (x_t[:, :1, :1, :1] == x_t[1, 0, 0, 0]), torch.nan, x_t
-        )
+        return torch.where((t == 40)[:, None, None, None] & (x_t[:, :1, :1, :1] == x_t[1, 0, 0, 0]), torch.nan, x_t)
 
-    with pytest.raises(
-        ValueError, match="at t = 40 the denoiser makes NaN or infinite values of 1 of 3 images"
-    ):
+    with pytest.raises(ValueError, match="at t = 40 the denoiser makes NaN or infinite values of 1 of 3 images"):
         figure(broken, torch.zeros(3, 1, 4, 4), SCHEDULE, generator=torch.Generator().manual_seed(0))

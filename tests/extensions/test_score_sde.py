@@ -18,10 +18,9 @@ from tinyddpm.extensions.score_sde import (
     score_from_x_0,
     velocity_and_divergence,
 )
-from tinyddpm.grids import pairs
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import last, noise_like, p_sample_loop
-from tinyddpm.schedules import Schedule
+from tinyddpm.schedules import Schedule, pairs
 
 COSINE = Schedule.named("cosine", 50)
 LINEAR = Schedule.named("linear", 1024)
@@ -102,9 +101,7 @@ def affine(sampler, t, s, schedule, monkeypatch):
     for room, noise in {"samplers": column([0, 0, 1, 0] * n), "continuous": column([0, 0, 0, 1] * n)}.items():
         monkeypatch.setattr(f"tinyddpm.{room}.noise_like", lambda x, generator=None, z=noise: z)
     mean, variance = (column([d[i] for d in DATA for _ in range(4)]) for i in (0, 1))
-    run = sampler(
-        gaussian_oracle(mean, variance, schedule), column([0, 1, 0, 0] * n), schedule, grid=[(t, s)]
-    )
+    run = sampler(gaussian_oracle(mean, variance, schedule), column([0, 1, 0, 0] * n), schedule, grid=[(t, s)])
     rows = last(run).x_t.reshape(n, 4).tolist()
     return [(at_1 - at_0, at_0, z_1 - at_0, z_2 - at_0) for at_0, at_1, z_1, z_2 in rows]
 
@@ -114,10 +111,7 @@ def after(sampler, grid, schedule, monkeypatch):
     found = [marginal(m, v, grid[0][0], schedule) for m, v in DATA]
     for t, s in grid:
         steps = affine(sampler, t, s, schedule, monkeypatch)
-        found = [
-            (A * mean + B, A**2 * var + z_1**2 + z_2**2)
-            for (mean, var), (A, B, z_1, z_2) in zip(found, steps)
-        ]
+        found = [(A * mean + B, A**2 * var + z_1**2 + z_2**2) for (mean, var), (A, B, z_1, z_2) in zip(found, steps)]
     return found
 
 
@@ -214,9 +208,7 @@ def test_each_step_of_the_corrector_is_langevin_s(snr, monkeypatch):
 def test_the_corrector_s_step_is_the_paper_s_ratio_of_signal_to_noise():
     # algorithm 5's e = 2 (snr |z| / |score|)^2, with the norms' root mean squares over the marginal
     for m, v in [(0.0, 0.0), (0.3, 0.0)]:  # of a point the score is the noise itself
-        x_20 = math.sqrt(float(COSINE.alpha_bar[20])) * m + COSINE.sqrt_one_minus_alpha_bar[20] * randn(
-            2000, 1, 2, 2
-        )
+        x_20 = math.sqrt(float(COSINE.alpha_bar[20])) * m + COSINE.sqrt_one_minus_alpha_bar[20] * randn(2000, 1, 2, 2)
         slope = score(gaussian_oracle(m, v, COSINE), COSINE)(x_20, torch.full((2000,), 20))
         ratio = 4 / float(slope.square().sum((1, 2, 3)).mean())  # E |z|^2 is the number of pixels
         assert 2 * 0.16**2 * ratio == pytest.approx(2 * 0.16**2 * (1 - float(COSINE.alpha_bar[20])), rel=0.05)
@@ -412,8 +404,7 @@ def test_the_likelihood_needs_no_grid(name):
 
 # four pixels that hang together
 SIGMA = torch.tensor(
-    [[0.5, 0.3, 0.1, 0.0], [0.3, 0.4, 0.2, -0.1], [0.1, 0.2, 0.3, 0.1], [0.0, -0.1, 0.1, 0.2]],
-    dtype=torch.float64,
+    [[0.5, 0.3, 0.1, 0.0], [0.3, 0.4, 0.2, -0.1], [0.1, 0.2, 0.3, 0.1], [0.0, -0.1, 0.1, 0.2]], dtype=torch.float64
 )
 MU = torch.tensor([0.3, -0.2, 0.5, 0.0], dtype=torch.float64)
 NEAR_MU = MU.reshape(1, 1, 2, 2) + 0.3
@@ -447,13 +438,10 @@ def test_probes_of_every_sign_are_unbiased_together(monkeypatch):
 def test_probes_at_random_are_right_on_average_and_more_of_them_more_often():
     grid, n = grid_of(40, 64, FLOW), 1000
     once, often = (
-        log_likelihood(correlated, NEAR_MU.expand(n, 1, 2, 2), FLOW, grid, seeded(0), probes)
-        for probes in (1, 4)
+        log_likelihood(correlated, NEAR_MU.expand(n, 1, 2, 2), FLOW, grid, seeded(0), probes) for probes in (1, 4)
     )
     for got in (once, often):
-        assert (
-            abs(float(got.mean() - log_correlated(NEAR_MU, 64))) < 3 * float(got.std()) / math.sqrt(n) + 0.02
-        )
+        assert abs(float(got.mean() - log_correlated(NEAR_MU, 64))) < 3 * float(got.std()) / math.sqrt(n) + 0.02
     assert float(once.var() / often.var()) == pytest.approx(4, rel=0.25)
 
 
@@ -463,9 +451,7 @@ def test_probes_are_averaged():
     single = [log_likelihood(correlated, x, FLOW, grid, apart) for _ in range(3)]
     assert_close(several, sum(single) / 3, rtol=0, atol=1e-10)
     assert float((single[0] - single[1]).abs().max()) > 0.01
-    assert torch.equal(
-        together.get_state(), apart.get_state()
-    )  # the same signs all the way: none is drawn anew
+    assert torch.equal(together.get_state(), apart.get_state())  # the same signs all the way: none is drawn anew
 
 
 @pytest.mark.parametrize("t", [1024, 500, 3])
@@ -492,11 +478,7 @@ def parts(x_t, t):
     """Signal, and for each of the two the variance at t and log of its weight in p_t, (b, 2)."""
     signal, noise = float(FLOW.sqrt_alpha_bar[t]), float(FLOW.sqrt_one_minus_alpha_bar[t])
     variance = signal**2 * torch.tensor(VARIANCES, dtype=torch.float64) + noise**2
-    return (
-        signal,
-        variance,
-        WEIGHTS.log() + Normal(signal * MEANS, variance.sqrt()).log_prob(x_t.reshape(-1, 1)),
-    )
+    return (signal, variance, WEIGHTS.log() + Normal(signal * MEANS, variance.sqrt()).log_prob(x_t.reshape(-1, 1)))
 
 
 def mixture(x_t, t):

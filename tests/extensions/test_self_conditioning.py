@@ -9,9 +9,8 @@ from tinyddpm.extensions.self_conditioning import self_conditioned, self_conditi
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
-from tinyddpm.samplers import ddim, last, p_sample_loop
+from tinyddpm.samplers import ddim, dpm_solver_pp, heun, last, p_sample_loop
 from tinyddpm.schedules import Schedule
-from tinyddpm.solvers import dpm_solver_pp, heun
 
 COSINE = Schedule.named("cosine", 10)
 SAMPLERS = {"p_sample_loop": p_sample_loop, "ddim": ddim, "heun": heun, "dpm_solver_pp": dpm_solver_pp}
@@ -104,9 +103,7 @@ def test_it_shows_the_clean_image_whatever_is_predicted(predicts):
         return mixer(both, t)
 
     d = self_conditioned(model, COSINE, predicts)
-    plain = make_denoiser(
-        lambda x_t, t: mixer(torch.cat([x_t, shown[-1][:, 1:]], 1), t)[:, :1], COSINE, predicts
-    )
+    plain = make_denoiser(lambda x_t, t: mixer(torch.cat([x_t, shown[-1][:, 1:]], 1), t)[:, :1], COSINE, predicts)
     before = torch.zeros_like(x)
     for t in (10, 6, 1):
         x_0_hat = d(x, at(t, t))
@@ -127,9 +124,7 @@ def test_one_denoiser_serves_run_after_run(name):
     one = self_conditioned(mixer, COSINE, "v")
     for seed, grid in enumerate([None, COSINE.grid(3), COSINE.grid(4, "log-snr")]):
         fresh = self_conditioned(mixer, COSINE, "v")
-        assert all(
-            torch.equal(a, b) for a, b in zip(run(one, seed, grid), run(fresh, seed, grid), strict=True)
-        )
+        assert all(torch.equal(a, b) for a, b in zip(run(one, seed, grid), run(fresh, seed, grid), strict=True))
 
 
 def test_it_matters_what_was_seen():
@@ -176,10 +171,7 @@ def test_a_network_that_ignores_what_it_sees_is_the_plain_denoiser():
 
 def test_no_gradient_goes_back_to_the_step_before():
     # guidance by a gradient keeps it on for the caller; the step before is over
-    d, x = (
-        self_conditioned(mixer, COSINE, "x_0"),
-        [randn(1, 1, 2, 2, seed=k).requires_grad_() for k in (0, 1)],
-    )
+    d, x = (self_conditioned(mixer, COSINE, "x_0"), [randn(1, 1, 2, 2, seed=k).requires_grad_() for k in (0, 1)])
     d(x[0], at(5))
     before, now = torch.autograd.grad(d(x[1], at(4)).sum(), x, allow_unused=True)
     assert before is None and (now != 0).all()
@@ -207,9 +199,7 @@ def recording(model):
 def test_share_0_is_the_plain_loss_beside_zeros(predicts):
     model, calls = recording(mixer)
     loss = self_conditioned_loss(model, *batch(), predicts=predicts, share=0)
-    plain = diffusion_loss(
-        lambda x, t: mixer(torch.cat([x, 0 * x], 1), t)[:, :1], *batch(), predicts=predicts
-    )
+    plain = diffusion_loss(lambda x, t: mixer(torch.cat([x, 0 * x], 1), t)[:, :1], *batch(), predicts=predicts)
     assert torch.equal(loss, plain) and len(calls) == 1
 
 
@@ -334,9 +324,7 @@ def test_a_tiny_network_learns_and_every_sampler_takes_it(predicts):
 
 @pytest.mark.parametrize("share", [-0.1, 1.1, float("nan")])
 def test_a_share_outside_0_to_1_is_refused(share):
-    with pytest.raises(
-        ValueError, match=f"share of images that see an estimate goes from 0 to 1, got {share}"
-    ):
+    with pytest.raises(ValueError, match=f"share of images that see an estimate goes from 0 to 1, got {share}"):
         self_conditioned_loss(mixer, *batch(), share=share)
 
 

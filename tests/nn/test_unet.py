@@ -306,19 +306,12 @@ def test_defaults_are_among_the_arguments():
 
 @pytest.mark.parametrize(
     "h, w, pad, crop",
-    [
-        (28, 28, "32x32", "24x24"),
-        (28, 32, "32x32", "24x32"),
-        (32, 28, "32x32", "32x24"),
-        (33, 15, "40x16", "32x8"),
-    ],
+    [(28, 28, "32x32", "24x24"), (28, 32, "32x32", "24x32"), (32, 28, "32x32", "32x24"), (33, 15, "40x16", "32x8")],
 )
 def test_odd_sizes_are_refused_with_the_nearest_that_work(h, w, pad, crop):  # trap 33
     net = UNet()
     net.stem.register_forward_pre_hook(lambda module, args: pytest.fail("refused too late"))
-    with pytest.raises(
-        ValueError, match=f"multiples of it, got {h}x{w}: pad to {pad} or crop to {crop}$"
-    ) as refusal:
+    with pytest.raises(ValueError, match=f"multiples of it, got {h}x{w}: pad to {pad} or crop to {crop}$") as refusal:
         net(torch.zeros(1, 1, h, w), torch.tensor([1]))
     for size in re.findall(r"to (\d+)x(\d+)", str(refusal.value)):
         UNet()(torch.zeros(1, 1, *map(int, size)), torch.tensor([1]))

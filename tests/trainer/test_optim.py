@@ -28,9 +28,7 @@ def test_equals_the_reference():
         ours.grad = torch.randn(ours.shape, generator=generator)
         theirs.grad = ours.grad.flatten(1)
         a.step(), b.step()
-    torch.testing.assert_close(
-        ours.flatten(1), theirs, atol=2e-2, rtol=0
-    )  # bfloat16 rounds at 1e-2 of a step
+    torch.testing.assert_close(ours.flatten(1), theirs, atol=2e-2, rtol=0)  # bfloat16 rounds at 1e-2 of a step
     assert (ours.flatten(1) - theirs).square().mean() < 1e-5
 
 

@@ -75,10 +75,7 @@ def test_a_recipe_is_suited_to_data():
 
 
 def test_labels_that_the_recipe_lacks_are_refused():
-    for classes, has in (
-        (26, r"labels 0..25: take replace\(recipe, num_classes=26"),
-        (None, "no labels: take"),
-    ):
+    for classes, has in ((26, r"labels 0..25: take replace\(recipe, num_classes=26"), (None, "no labels: take")):
         with pytest.raises(ValueError, match=f"recipe has labels 0..9, but the data has {has}"):
             Recipe().check_labels(data(classes))
     for recipe, fitting in ((Recipe(), 10), (Recipe(), 3), (Recipe(num_classes=None), 26)):

@@ -30,9 +30,7 @@ def recipe(optimizer):
 @pytest.mark.parametrize("optimizer", ["adam", "muon"])
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(
-    tmp_path, never_stopped, optimizer, step, number
-):
+def test_a_run_that_is_interrupted_goes_on_to_the_same_weights(tmp_path, never_stopped, optimizer, step, number):
     if step < STEPS:
         with pytest.raises(Interrupted, match=f"at step {step},") as caught:
             train(recipe(optimizer), tmp_path, Fetched(1 + 4 * step, send(number)), device="cpu")
@@ -133,9 +131,7 @@ def test_a_full_disk_is_named_with_what_is_safe(tmp_path, monkeypatch, never_sto
 
     with monkeypatch.context() as patch:
         patch.setattr("tinyddpm.trainer.run.save_state", full)
-        with pytest.raises(
-            ValueError, match=r"cannot write to .*No space left.*the last good state is that of step 2"
-        ):
+        with pytest.raises(ValueError, match=r"cannot write to .*No space left.*the last good state is that of step 2"):
             train(MINI, tmp_path, Fetched(), device="cpu")
     assert torch.equal(weights(train(MINI, tmp_path, Fetched(), device="cpu")), never_stopped["muon"])
 

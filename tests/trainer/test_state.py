@@ -71,10 +71,7 @@ def test_clearing_leaves_nothing_half_written_and_the_model(tmp_path):
 
 
 def test_differences_are_named():
-    assert (
-        differences({"a": 1, "b": [1, 2], "c": None}, {"a": 2, "b": (1, 2), "d": 4})
-        == "a 1 -> 2, d None -> 4"
-    )
+    assert differences({"a": 1, "b": [1, 2], "c": None}, {"a": 2, "b": (1, 2), "d": 4}) == "a 1 -> 2, d None -> 4"
     assert differences({"b": [1, 2]}, {"b": (1, 2)}) == ""
 
 

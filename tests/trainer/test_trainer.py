@@ -34,10 +34,7 @@ def images(n=8, channels=1, size=32, classes=10):
 
 def test_a_run_writes_weights_and_a_picture_an_epoch(tmp_path):
     ddpm = train(MINI, tmp_path, images(), epochs=2, device="cpu")
-    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == [
-        "epoch_001.png",
-        "epoch_002.png",
-    ]
+    assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["epoch_001.png", "epoch_002.png"]
     assert iio.imread(tmp_path / "samples" / "epoch_002.png").shape == (2 * 32, 20 * 32)
     loaded = DDPM.load(tmp_path / "model.safetensors")
     assert loaded.notes["seed"] == 0 and loaded.notes["dims"] == [8, 16] and loaded.notes["steps"] == 4
@@ -55,19 +52,14 @@ def test_the_same_seed_gives_the_same_weights(tmp_path):
 def test_a_few_steps_learn_one_image(tmp_path):
     x = torch.full((64, 1, 32, 32), -1.0)
     x[:, :, 8:24, 12:20] = 1.0
-    recipe = Recipe(
-        dims=(8, 16), attention=(), T=50, batch_size=8, warmup=5, ema_decay=0.9, learning_rate=1e-2
-    )
-    ddpm = train(
-        recipe, tmp_path, TensorDataset(x, torch.zeros(64, dtype=torch.long)), epochs=45, device="cpu"
-    )
+    recipe = Recipe(dims=(8, 16), attention=(), T=50, batch_size=8, warmup=5, ema_decay=0.9, learning_rate=1e-2)
+    ddpm = train(recipe, tmp_path, TensorDataset(x, torch.zeros(64, dtype=torch.long)), epochs=45, device="cpu")
     drawn = ddpm.sample(y=[0], steps=10, seeds=[0])
     assert (drawn - x[:1]).square().mean().sqrt() < 0.35  # black is off by 0.7, an untrained network by more
 
 
 @pytest.mark.parametrize(
-    ("predicts", "schedule"),
-    [("flow", "flow"), ("flow", "cosine"), ("v", "linear-zero-snr"), ("x_0", "flow")],
+    ("predicts", "schedule"), [("flow", "flow"), ("flow", "cosine"), ("v", "linear-zero-snr"), ("x_0", "flow")]
 )
 def test_flow_matching_and_pure_noise_at_T_train_by_the_same_loop(predicts, schedule, tmp_path):
     recipe = replace(MINI, predicts=predicts, schedule=schedule, weights="none")
@@ -196,9 +188,7 @@ def test_grey_images_of_any_data_set_are_refused_before_the_first_step(tmp_path)
 def test_training_begins_with_few_times_and_ends_with_all():
     recipe = Recipe(T=20, grow=(2, 5), num_classes=None)
     generator, x = torch.Generator().manual_seed(0), torch.zeros(500, 1, 2, 2)
-    seen = [
-        set(draw_noise(x, None, recipe, generator, p)[0].tolist()) for p in (0, 0.33, 0.34, 0.66, 0.67, 1)
-    ]
+    seen = [set(draw_noise(x, None, recipe, generator, p)[0].tolist()) for p in (0, 0.33, 0.34, 0.66, 0.67, 1)]
     few, some, all_of_them = {10, 20}, {4, 8, 12, 16, 20}, set(range(1, 21))
     assert seen == [few, few, some, some, all_of_them, all_of_them]
 
@@ -210,8 +200,7 @@ def test_a_plan_that_does_not_grow_is_refused(plan):
 
 
 @pytest.mark.parametrize(
-    ("precision", "message"),
-    [("fp16", "cpu here has no fp16 .*no or bf16"), ("half", "there is no precision")],
+    ("precision", "message"), [("fp16", "cpu here has no fp16 .*no or bf16"), ("half", "there is no precision")]
 )
 def test_a_precision_that_is_not_there_is_refused(tmp_path, precision, message):
     with pytest.raises(ValueError, match=message):

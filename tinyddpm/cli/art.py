@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data import crop_to, from_uint8, mnist, pad_to, writable_folder
+from ..data import crop_to, from_uint8, mnist, pad_to
 from ..datasets.folder import pixels, read_picture, smaller
 from ..editing.handwriting import all_but, complete, handwriting, morph
 from ..editing.strip import check_text, write_steps
+from ..files import writable_folder
 from ..pipeline import DDPM
-from ..viz import even_in_log_snr, image_grid, save_gif, save_picture
+from ..viz import frames_even_in_log_snr, image_grid, save_gif, save_picture
 from .commands import GREYS, at_least_one, digits_of, load
 
 DIGIT = 28  # pixels wide, without its border
@@ -39,14 +40,7 @@ def run_inpaint(args: argparse.Namespace) -> None:
     labels = y if args.labelled else None
     ddpm = digit_model(args)
     rows = [
-        complete(
-            ddpm,
-            x[None],
-            mask,
-            each,
-            None if labels is None else labels[k : k + 1],
-            **inpaint_options(args, k),
-        )
+        complete(ddpm, x[None], mask, each, None if labels is None else labels[k : k + 1], **inpaint_options(args, k))
         for k, x in enumerate(tqdm(x_0, "inpainting", leave=False, disable=None))
     ]
     seen = torch.where(mask > 0, x_0, HIDDEN)
@@ -92,7 +86,7 @@ def run_write(args: argparse.Namespace) -> None:
     if out.suffix == ".png":
         save_picture(image_grid(steps[-1].x_t, columns=1, enlarge=4), out)
     else:
-        shown = even_in_log_snr(ddpm.schedule.log_snr[torch.tensor([step.t for step in steps])], FRAMES)
+        shown = frames_even_in_log_snr(ddpm.schedule.log_snr[torch.tensor([step.t for step in steps])], FRAMES)
         save_gif([image_grid(steps[i].x_t, columns=1, enlarge=2, levels=GREYS) for i in shown], out)
     print(f"{args.text!r} in {out}")
 

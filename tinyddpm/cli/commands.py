@@ -11,13 +11,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data import crop_to, to_uint8, writable_folder
+from ..data import crop_to, to_uint8
 from ..datasets.named import PADDED, SMALLEST, load_data
+from ..files import writable_folder
 from ..pipeline import DDPM, load_pretrained
 from ..samplers import Step
 from ..trainer.interrupt import is_first
 from ..trainer.recipes import get_recipe
-from ..viz import blocks, even_in_log_snr, image_grid, save_gif, save_picture, terminal_colours
+from ..viz import frames_even_in_log_snr, image_grid, save_gif, save_picture
+from .terminal import blocks, terminal_colours
 
 BATCH = 200  # images sampled at once
 GREYS = 16  # of a GIF: noise is what fills the file
@@ -69,9 +71,7 @@ def in_a_row(wide: int = DIGIT) -> int:
     try:
         "▀▄█".encode(sys.stdout.encoding or "utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(
-            f"{error.encoding} text has no block characters: set PYTHONIOENCODING=utf-8"
-        ) from error
+        raise ValueError(f"{error.encoding} text has no block characters: set PYTHONIOENCODING=utf-8") from error
     return width // wide
 
 
@@ -107,7 +107,7 @@ def run_gif(args: argparse.Namespace) -> None:
     way = walk(ddpm, y, seeds, args)
     steps = list(tqdm(way, "denoising", total=args.steps + 1, leave=False, disable=None))
     times = torch.tensor([step.t for step in steps])
-    shown = [steps[i].x_t for i in even_in_log_snr(ddpm.schedule.log_snr[times], frames)]
+    shown = [steps[i].x_t for i in frames_even_in_log_snr(ddpm.schedule.log_snr[times], frames)]
     for i, digit in enumerate(y.tolist()):
         film = [image_grid(x[i : i + 1], columns=1, enlarge=4, levels=GREYS) for x in shown]
         save_gif(film, out / f"digit_{digit}.gif")

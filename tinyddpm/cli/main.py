@@ -7,8 +7,8 @@ import sys
 
 from ..datasets.named import NAMES
 from ..editing.handwriting import HALVES
-from ..grids import SPACINGS
 from ..pipeline import SAMPLERS
+from ..schedules import SPACINGS
 from ..trainer.interrupt import Interrupted, is_first
 from ..trainer.unfinished import typed
 from .art import run_inpaint, run_morph, run_style, run_write
@@ -65,16 +65,13 @@ def build_parser() -> argparse.ArgumentParser:
     sample.add_argument("--per-digit", type=int, default=10, help="how many of each (10)")
     sample.add_argument(
         "--out",
-        help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid "
-        "(samples.png)",
+        help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid (samples.png)",
     )
     show = "show the digits here, in the terminal; to a file then only with --out"
     sample.add_argument("--show", action="store_true", help=show)
     sample.set_defaults(command=run_sample)
 
-    gif = commands.add_parser(
-        "gif", parents=[draw_options(100, 1.5)], help="a GIF of each digit on its way from noise"
-    )
+    gif = commands.add_parser("gif", parents=[draw_options(100, 1.5)], help="a GIF of each digit on its way from noise")
     gif.add_argument("--out", default="gifs", help="the folder to write to (gifs)")
     gif.add_argument("--digits", default="0123456789", help="which (0123456789)")
     gif.add_argument("--frames", type=int, default=40, help="at most (40)")
@@ -101,9 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     train.add_argument("--seed", type=int, default=0, help="(0)")
     train.add_argument("--device", help="cpu, cuda or mps; the fastest there is if not given")
     train.add_argument("--precision", default="no", help="no (float32), bf16 or fp16 (no)")
-    train.add_argument(
-        "--compile", action="store_true", help="through torch.compile: slow to start, then faster"
-    )
+    train.add_argument("--compile", action="store_true", help="through torch.compile: slow to start, then faster")
     train.add_argument(
         "--accumulate", type=int, default=1, metavar="N", help="each batch in N parts, for less memory (1)"
     )
@@ -128,9 +123,7 @@ def add_art(commands) -> None:
     morph.set_defaults(command=run_morph)
 
     inpaint = commands.add_parser(
-        "inpaint",
-        parents=[model_options(50, 1.0)],
-        help="real digits, half hidden, completed in several ways",
+        "inpaint", parents=[model_options(50, 1.0)], help="real digits, half hidden, completed in several ways"
     )
     inpaint.add_argument("--digits", default="0123456789", help="which of the test set (0123456789)")
     inpaint.add_argument("--hide", default="left", help=f"{', '.join(HALVES)} (left)")
@@ -150,13 +143,9 @@ def add_art(commands) -> None:
     style.add_argument("--out", default="style.png", help="x.png (style.png)")
     style.set_defaults(command=run_style)
 
-    write = commands.add_parser(
-        "write", parents=[model_options(50, 2.0)], help="a strip of digits in one hand"
-    )
+    write = commands.add_parser("write", parents=[model_options(50, 2.0)], help="a strip of digits in one hand")
     write.add_argument("text", help='digits and blanks, such as "2026 11 21"')
-    write.add_argument(
-        "--variety", type=float, default=0.2, help="0 every 2 alike, 1 each another hand (0.2)"
-    )
+    write.add_argument("--variety", type=float, default=0.2, help="0 every 2 alike, 1 each another hand (0.2)")
     write.add_argument("--out", default="strip.png", help="x.png, or x.gif on its way from noise (strip.png)")
     write.set_defaults(command=run_write)
 

@@ -6,7 +6,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from ..data import writable_folder
+from ..files import writable_folder
 from ..trainer.recipes import RECIPES
 from ..trainer.unfinished import Unfinished, is_unfinished, unfinished_runs
 from .commands import in_a_row
@@ -107,9 +107,7 @@ class Menu:
         words = ["write", ask("Which digits and blanks?", "2026 11 21", text_to_write)]
         words += option("--scale", ask("Guidance scale?", "2", from_0), "2")
         words += self.network()
-        words += option(
-            "--out", ask("Into which file (.png, .gif)?", "strip.png", file_for_a_strip), "strip.png"
-        )
+        words += option("--out", ask("Into which file (.png, .gif)?", "strip.png", file_for_a_strip), "strip.png")
         words += option("--seed", str(self.drawn), "0")
         self.drawn += 1
         return words

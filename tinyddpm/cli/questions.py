@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeVar
 
-from ..data import writable_folder
 from ..editing.strip import check_text
+from ..files import writable_folder
 from .art import STRIP_ENDINGS, file_of
 from .commands import at_least_one, digits_of, picture_file
 

@@ -84,9 +84,7 @@ def image_files(root: Path) -> tuple[list[tuple[Path, int]], list[str]]:
 
 
 def images_among(paths: Iterable[Path]) -> list[Path]:
-    return sorted(
-        p for p in paths if p.suffix.lower() in ENDINGS and not p.name.startswith(".") and p.is_file()
-    )
+    return sorted(p for p in paths if p.suffix.lower() in ENDINGS and not p.name.startswith(".") and p.is_file())
 
 
 def listing(things: list, most: int = 5) -> str:

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset
 
-from ..data import Images, cache_dir, mnist, torchvision_datasets, writable_folder, write_whole
+from ..data import ImageDataset, mnist
+from ..files import cache_dir, writable_folder, write_whole
 from .folder import Folder
 from .own import as_data as as_data  # one door: load_data by name, as_data for your own
 
@@ -26,11 +27,7 @@ CLASSES = {"letters": 26}  # 10 in the others
 
 
 def load_data(
-    name: str,
-    root: str | Path | None = None,
-    size: int | None = None,
-    train: bool = True,
-    skip_broken: bool = False,
+    name: str, root: str | Path | None = None, size: int | None = None, train: bool = True, skip_broken: bool = False
 ) -> Dataset:
     """A data set by name: mnist (in the box), fashion, kmnist, letters, cifar10, or a folder of images.
 
@@ -59,7 +56,7 @@ def load_data(
     if name == "letters":  # the files hold them lying, and count from 1
         images, labels = images.transpose(1, 2), labels - 1
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
-    return Images(images.contiguous(), labels, size, name, CLASSES.get(name, 10))
+    return ImageDataset(images.contiguous(), labels, size, name, CLASSES.get(name, 10))
 
 
 def downloaded(name: str, root: Path, train: bool) -> Dataset:
@@ -91,3 +88,27 @@ def unpack(folder: Path, files: list[str]) -> None:
     for packed in (folder / file for file in files if file.endswith("ubyte.gz")):
         if packed.is_file() and not packed.with_suffix("").exists():
             write_whole(packed.with_suffix(""), gzip.decompress(packed.read_bytes()))
+
+
+def torchvision_datasets():
+    """torchvision.datasets, also beside a torch that has no CUDA.
+
+    The torchvision of the package index is built for CUDA. Beside a torch for the CPU its compiled
+    part does not load, and its import then fails on operators that were never declared. Declaring the
+    two that it looks for is enough: data sets do not call them.
+    """
+    try:
+        import torchvision.datasets
+    except RuntimeError as error:
+        if "torchvision::" not in str(error):
+            raise
+        import sys
+
+        for module in [m for m in sys.modules if m.split(".")[0] == "torchvision"]:
+            del sys.modules[module]
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        torchvision_datasets.library = library  # the operators live as long as this does
+        import torchvision.datasets
+    return torchvision.datasets

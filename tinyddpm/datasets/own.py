@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from tqdm import tqdm
 
-from ..data import Images, as_float
+from ..data import ImageDataset, as_float
 from .folder import pixels
 
 
@@ -58,8 +58,8 @@ class Converted(Dataset):
 
 def as_data(
     images: Tensor | Dataset, labels: Tensor | None = None, size: int | None = None, name: str = "unknown"
-) -> Images | Converted:
-    """Images of your own as train takes them: square, float32 in [-1, 1], of 1 or 3 channels.
+) -> ImageDataset | Converted:
+    """ImageDataset of your own as train takes them: square, float32 in [-1, 1], of 1 or 3 channels.
 
     images  a tensor (n, h, w) or (n, c, h, w), uint8 in [0, 255] or float in [-1, 1]; or a data set of
             (image, label) with such images, or Pillow's
@@ -90,11 +90,9 @@ def as_data(
         labels = torch.as_tensor(labels)
         whole = not (labels.is_floating_point() or labels.is_complex())
         if not whole or labels.ndim != 1 or len(labels) and (labels.long() < 0).any():
-            raise ValueError(
-                f"labels are (n,) integers from 0, got {labels.dtype} of shape {tuple(labels.shape)}"
-            )
+            raise ValueError(f"labels are (n,) integers from 0, got {labels.dtype} of shape {tuple(labels.shape)}")
         labels = labels.long()
-    return Images(images, labels, side(images.shape, size), name)
+    return ImageDataset(images, labels, side(images.shape, size), name)
 
 
 def shaped(x: Tensor, ndim: int) -> Tensor:
@@ -103,8 +101,7 @@ def shaped(x: Tensor, ndim: int) -> Tensor:
     if x.ndim != ndim or x.shape[-3] not in (1, 3):
         axes = "(c, h, w)" if ndim == 3 else "(n, c, h, w)"
         raise ValueError(
-            f"images are {axes} with 1 or 3 channels c, got shape {tuple(x.shape)}: put the channels before "
-            "the height"
+            f"images are {axes} with 1 or 3 channels c, got shape {tuple(x.shape)}: put the channels before the height"
         )
     if x.dtype != torch.uint8 and not x.is_floating_point():
         raise ValueError(f"images are uint8 in [0, 255] or float in [-1, 1], got {x.dtype}")

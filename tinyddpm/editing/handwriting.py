@@ -7,11 +7,11 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
 from ..diffusion import Denoiser, Images
-from ..grids import resampling_grid
-from ..guidance import Scale, blend
+from ..extensions.gradient_guidance import blend
+from ..guidance import Scale
 from ..pipeline import DDPM
 from ..samplers import ddim, last, noise_like, p_sample_loop
-from .inpainting import inpaint
+from .inpainting import inpaint, resampling_grid
 from .inversion import slerp, transfer
 
 HALVES = ("left", "right", "top", "bottom", "middle")

@@ -5,6 +5,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images
+from ..schedules import Grid
 
 
 def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> Denoiser:
@@ -47,3 +48,23 @@ def check_mask(mask: Tensor, known: Images) -> Tensor:
             f"[{float(mask.min()):.3g}, {float(mask.max()):.3g}]: take (mask > 0.5).float()"
         )
     return mask.bool()
+
+
+def resampling_grid(grid: Grid, jump: int = 10, times: int = 10) -> list[tuple[int, int]]:
+    """The grid with each `jump` steps of it walked `times` times: down, back up in one step of noise, and
+    down again (Lugmayr et al. 2022, "RePaint", algorithm 1 and figure 9). The last step, to 0, is walked
+    once.
+
+    Raises ValueError for a jump or times below 1.
+    """
+    if jump < 1 or times < 1:
+        raise ValueError(f"jump and times must be at least 1, got jump={jump} and times={times}")
+    grid = list(grid)
+    walked = []
+    for k in range(0, len(grid), jump):
+        down = grid[k : k + jump]
+        again = [pair for pair in down if pair[1] > 0]
+        if again:
+            walked += [*again, (again[-1][1], again[0][0])] * (times - 1)
+        walked += down
+    return walked

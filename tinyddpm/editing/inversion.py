@@ -8,10 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images, eps_from_x_0, q_sample
-from ..grids import Grid, check_grid
-from ..samplers import Generators, Step, ddim, last, noise_like, times
-from ..schedules import Schedule
-from ..solvers import angle, velocity
+from ..samplers import Generators, Step, angle, ddim, last, noise_like, times, velocity
+from ..schedules import Grid, Schedule, check_grid
 
 
 def sdedit(
@@ -52,9 +50,7 @@ def invert(
         x_t = back(x, eps_from_x_0(x_0_hat, x, t, schedule), t, s, schedule)
         turn = angle(t, schedule) - angle(s, schedule)
         if iterations > 1 and math.cos(turn) < 0.1:
-            raise ValueError(
-                f"a step from {t} to {s} is too long to be inverted by iterations: take more steps"
-            )
+            raise ValueError(f"a step from {t} to {s} is too long to be inverted by iterations: take more steps")
         for _ in range(iterations - 1):
             x_0_hat = denoiser(x_t, times(t, x_t))
             slope = velocity(x_0_hat, x_t, t, schedule)
@@ -79,12 +75,7 @@ def round_trip_error(
 
 
 def transfer(
-    source: Denoiser,
-    target: Denoiser,
-    x_0: Images,
-    schedule: Schedule,
-    grid: Grid | None = None,
-    iterations: int = 1,
+    source: Denoiser, target: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, iterations: int = 1
 ) -> Iterator[Step]:
     """x_0, inverted under one belief and sampled under another: what the two share is kept in the noise.
     Between a digit's own label and another one that is the hand, slant and stroke width (Su et al. 2023,

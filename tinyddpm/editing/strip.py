@@ -30,8 +30,7 @@ def windowed(denoiser: Denoiser, places: Sequence[int], width: int) -> Denoiser:
     def whole(x_t: Images, t: Tensor) -> Images:
         if min(places) < 0 or max(places) + width > x_t.shape[-1]:
             raise ValueError(
-                f"windows of {width} columns at {min(places)}..{max(places)} do not lie in a strip of "
-                f"{x_t.shape[-1]}"
+                f"windows of {width} columns at {min(places)}..{max(places)} do not lie in a strip of {x_t.shape[-1]}"
             )
         windows = torch.stack([x_t[..., left : left + width] for left in places], 1)  # (b, n, c, h, width)
         seen = denoiser(windows.flatten(0, 1), t.repeat_interleave(len(places))).reshape(windows.shape)
@@ -45,24 +44,14 @@ def windowed(denoiser: Denoiser, places: Sequence[int], width: int) -> Denoiser:
 
 
 def write(
-    text: str,
-    ddpm: DDPM | None = None,
-    steps: int = 50,
-    scale: float = 2.0,
-    seed: int = 0,
-    variety: float = 0.2,
+    text: str, ddpm: DDPM | None = None, steps: int = 50, scale: float = 2.0, seed: int = 0, variety: float = 0.2
 ) -> Float[Tensor, "1 c h w"]:
     """Digits and blanks as one strip (1, c, h, w) in [-1, 1], in one hand: see write_steps."""
     return last(write_steps(text, ddpm, steps, scale, seed, variety)).x_t
 
 
 def write_steps(
-    text: str,
-    ddpm: DDPM | None = None,
-    steps: int = 50,
-    scale: float = 2.0,
-    seed: int = 0,
-    variety: float = 0.2,
+    text: str, ddpm: DDPM | None = None, steps: int = 50, scale: float = 2.0, seed: int = 0, variety: float = 0.2
 ) -> Iterator[Step]:
     """The same as a generator of every Step on the way.
 
@@ -94,9 +83,7 @@ def windows_of(strip: Float[Tensor, "1 c h w"], text: str, width: int) -> Float[
     """Each digit of a strip that write made, as the window it was drawn in. Raises ValueError for another
     text than the strip has."""
     if strip.shape[-1] != STRIDE * (len(text) - 1) + width:
-        raise ValueError(
-            f"{text!r} is no strip of {strip.shape[-1]} columns: give the text that it was made of"
-        )
+        raise ValueError(f"{text!r} is no strip of {strip.shape[-1]} columns: give the text that it was made of")
     places = [STRIDE * k for k, character in enumerate(text) if character != " "]
     return rearrange([strip[..., left : left + width] for left in places], "n 1 c h w -> n c h w")
 

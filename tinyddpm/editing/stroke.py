@@ -36,10 +36,7 @@ def stroke_width(x: Float[Tensor, "b c h w"]) -> Measure:
     from 3 pixels on; with hard edges within 10 %."""
     ink = torch.nn.functional.pad(ink_of(x), (1, 1, 1, 1))
     down, right = ink[:, 1:] - ink[:, :-1], ink[..., 1:] - ink[..., :-1]
-    down, right = (
-        (down[..., 1:] + down[..., :-1]) / 2,
-        (right[:, 1:] + right[:, :-1]) / 2,
-    )  # between 2x2 pixels
+    down, right = ((down[..., 1:] + down[..., :-1]) / 2, (right[:, 1:] + right[:, :-1]) / 2)  # between 2x2 pixels
     edge = (down**2 + right**2 + 1e-8).sqrt().sum((1, 2))
     return 2 * ink.sum((1, 2)) / edge.clamp(min=LITTLE)
 

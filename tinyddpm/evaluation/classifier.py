@@ -9,8 +9,7 @@ from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from ..checkpoint import read_checkpoint, write_checkpoint
-from ..data import asset
+from ..files import asset, read_checkpoint, write_checkpoint
 
 
 class DigitClassifier(nn.Module):
@@ -57,11 +56,7 @@ def distort(
 
 
 def train_classifier(
-    x: Float[Tensor, "n 1 h w"],
-    y: Int[Tensor, " n"],
-    epochs: int = 10,
-    batch_size: int = 100,
-    seed: int = 0,
+    x: Float[Tensor, "n 1 h w"], y: Int[Tensor, " n"], epochs: int = 10, batch_size: int = 100, seed: int = 0
 ) -> DigitClassifier:
     """A DigitClassifier trained on images and labels, each image distorted anew each time it is seen.
 
@@ -90,10 +85,7 @@ def train_classifier(
 
 def save_classifier(model: DigitClassifier, path: str | Path, notes: dict | None = None) -> None:
     """Writes one .safetensors file in half precision: half the size, the same reading."""
-    tensors = {
-        name: value.half() if value.is_floating_point() else value
-        for name, value in model.state_dict().items()
-    }
+    tensors = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
     write_checkpoint(Path(path), {"classifier": model.arguments, "notes": notes or {}}, tensors)
 
 
@@ -115,18 +107,14 @@ def load_classifier(path: str | Path | None = None) -> DigitClassifier:
 
 
 @torch.no_grad()
-def features(
-    classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500
-) -> Float[Tensor, "n d"]:
+def features(classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n d"]:
     """What the classifier sees in each image: (n, d). Raises ValueError for what are no digits."""
     check_digits(x)
     return torch.cat([classifier.features(part) for part in x.split(batch_size)])
 
 
 @torch.no_grad()
-def classify(
-    classifier: nn.Module, x: Float[Tensor, "n 1 h w"], batch_size: int = 500
-) -> Float[Tensor, "n k"]:
+def classify(classifier: nn.Module, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n k"]:
     """The probability of each class: (n, 10). Raises ValueError for what are no digits."""
     check_digits(x)
     return torch.cat([classifier(part).softmax(1) for part in x.split(batch_size)])
@@ -162,6 +150,4 @@ def check_labels(x: Tensor, y: Tensor) -> None:
         raise ValueError(f"one label an image and at least one: got {len(x)} images and {len(y)} labels")
     if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool or y.min() < 0 or y.max() > 9:
         values = "" if y.ndim != 1 else f", values {y.min():g}..{y.max():g}"
-        raise ValueError(
-            f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}{values}"
-        )
+        raise ValueError(f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}{values}")

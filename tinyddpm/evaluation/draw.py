@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..data import from_uint8, pad_to, to_uint8, writable_folder, write_whole
+from ..data import from_uint8, pad_to, to_uint8
+from ..files import writable_folder, write_whole
 from ..pipeline import DDPM
 from ..viz import image_grid
 
@@ -63,9 +64,7 @@ class Draw:
         how = self.steps, self.sampler, self.scale, seeds.tolist(), self.eta
         images = ddpm.sample(y, n, *how, spacing=self.spacing)
         if bad := int((~images.flatten(1).isfinite().all(1)).sum()):
-            raise ValueError(
-                f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values"
-            )
+            raise ValueError(f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values")
         return pad_to(images.cpu())
 
 

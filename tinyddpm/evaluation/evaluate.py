@@ -9,10 +9,10 @@ import torch
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from ..data import crop_to, mnist, writable_folder, write_whole
+from ..data import crop_to, mnist
 from ..extensions.likelihood import bits_per_dim, denoising_error
+from ..files import writable_folder, write_whole
 from ..pipeline import DDPM
-from ..viz import save_curves
 from .classifier import DigitClassifier, classify, features, load_classifier
 from .draw import Draw, digest, fingerprint
 from .metrics import (
@@ -23,7 +23,7 @@ from .metrics import (
     precision_recall,
     train_on_synthetic,
 )
-from .report import BITS, Kept, page, save_pictures
+from .report import BITS, Kept, page, save_curves, save_pictures
 
 SWEEP = 1000  # samples for each point of a plot, at most
 SCALES = (0.5, 1.0, 1.5, 2.0, 3.0)

@@ -133,10 +133,7 @@ def nearest(
 
 
 def memorisation(
-    x: Float[Tensor, "n 1 h w"],
-    train: Float[Tensor, "m 1 h w"],
-    test: Float[Tensor, "l 1 h w"],
-    share: float = 0.001,
+    x: Float[Tensor, "n 1 h w"], train: Float[Tensor, "m 1 h w"], test: Float[Tensor, "l 1 h w"], share: float = 0.001
 ) -> dict[str, float]:
     """How near the samples come to training digits, beside how near test digits do.
 

@@ -1,13 +1,13 @@
 """What an evaluation found: kept as it is found, and shown as a table with floors and as pictures."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data import write_whole
+from ..files import write_whole
 from ..viz import image_grid, save_picture
 from .metrics import nearest
 
@@ -27,13 +27,9 @@ class Kept(dict):
             found = json.loads(path.read_text())
             of = found["of"]
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{path} is no report that can be gone on with: choose another folder"
-            ) from error
+            raise ValueError(f"{path} is no report that can be gone on with: choose another folder") from error
         if of != self["of"]:
-            raise ValueError(
-                f"{path} reports on something else ({of}, not {identity}): choose another folder"
-            )
+            raise ValueError(f"{path} reports on something else ({of}, not {identity}): choose another folder")
         self.update(found)
 
     def write(self) -> None:
@@ -64,11 +60,7 @@ def save_pictures(out: Path, x: Tensor, y: Tensor | None, probabilities: Tensor,
 def page(kept: dict) -> str:
     """The report as Markdown: each figure, and that of real digits."""
     draw = kept["of"]["draw"]
-    rows = [
-        (label, read(kept[name]), read(kept.get(f"floor of {name}")))
-        for name, label, read in ROWS
-        if name in kept
-    ]
+    rows = [(label, read(kept[name]), read(kept.get(f"floor of {name}"))) for name, label, read in ROWS if name in kept]
     sampler = draw["sampler"] + (f" (eta {draw['eta']:g})" if draw.get("eta") else "")
     how = f"{draw['n']} samples, {draw['steps']} steps of {sampler}, guidance scale {draw['scale']:g}"
     lines = [
@@ -81,24 +73,33 @@ def page(kept: dict) -> str:
     ]
     if {"train_on_synthetic", "floor of train_on_synthetic"} <= kept.keys():
         share = kept["train_on_synthetic"] / kept["floor of train_on_synthetic"]
-        lines += [
-            "",
-            f"Trained on samples, the classifier reaches {share:.1%} of what it does on real digits.",
-        ]
+        lines += ["", f"Trained on samples, the classifier reaches {share:.1%} of what it does on real digits."]
     if kept["of"]["data"] == "unknown":
         lines += ["", "The checkpoint does not say what it was trained on; all figures are beside MNIST."]
     if "confusion" in kept:
         counts = kept["confusion"]
         each = [row[digit] / sum(row) for digit, row in enumerate(counts)]
-        lines += [
-            "",
-            "| asked for | " + " | ".join(f"read as {digit}" for digit in range(len(counts))) + " | right |",
-        ]
+        lines += ["", "| asked for | " + " | ".join(f"read as {digit}" for digit in range(len(counts))) + " | right |"]
         lines += ["|---" * (len(counts) + 2) + "|"]
-        lines += [
-            f"| {d} | " + " | ".join(map(str, row)) + f" | {each[d]:.1%} |" for d, row in enumerate(counts)
-        ]
+        lines += [f"| {d} | " + " | ".join(map(str, row)) + f" | {each[d]:.1%} |" for d, row in enumerate(counts)]
     return "\n".join(lines) + "\n"
+
+
+def save_curves(
+    x: Sequence[float], curves: dict[str, Sequence[float]], floors: dict[str, float], label: str, path: str | Path
+) -> None:
+    """One plot a curve, side by side, over x on a shared axis; its floor as a dashed line."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.5 * len(curves), 3.2), layout="constrained")
+    for axes, (name, values) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
+        axes.plot(x, values, marker="o")
+        if name in floors:
+            axes.axhline(floors[name], linestyle="--", color="grey", label="real digits")
+            axes.legend()
+        axes.set(xlabel=label, title=name.replace("_", " "))
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
 
 
 def number(form: str) -> Callable:
@@ -126,9 +127,5 @@ ROWS = [
         lambda m: "" if m is None else f"{m['smallest']:.2f} ({m['floor_smallest']:.2f})",
     ),
     ("train_on_synthetic", "a classifier trained on them reads the test set", number(".2%")),
-    (
-        "bits_per_dim",
-        f"bits per dimension of {BITS} test digits of the model's own size, at most",
-        pair(".4f", " ± "),
-    ),
+    ("bits_per_dim", f"bits per dimension of {BITS} test digits of the model's own size, at most", pair(".4f", " ± ")),
 ]

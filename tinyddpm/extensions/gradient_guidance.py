@@ -9,7 +9,7 @@ gains grad log w (Dhariwal & Nichol 2021, algorithm 2, in terms of x_0).
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..diffusion import Denoiser, Images
@@ -104,3 +104,44 @@ def labels_of(y: Tensor, logits: Tensor) -> Tensor:
     if y.device.type == "cpu" and (y.min() < 0 or y.max() >= logits.shape[1]):
         raise ValueError(f"the classifier has labels 0..{logits.shape[1] - 1}, got {y.min()}..{y.max()}")
     return y.to(logits.device)
+
+
+def blend(a: Denoiser, b: Denoiser, share: float | Float[Tensor, " b"]) -> Denoiser:
+    """(1 - share) a + share b: from one belief to another, such as from label to label. One share, or one for
+    each image.
+
+    Raises ValueError for a share outside [0, 1], and for shares of another number than the images.
+    """
+    share = torch.as_tensor(share, dtype=torch.float64)
+    if share.numel() == 0 or not ((share >= 0) & (share <= 1)).all():
+        raise ValueError(f"the share of the second denoiser goes from 0 to 1, got {share.tolist()}")
+    if (share == share.reshape(-1)[0]).all() and share.reshape(-1)[0] in (0, 1):
+        return b if share.reshape(-1)[0] else a
+
+    def blended(x_t: Images, t: Int[Tensor, " b"]) -> Images:
+        if share.numel() not in (1, len(x_t)):
+            raise ValueError(f"one share, or one an image: got {share.numel()} for {len(x_t)} images")
+        return torch.lerp(a(x_t, t), b(x_t, t), share.to(x_t).reshape(-1, 1, 1, 1))
+
+    return blended
+
+
+def dynamic_threshold(denoiser: Denoiser, share: float = 0.995) -> Denoiser:
+    """x_0_hat held in [-m, m] and divided by m, where m >= 1 holds this share of the image's pixels: what
+    strong guidance drives out of range comes back without all of it ending at the range's ends (Saharia et
+    al. 2022, "Imagen", section 2.3). Made for photographs: digits lie on a ground of exactly -1, which
+    dividing by m turns grey, and are better clipped.
+
+    Raises ValueError for a share outside (0, 1].
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"the share of pixels to keep as they are lies in (0, 1], got {share}")
+
+    def held(x_t: Images, t: Int[Tensor, " b"]) -> Images:
+        x_0_hat = denoiser(x_t, t)
+        sizes = x_0_hat.abs().flatten(1)
+        sizes = sizes.float() if sizes.element_size() < 4 else sizes  # quantile takes no half precision
+        m = sizes.quantile(share, dim=1).clamp(min=1).to(x_0_hat).reshape(-1, 1, 1, 1)
+        return torch.minimum(torch.maximum(x_0_hat, -m), m) / m
+
+    return held

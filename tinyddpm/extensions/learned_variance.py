@@ -12,14 +12,12 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ..diffusion import TO_X_0, Images, Times, check_predicts, diffusion_loss, q_sample
+from ..diffusion import PREDICTIONS, Images, Times, check_predicts, diffusion_loss, q_sample
 from ..schedules import Schedule
 from .likelihood import log_bin
 
 
-def ask_both(
-    model: Callable, x_t: Images, beside: Images, t: Tensor, y: Tensor | None
-) -> tuple[Images, Images]:
+def ask_both(model: Callable, x_t: Images, beside: Images, t: Tensor, y: Tensor | None) -> tuple[Images, Images]:
     """Both halves, c channels each, of what the network makes of [x_t, beside], in the dtype of x_t. Raises
     ValueError where it makes another shape."""
     x = torch.cat([x_t, beside], dim=1)  # (b, 2c, h, w)
@@ -79,7 +77,7 @@ def hybrid_loss(
     x_t = q_sample(x_0, t, eps, schedule)
     prediction, nu = ask_both(model, x_t, torch.zeros_like(x_t), t, y)
     simple = diffusion_loss(lambda *_: prediction, x_0, t, eps, schedule, y, predicts)
-    x_0_hat = TO_X_0[predicts](prediction.detach(), x_t, t, schedule)
+    x_0_hat = PREDICTIONS[predicts].to_x_0(prediction.detach(), x_t, t, schedule)
     variance = learned_variance(nu, t, t - 1, schedule)
     return simple + vlb_weight * schedule.T * step_bits(x_0, x_0_hat, variance, t, schedule).mean()
 
@@ -105,16 +103,14 @@ class LearnedVariance:
     make_denoiser does.
     """
 
-    def __init__(
-        self, model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None
-    ):
+    def __init__(self, model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None):
         check_predicts(predicts, schedule)
         self.model, self.schedule, self.predicts, self.y = model, schedule, predicts, y
         self.nu = None
 
     def __call__(self, x_t: Images, t: Int[Tensor, " b"]) -> Images:
         prediction, self.nu = ask_both(self.model, x_t, torch.zeros_like(x_t), t, self.y)
-        return TO_X_0[self.predicts](prediction, x_t, t, self.schedule)
+        return PREDICTIONS[self.predicts].to_x_0(prediction, x_t, t, self.schedule)
 
     def variance(self, t: int, s: int) -> Images:
         """That of each pixel, from the t of the last call to any s < t. Raises ValueError before a call."""

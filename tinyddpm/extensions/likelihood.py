@@ -7,10 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from ..diffusion import Denoiser, Images, check_images, q_sample
-from ..grids import Grid, check_grid
+from ..diffusion import Denoiser, Images, q_sample
 from ..samplers import Generators, noise_like, times
-from ..schedules import Schedule
+from ..schedules import Grid, Schedule, check_grid
 
 HALF_BIN = 1 / 255  # 256 grey values from -1 to 1
 
@@ -35,20 +34,15 @@ def bits_per_dim(
     Raises ValueError for images outside [-1, 1], a grid that does not go from T to 0, an error_variance of
     another length, below 0 or not finite, and where the denoiser returns NaN.
     """
-    check_images(x_0.cpu())
+    if not (x_0.min() >= -1 and x_0.max() <= 1):  # NaN is neither
+        raise ValueError(f"images must be in [-1, 1], got [{x_0.min():.3g}, {x_0.max():.3g}]: see data.from_uint8")
     grid = check_grid(grid, schedule.T)
     if grid[0][0] != schedule.T or grid[-1][1] != 0:
-        raise ValueError(
-            f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}"
-        )
+        raise ValueError(f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}")
     if error_variance is not None and not (
-        len(error_variance) == schedule.T + 1
-        and (error_variance >= 0).all()
-        and error_variance.isfinite().all()
+        len(error_variance) == schedule.T + 1 and (error_variance >= 0).all() and error_variance.isfinite().all()
     ):
-        raise ValueError(
-            f"one finite error_variance for each t in 0..{schedule.T}, none below 0, got {error_variance}"
-        )
+        raise ValueError(f"one finite error_variance for each t in 0..{schedule.T}, none below 0, got {error_variance}")
     image = x_0.cpu().double()
     nats = prior_nats(image, schedule)
     for t, s in tqdm(grid, "bits per dimension", leave=False, disable=None):
@@ -91,11 +85,7 @@ def log_bin(x_0: Images, mean: Images, std: float) -> Images:
 
 @torch.no_grad()
 def denoising_error(
-    denoiser: Denoiser,
-    x_0: Images,
-    schedule: Schedule,
-    grid: Grid | None = None,
-    generator: Generators = None,
+    denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
 ) -> Float[Tensor, " times"]:
     """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64. Raises
     ValueError where the denoiser returns NaN."""
@@ -110,7 +100,5 @@ def denoised(denoiser: Denoiser, x_0: Images, t: int, schedule: Schedule, genera
     x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
     x_0_hat = denoiser(x_t, times(t, x_0)).cpu().double()
     if bad := int((~x_0_hat.flatten(1).isfinite().all(1)).sum()):
-        raise ValueError(
-            f"at t = {t} the denoiser makes NaN or infinite values of {bad} of {len(x_0)} images"
-        )
+        raise ValueError(f"at t = {t} the denoiser makes NaN or infinite values of {bad} of {len(x_0)} images")
     return x_0_hat

@@ -13,10 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images, Times, eps_from_x_0
-from ..grids import Grid, check_grid
-from ..samplers import Generators, Step, noise_like, p_sample, times
-from ..schedules import Schedule
-from ..solvers import angle, velocity
+from ..samplers import Generators, Step, angle, noise_like, p_sample, times, velocity
+from ..schedules import Grid, Schedule, check_grid
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> grad log p_t(x_t)
 
@@ -34,11 +32,7 @@ def score_from_x_0(x_0_hat: Images, x_t: Images, t: Times, schedule: Schedule) -
 
 @torch.no_grad()
 def euler_maruyama(
-    denoiser: Denoiser,
-    x_T: Images,
-    schedule: Schedule,
-    grid: Grid | None = None,
-    generator: Generators = None,
+    denoiser: Denoiser, x_T: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
 ) -> Iterator[Step]:
     """The reverse SDE dx = -beta (x/2 + score) dt + sqrt(beta) dw in straight steps (Song et al. 2021,
     "SDEs", eq. 6 and appendix E): x_s = x_t + B (x_t / 2 + score) + sqrt(B) z, with B = -log(alpha_bar_t /

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor
 
-from ..diffusion import TO_X_0, Denoiser, Images, check_predicts, diffusion_loss, q_sample
+from ..diffusion import PREDICTIONS, Denoiser, Images, check_predicts, diffusion_loss, q_sample
 from ..schedules import Schedule
 from .learned_variance import ask_both
 
@@ -34,7 +34,7 @@ def self_conditioned(
         if seen is not None and seen.shape == x_t.shape:
             beside = torch.where((t <= at).reshape(-1, 1, 1, 1), seen, beside)
         prediction, _ = ask_both(model, x_t, beside, t, y)
-        x_0_hat = TO_X_0[predicts](prediction, x_t, t, schedule)
+        x_0_hat = PREDICTIONS[predicts].to_x_0(prediction, x_t, t, schedule)
         seen, at = x_0_hat.detach().clamp(-1, 1), t
         return x_0_hat
 
@@ -67,7 +67,7 @@ def self_conditioned_loss(
         with torch.no_grad():
             x_t = q_sample(x_0, t, eps, schedule)
             prediction, _ = ask_both(model, x_t, beside, t, y)
-            x_0_hat = TO_X_0[predicts](prediction, x_t, t, schedule).clamp(-1, 1)
+            x_0_hat = PREDICTIONS[predicts].to_x_0(prediction, x_t, t, schedule).clamp(-1, 1)
         torch.clear_autocast_cache()  # in older torch it hands on weights that get no gradient
         device = "cpu" if generator is None else generator.device
         looks = torch.rand(len(x_0), generator=generator, device=device).to(x_0.device) < share

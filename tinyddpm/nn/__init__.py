@@ -1,4 +1,8 @@
-"""Ground floor: the parts with weights. They know (b, c, h, w) and never beta."""
+"""The parts with weights. They know images (b, c, h, w), and nothing of noise schedules.
+
+A network is a module that is called as model(x_t, t, y=None) and returns the shape of x_t. It has `num_classes` (None:
+no labels; the null class is num_classes) and `arguments`, the keyword arguments of its class that rebuild it.
+"""
 
 from .attention import Attention, LinearAttention
 from .conv import ConvBlock, WeightStandardizedConv2d
@@ -21,3 +25,5 @@ __all__ = [
     "Upsample",
     "WeightStandardizedConv2d",
 ]
+
+NETWORKS = {"UNet": UNet}  # the classes that a checkpoint may name; add yours to load checkpoints of it

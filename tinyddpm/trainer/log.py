@@ -3,13 +3,14 @@
 import contextlib
 import csv
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from ..data import write_whole
-from ..viz import save_gif, save_panels
+from ..files import write_whole
+from ..viz import save_gif
 from .clock import Clock
 
 BANDS = 10  # equal parts of 1..T
@@ -134,3 +135,30 @@ class Watch:
         frames = [frame[None] if frame.ndim == 2 else frame.permute(2, 0, 1) for frame in frames]
         shape = frames[-1].shape
         save_gif([frame for frame in frames if frame.shape == shape], self.folder / FILM, fps=4)
+
+
+def save_panels(
+    x: Sequence[float],
+    panels: dict[str, dict[str, Sequence[float]]],
+    logarithmic: Sequence[str],
+    label: str,
+    path: str | Path,
+) -> None:
+    """Several plots over x, three in a row: {title: {name of a line: values}}. Lines without a name have no
+    legend."""
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
+
+    rows = -(-len(panels) // 3)
+    figure = Figure(figsize=(13, 3.4 * rows), layout="constrained")
+    for axes in (grid := figure.subplots(rows, 3, squeeze=False).flatten())[len(panels) :]:
+        axes.remove()
+    for axes, (title, lines) in zip(grid, panels.items()):
+        for k, (name, values) in enumerate(lines.items()):
+            colour = colormaps["viridis"](k / len(lines))
+            axes.plot(x, values, ".-" if len(x) < 20 else "-", color=colour, linewidth=1, label=name)
+        if any(lines):
+            axes.legend(fontsize=6, ncols=2)
+        axes.set(title=title, xlabel=label, yscale="log" if title in logarithmic else "linear")
+        axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=100)

@@ -37,9 +37,7 @@ class Muon(torch.optim.Optimizer):
                 state["momentum"].lerp_(grad, 1 - group["momentum"])
                 ahead = grad.lerp(state["momentum"], group["momentum"])  # Nesterov's
                 direction = orthogonalize(ahead.bfloat16() if group["half"] else ahead)
-                size = (
-                    0.2 * max(grad.shape) ** 0.5
-                )  # an orthogonal matrix has elements of 1 / sqrt(max(m, n))
+                size = 0.2 * max(grad.shape) ** 0.5  # an orthogonal matrix has elements of 1 / sqrt(max(m, n))
                 p.add_(direction.reshape(p.shape).to(p.dtype), alpha=-group["lr"] * size)
         return loss
 

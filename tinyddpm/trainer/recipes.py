@@ -67,13 +67,7 @@ class Recipe:
             near = " or ".join(map(str, self.sizes_near(size)))
             raise ValueError(f"{error}" + (near and f": the nearest size that fits is {near}")) from error
         return UNet(
-            self.levels(size),
-            channels,
-            self.num_classes,
-            self.patch,
-            self.blocks,
-            self.attention,
-            image_size=size,
+            self.levels(size), channels, self.num_classes, self.patch, self.blocks, self.attention, image_size=size
         )
 
     def levels(self, size: int) -> tuple[int, ...]:
@@ -142,9 +136,7 @@ RECIPES = {
         ema_decay=0.99,
         epochs=0.7,
     ),  # under a minute on two cores
-    "unconditional-300": replace(
-        PUBLISHED, image_size=28, attention=(7,), T=300, batch_size=128, learning_rate=2e-4
-    ),
+    "unconditional-300": replace(PUBLISHED, image_size=28, attention=(7,), T=300, batch_size=128, learning_rate=2e-4),
     "conditional-500": replace(
         PUBLISHED,
         image_size=28,
@@ -158,9 +150,7 @@ RECIPES = {
     ),
     "unconditional-1000": replace(PUBLISHED, attention=(8,), batch_size=48),
     "l1-1000": replace(PUBLISHED, attention=(8,), batch_size=48, loss="l1"),
-    "large-1000": replace(
-        PUBLISHED, dims=(64, 128, 256, 512), blocks=2, attention=(16, 4), num_classes=10, loss="l1"
-    ),
+    "large-1000": replace(PUBLISHED, dims=(64, 128, 256, 512), blocks=2, attention=(16, 4), num_classes=10, loss="l1"),
 }
 
 

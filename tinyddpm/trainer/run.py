@@ -10,9 +10,9 @@ import torch
 from torch import Generator
 from torch.utils.data import Dataset
 
-from ..ema import EMA
 from ..pipeline import DDPM
 from ..schedules import Schedule
+from ..training import EMA
 from .clock import Clock
 from .log import Watch
 from .recipes import Recipe
@@ -150,11 +150,7 @@ class Run:
         return self.optimizers[0].param_groups[0]["lr"]
 
     def check_finite(self, weights: bool = False) -> None:
-        if (
-            not self.total.isfinite()
-            or weights
-            and not all(p.isfinite().all() for p in self.model.parameters())
-        ):
+        if not self.total.isfinite() or weights and not all(p.isfinite().all() for p in self.model.parameters()):
             raise ValueError(
                 f"the loss is NaN or infinite at step {self.clock.steps}, learning rate {self.rate:.2g}: "
                 f"{self.where_it_stands()}; a lower learning rate may help"

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ..data import write_whole
+from ..files import write_whole
 
 FILES = ("run.state", "run.state.before")  # the newest, and the one before it
 FORMAT = "tinyddpm run 1"
@@ -93,9 +93,7 @@ def flat(model: nn.Module, average: nn.Module, optimizers: list[Optimizer]) -> d
     return tensors
 
 
-def unflat(
-    tensors: dict[str, Tensor], model: nn.Module, average: nn.Module, optimizers: list[Optimizer]
-) -> None:
+def unflat(tensors: dict[str, Tensor], model: nn.Module, average: nn.Module, optimizers: list[Optimizer]) -> None:
     """Puts back what `flat` took. Raises Damaged for tensors of other networks or optimizers."""
     try:
         for prefix, network in (("model.", model), ("average.", average)):

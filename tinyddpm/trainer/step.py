@@ -63,9 +63,7 @@ def make_optimizers(recipe: Recipe, model: nn.Module, half: bool) -> list[torch.
     return [Muon(matrices, half=half), adam] if matrices else [adam]
 
 
-def draw_times(
-    n: int, T: int, generator: Generator, places: int | None = None, times: str = "uniform"
-) -> Tensor:
+def draw_times(n: int, T: int, generator: Generator, places: int | None = None, times: str = "uniform") -> Tensor:
     """n times in 1..T, or among so many places even in 1..T, the last of them T: (n,).
 
     "uniform", or "logit-normal", the middle more often: T / (1 + e^-z) with z from N(0, 1) (Esser et al.
@@ -103,13 +101,7 @@ def epoch_order(n: int, batch: int, seed: int, epoch: int, part: int = 0, parts:
 
 
 def draw_noise(
-    x_0: Tensor,
-    y: Tensor,
-    recipe: Recipe,
-    generator: Generator,
-    progress: float = 1.0,
-    part: int = 0,
-    parts: int = 1,
+    x_0: Tensor, y: Tensor, recipe: Recipe, generator: Generator, progress: float = 1.0, part: int = 0, parts: int = 1
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """What is random in a step (Ho et al. 2020, algorithm 1): times (b,), noise in the shape of x_0, and
     the labels that are left, (b,) or None.
@@ -180,13 +172,7 @@ class Stepper:
 
 
 def batch_losses(
-    net: nn.Module,
-    x_0: Tensor,
-    t: Tensor,
-    eps: Tensor,
-    labels: Tensor | None,
-    recipe: Recipe,
-    schedule: Schedule,
+    net: nn.Module, x_0: Tensor, t: Tensor, eps: Tensor, labels: Tensor | None, recipe: Recipe, schedule: Schedule
 ) -> Tensor:
     """The recipe's loss of each image: (b,)."""
     how = recipe.predicts, recipe.loss, recipe.weights

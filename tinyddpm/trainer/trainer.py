@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
-from ..data import mnist, writable_folder
+from ..data import mnist
 from ..datasets.own import as_data
-from ..device import fastest_device, find_device
-from ..pipeline import DDPM
+from ..files import writable_folder
+from ..pipeline import DDPM, fastest_device, find_device
 from .interrupt import Interrupts
 from .loop import Loop
 from .recipes import Recipe, get_recipe
@@ -105,9 +105,7 @@ def alone(out: Path, main: bool) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise ValueError(
-            f"another run is at work in {out}: wait for it, or train in another folder (--out)"
-        ) from None
+        raise ValueError(f"another run is at work in {out}: wait for it, or train in another folder (--out)") from None
     try:
         yield
     finally:

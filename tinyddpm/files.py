@@ -1,0 +1,92 @@
+"""Files that ship with the package, files that are written whole or not at all, and checkpoints."""
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+from torch import Tensor
+
+FORMAT = "tinyddpm"
+
+
+def asset(name: str) -> Path:
+    """A file that ships with the package: inside it when installed, beside it in a checkout."""
+    here = Path(__file__).parent
+    for folder in (here / "assets", here.parent / "assets"):
+        if (folder / name).exists():
+            return folder / name
+    raise FileNotFoundError(f"{name} should ship with tinyddpm but is missing: reinstall the package")
+
+
+def cache_dir() -> Path:
+    """$TINYDDPM_CACHE, else tinyddpm in the user's cache folder."""
+    if chosen := os.environ.get("TINYDDPM_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyddpm"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Writes a file atomically: to a temporary name, flushed, then renamed."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0o600 would hide the file from others
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def writable_folder(path: str | Path) -> Path:
+    """Creates the folder if it is missing and writes to it once, so that a full or read-only disk is found before the
+    work. Raises ValueError for one."""
+    try:
+        Path(path).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            return Path(path)
+    except OSError as error:
+        raise ValueError(f"cannot write to the folder {path} ({error}): choose another") from error
+
+
+def write_checkpoint(path: str | Path, version: int, description: dict, tensors: dict[str, Tensor]) -> None:
+    """Writes tensors and their description as one .safetensors file. Raises ValueError for a folder that cannot be
+    written."""
+    from safetensors.torch import save
+
+    metadata = {"format": FORMAT, "format_version": version, **description}
+    content = save(tensors, {key: json.dumps(value) for key, value in metadata.items()})
+    path = Path(path)
+    write_whole(writable_folder(path.parent) / path.name, content)
+
+
+def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tensor]]:
+    """Description and tensors of a file that write_checkpoint wrote, in any version up to `newest`; no unpickling.
+
+    Raises ValueError for a file that is missing, cut off, or of another format or version.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not Path(path).is_file():
+        raise ValueError(f"there is no checkpoint {path}: `tinyddpm train` writes one")
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"{path} is not a whole checkpoint ({error}): it is cut off, damaged or of another format; download or "
+            "train it again"
+        ) from error
+    version = metadata.get("format_version")
+    if metadata.get("format") != FORMAT or version not in range(1, newest + 1):
+        raise ValueError(
+            f"{path} has format {metadata.get('format')} {version}, and this tinyddpm reads {FORMAT} 1 to {newest}: "
+            "use the tinyddpm that wrote it, or save it again with this one"
+        )
+    return metadata, tensors
