@@ -9,7 +9,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tinyddpm import Schedule, UNet
-from tinyddpm.diffusion import PREDICTS, make_denoiser
+from tinyddpm.diffusion import PREDICTIONS, make_denoiser
 from tinyddpm.editing.inpainting import inpaint
 from tinyddpm.editing.stroke import slant
 from tinyddpm.extensions.gradient_guidance import blend, classifier_guidance, dynamic_threshold, energy_guidance
@@ -90,7 +90,7 @@ def unchecked():
 
 
 @pytest.mark.parametrize("guidance", GUIDANCES)
-@pytest.mark.parametrize("predicts", PREDICTS)
+@pytest.mark.parametrize("predicts", PREDICTIONS)
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_every_combination_gives_an_image_as_if_it_were_alone(sampler, predicts, guidance):
     batch = sampled(sampler, predicts, guidance)

@@ -3,7 +3,6 @@
 What every grid of a schedule keeps (from T down to 0, in as many steps as asked) is in test_schedules.py.
 """
 
-import math
 import warnings
 from collections import Counter
 
@@ -14,7 +13,7 @@ from hypothesis import strategies as st
 from torch.testing import assert_close
 
 from tinyddpm.editing.inpainting import resampling_grid
-from tinyddpm.schedules import BETAS, SPACINGS, Schedule, check_grid, check_pair, make_grid
+from tinyddpm.schedules import BETAS, SPACINGS, Schedule, check_grid
 
 
 def quiet(beta):
@@ -126,31 +125,13 @@ def test_all_steps_from_a_start_are_as_many_as_it_says(spacing):
     beta=st.lists(st.floats(1e-5, 0.999), min_size=1, max_size=30),
     pure_noise=st.booleans(),
     shares=st.tuples(st.floats(0, 1), st.floats(0, 1)),
-    spacing=st.sampled_from(SPACINGS),
+    spacing=st.sampled_from(list(SPACINGS)),
 )
 def test_a_grid_from_any_start_of_any_schedule_descends(beta, pure_noise, shares, spacing):
     schedule = quiet([0.0, *beta, *[1.0] * pure_noise])
     start = 1 + round(shares[0] * (schedule.T - 1))
     steps = 1 + round(shares[1] * (start - 1))
     assert holds(schedule.grid(steps, spacing, start), start, steps)
-
-
-@pytest.mark.parametrize("start", [-1, 0, 51])
-def test_a_start_outside_the_chain_is_refused(start):
-    with pytest.raises(ValueError, match=rf"a grid starts in 1\.\.T = 1\.\.50, got {start}"):
-        Schedule.named("cosine", 50).grid(1, start=start)
-
-
-@pytest.mark.parametrize("steps", [0, 21, 50])
-def test_more_steps_than_times_below_the_start_are_refused(steps):
-    with pytest.raises(ValueError, match=rf"steps must be in 1\.\..* = 1\.\.20, got {steps}"):
-        Schedule.named("cosine", 50).grid(steps, start=20)
-
-
-def test_an_unknown_spacing_is_refused_where_the_grid_is_made():
-    log_snr = Schedule.named("cosine", 10).log_snr
-    with pytest.raises(ValueError, match="spaced as one of uniform, quadratic, log-snr, got 'trailing'"):
-        make_grid(log_snr, 5, "trailing")
 
 
 # Down, up and down again
@@ -229,12 +210,6 @@ def test_a_grid_is_walked_again_without_being_written_over():
     assert grid == [(3, 2), (2, 1), (1, 0)]
 
 
-@pytest.mark.parametrize("jump, times", [(0, 1), (-2, 1), (1, 0), (1, -1)])
-def test_a_jump_or_times_below_1_are_refused(jump, times):
-    with pytest.raises(ValueError, match=rf"jump and times must be at least 1, got jump={jump} and times={times}"):
-        resampling_grid([(2, 1), (1, 0)], jump, times)
-
-
 # What a grid may be
 
 
@@ -260,58 +235,6 @@ def test_a_grid_climbs_where_that_is_allowed_and_only_there(grid):
     assert check_grid(grid, 50, climbs=True) == grid
     up = next((t, s) for t, s in grid if t < s)
     with pytest.raises(
-        ValueError,
-        match=rf"from t to s with 0 <= s < t <= T = 50, got t={up[0]}, s={up[1]}: p_sample_loop alone "
-        "goes up, and after its first step",
+        ValueError, match=rf"needs 0 <= s < t <= T = 50, got t={up[0]}, s={up[1]} .only p_sample_loop climbs"
     ):
-        check_grid(grid, 50)
-
-
-def test_a_grid_never_begins_with_a_climb():
-    for grid in ([(20, 30)], [(20, 30), (30, 0)], [(0, 1), (1, 0)]):
-        with pytest.raises(ValueError, match="goes up, and after its first step"):
-            check_grid(grid, 50, climbs=True)
-
-
-@pytest.mark.parametrize("climbs", [False, True])
-@pytest.mark.parametrize(
-    "grid, words",
-    [
-        ([], r"the time grid is empty: schedule\.grid\(steps\) makes one"),
-        ([(9, 5), (4, 0)], r"must go on where it stopped, but \.\.\.-> 5 is followed by 4 -> \.\.\."),
-        ([(9, 5), (6, 0)], r"must go on where it stopped, but \.\.\.-> 5 is followed by 6 -> \.\.\."),
-        ([(5, 5)], r"0 <= s < t <= T = 50, got t=5, s=5$"),
-        ([(9, 5), (5, 5)], r"0 <= s < t <= T = 50, got t=5, s=5$"),
-        ([(9, 5), (5, 51)], r"0 <= s < t <= T = 50, got t=5, s=51$"),
-        ([(51, 0)], r"0 <= s < t <= T = 50, got t=51, s=0$"),
-        ([(5, -1)], r"0 <= s < t <= T = 50, got t=5, s=-1$"),
-        ([(5, -2), (-2, 3)], r"0 <= s < t <= T = 50, got t=5, s=-2$"),
-    ],
-    ids=str,
-)
-def test_a_grid_in_pieces_or_outside_the_chain_is_refused_climbing_or_not(grid, words, climbs):
-    with pytest.raises(ValueError, match=words):
-        check_grid(grid, 50, climbs)
-
-
-@pytest.mark.parametrize("t, s", [(1, 0), (50, 0), (50, 49), (2, 1)])
-def test_a_step_down_within_the_chain_passes(t, s):
-    assert check_pair(t, s, 50) is None
-
-
-@pytest.mark.parametrize("t, s", [(0, 1), (0, 50), (5, 6)])
-def test_a_step_up_is_told_who_goes_up(t, s):
-    with pytest.raises(ValueError, match=rf"T = 50, got t={t}, s={s}: p_sample_loop alone goes up, and after"):
-        check_pair(t, s, 50)
-
-
-@pytest.mark.parametrize("t, s", [(0, 0), (50, 50), (51, 50), (5, 51), (0, -1), (-1, 3), (math.nan, 0)])
-def test_what_is_no_step_within_the_chain_is_refused_without_a_word_of_climbing(t, s):
-    with pytest.raises(ValueError, match=rf"a step goes from t to s with 0 <= s < t <= T = 50, got t={t}, s={s}$"):
-        check_pair(t, s, 50)
-
-
-@pytest.mark.parametrize("grid", [[50, 20, 0], [(50,)], [(50, 20, 0)], ["50"]])
-def test_a_grid_of_anything_but_pairs_is_refused(grid):
-    with pytest.raises(ValueError, match="pairs .t, s.: grids.pairs.times. makes them"):
         check_grid(grid, 50)

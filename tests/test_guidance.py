@@ -139,25 +139,6 @@ def test_a_scale_of_t_keeps_the_dtype_of_the_images():
             assert guided(randn(2, 1, 4, 4, dtype=dtype), t).dtype == dtype
 
 
-@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
-def test_a_scale_without_a_number_is_refused_with_its_times(bad):
-    x_t, t = randn(3, 1, 4, 4), torch.tensor([40, 3, 20])
-    guided = classifier_free_guidance(conditional, unconditional, lambda t: torch.where(t > 10, bad, 2.0))
-    with pytest.raises(ValueError, match=r"NaN or infinite at t = \[40, 20\]: give every t a number"):
-        guided(x_t, t)
-    with pytest.raises(ValueError, match=r"NaN or infinite at t = \[40, 3, 20\]: give every t a number"):
-        classifier_free_guidance(conditional, unconditional, lambda t: bad)(x_t, t)
-
-
-@pytest.mark.parametrize("shape", [(1,), (2,), (3, 1), (1, 3), (3, 1, 1, 1)])
-def test_a_scale_of_another_shape_than_t_is_refused(shape):
-    # (3, 1, 1, 1) as well: one way to say it, and what broadcasts by chance is refused
-    guided = classifier_free_guidance(conditional, unconditional, lambda t: torch.full(shape, 2.0))
-    told = ", ".join(map(str, shape)) + ("," if len(shape) == 1 else "")
-    with pytest.raises(ValueError, match=rf"maps t \(b,\) to \(b,\), got \({told}\) for t of shape \(3,\)"):
-        guided(randn(3, 1, 4, 4), torch.tensor([40, 3, 20]))
-
-
 def test_guidance_never_looks_at_values_on_a_device():
     # trap 31: meta tensors have no values, so that a look (a stall on a GPU) raises
     x_t, t = torch.zeros(2, 1, 4, 4, device="meta"), torch.zeros(2, dtype=torch.long, device="meta")
@@ -195,12 +176,6 @@ def test_outside_its_interval_guidance_costs_one_call_a_step():
     last(ddim(guided, randn(2, 1, 4, 4), COSINE, COSINE.grid(10)))
     assert [t for t, _ in asked] == [50, 45, 40, 35, 30, 25, 20, 15, 10, 5]
     assert [t for t, _ in asked_without] == [30, 25, 20, 15]
-
-
-@pytest.mark.parametrize("low, high", [(5, 4), (math.nan, 4), (1, math.nan)])
-def test_an_interval_that_ends_before_it_begins_is_refused(low, high):
-    with pytest.raises(ValueError, match=rf"interval of times needs low <= high, got {low}\.\.{high}"):
-        interval(3.0, low, high)
 
 
 # Between two beliefs
@@ -244,21 +219,6 @@ def test_a_blend_keeps_the_dtype_of_the_images(dtype):
     x_t, t = randn(2, 1, 4, 4, dtype=dtype), torch.tensor([40, 3])
     for share in (0.3, torch.tensor([0.2, 0.4]), torch.tensor([0.2, 0.4], dtype=torch.float64)):
         assert blend(unconditional, lambda x_t, t: x_t.sin(), share)(x_t, t).dtype == dtype
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan, [0.5, 1.5], [math.nan, 0.0]])
-def test_a_share_outside_0_to_1_is_refused(share):
-    told = "share of the second denoiser goes from 0 to 1, got "
-    with pytest.raises(ValueError, match=told + str(share).replace("[", r"\[")):
-        blend(conditional, unconditional, torch.tensor(share) if isinstance(share, list) else share)
-
-
-@pytest.mark.parametrize("b", [1, 3])
-def test_shares_of_another_number_than_the_images_are_refused(b):
-    # two shares would make two images of one by broadcasting
-    blended = blend(conditional, unconditional, torch.tensor([0.2, 0.4]))
-    with pytest.raises(ValueError, match=f"2 .*{b}"):
-        blended(randn(b, 1, 4, 4), torch.full((b,), 20))
 
 
 # Clipping
@@ -322,12 +282,6 @@ def test_neither_guidance_nor_clipping_writes_over_a_tensor():
     for share in (0.0, 0.4, 1.0):
         blend(a, b, share)(x_t, t)
     assert all(torch.equal(a, b) for a, b in zip((x_t, t, *outs), before))
-
-
-@pytest.mark.parametrize("low, high", [(1.0, -1.0), (0.5, 0.5), (math.nan, 1.0)])
-def test_a_range_without_an_inside_is_refused(low, high):
-    with pytest.raises(ValueError, match=rf"clipping needs low < high, got \[{low}, {high}\]"):
-        clip_x_0(conditional, low, high)
 
 
 # Dynamic thresholds
@@ -405,28 +359,6 @@ def test_a_dynamic_threshold_goes_outside_guidance():
     for run in (ddim, p_sample_loop):
         x_0 = last(run(outside, randn(3, 1, 4, 4, dtype=torch.float32), COSINE, COSINE.grid(9))).x_t
         assert float(x_0.abs().max()) <= 1 + 1e-6
-
-
-@pytest.mark.parametrize("share", [0.0, -0.1, 1.1, 99.5, math.nan])
-def test_a_share_of_pixels_outside_0_to_1_is_refused(share):
-    with pytest.raises(ValueError, match=rf"pixels to keep as they are lies in \(0, 1\], got {share}"):
-        dynamic_threshold(conditional, share)
-
-
-@pytest.mark.parametrize("scale", [math.nan, math.inf, "2", torch.tensor([1.0, 2.0])])
-def test_a_scale_that_is_no_finite_number_is_refused(scale):
-    for make in (
-        lambda: classifier_free_guidance(conditional, unconditional, scale),
-        lambda: interval(scale, 1, 10),
-        lambda: interval(2.0, 1, 10, outside=scale),
-    ):
-        with pytest.raises(ValueError, match="one finite number, or a function of t"):
-            make()
-
-
-def test_no_share_at_all_is_refused():
-    with pytest.raises(ValueError, match="goes from 0 to 1"):
-        blend(conditional, unconditional, torch.tensor([]))
 
 
 def test_a_dynamic_threshold_takes_half_precision():

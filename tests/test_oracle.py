@@ -150,14 +150,3 @@ def test_oracles_do_not_look_at_values_on_a_device():
 
 
 # What is refused, and in which words
-
-
-def test_a_data_set_of_no_images_is_refused():
-    with pytest.raises(ValueError, match="oracle of a data set needs at least one image, got none"):
-        dataset_oracle(torch.zeros(0, 1, 6, 6), COSINE)
-
-
-@pytest.mark.parametrize("variance", [-1.0, -0.1, torch.tensor([0.1, -0.1])])
-def test_a_negative_variance_is_refused(variance):
-    with pytest.raises(ValueError, match="a variance cannot be negative"):
-        gaussian_oracle(0.0, variance, COSINE)

@@ -455,24 +455,3 @@ def test_a_run_never_looks_at_values_on_a_device(name):
 
 
 # What is refused, and in which words
-
-
-@pytest.mark.parametrize("name", ["ddim", *SOLVERS])
-@pytest.mark.parametrize(
-    "grid, words",
-    [
-        ([], r"time grid is empty: schedule\.grid\(steps\) makes one"),
-        ([(50, 20), (10, 0)], r"must go on where it stopped, but \.\.\.-> 20 is followed by 10"),
-        ([(51, 0)], r"0 <= s < t <= T = 50, got t=51, s=0"),
-        ([(50, 20), (20, 30)], "t=20, s=30: p_sample_loop alone goes up, and after its first step"),
-        ([(50, 20), (20, 30), (30, 0)], "t=20, s=30: p_sample_loop alone goes up"),
-        ([(20, 30), (30, 0)], "t=20, s=30: p_sample_loop alone goes up"),
-    ],
-    ids=str,
-)
-def test_a_grid_that_climbs_or_breaks_off_is_refused_before_the_first_step(name, grid, words):
-    def never(x_t, t):
-        raise AssertionError("the grid is checked before the first step")
-
-    with pytest.raises(ValueError, match=words):
-        next({"ddim": ddim, **SOLVERS}[name](never, randn(1, 1, 2, 2), COSINE, grid))

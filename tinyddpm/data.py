@@ -50,12 +50,9 @@ def crop_to(x: Tensor, size: int = 28) -> Tensor:
 class ImageDataset(Dataset):
     """Labelled images in memory. Item i, or a slice of items, is ((c, size, size) float32 in [-1, 1], label).
 
-    images       (n, c, h, w), uint8 in [0, 255] or float in [-1, 1], stored as they are
-    labels       (n,) in 0..num_classes-1, or None: the labels of all items are then 0, and num_classes is None
-    size         to which they are padded
-    num_classes  by default one more than the largest label
-
-    Raises ValueError unless there is one label for each image.
+    images: (n, c, h, w), uint8 in [0, 255] or float in [-1, 1]; they are padded to size. labels: (n,) in
+    0..num_classes-1, or None: all are then 0, and num_classes is None. num_classes is by default one more than the
+    largest label. Raises ValueError unless there is one label for each image.
     """
 
     def __init__(
@@ -79,11 +76,10 @@ class ImageDataset(Dataset):
         return as_float(self.images[i], self.size), self.labels[i]
 
     def __getitems__(self, indices: Sequence[int]) -> list[tuple[Tensor, Tensor]]:
-        """Several items at once, as data loaders ask for them: four times as fast as one by one."""
-        return list(zip(*self[indices]))
+        return list(zip(*self[indices]))  # how data loaders ask: four times as fast as one by one
 
     def tensors(self) -> tuple[Float[Tensor, "n c size size"], Int[Tensor, " n"]]:
-        """All of it at once: images (n, c, size, size) in [-1, 1] and labels (n,)."""
+        """All images and all labels."""
         return self[:]
 
 
@@ -101,8 +97,8 @@ def mnist(train: bool = True, size: int = 32) -> ImageDataset:
 
 @functools.cache
 def read_idx(name: str) -> UInt8[Tensor, "..."]:
-    """An IDX file of uint8: four bytes whose last one counts the axes, a big-endian int32 for the length of each, then
-    the values. Raises ValueError for a damaged file."""
+    """An IDX file of uint8: four bytes, the last one the number of axes; a big-endian int32 for the length of each; the
+    values. Raises ValueError for a damaged file."""
     path = asset(f"mnist/{name}.xz")
     try:
         content = lzma.decompress(path.read_bytes())  # its own checksum is verified

@@ -13,14 +13,10 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .schedules import Schedule, Table, choose
+from .schedules import Schedule, Table, Times, choose
 
 Images = Float[Tensor, "b c h w"]
-Times = Int[Tensor, " b"] | int
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0_hat
-
-
-# --- the forward process and its posterior ---------------------------------------------------------
 
 
 def q_step(x: Images, t: Times, eps: Images, schedule: Schedule) -> Images:
@@ -38,20 +34,15 @@ def q_sample(x_0: Images, t: Times, eps: Images, schedule: Schedule) -> Images:
 def q_posterior(x_0: Images, x_t: Images, t: int, s: int, schedule: Schedule) -> tuple[Images, float]:
     """Mean and variance of q(x_s | x_t, x_0) for any s < t (Ho et al. 2020, eq. 6 and 7, where s = t - 1).
 
-    With a = alpha_bar_t / alpha_bar_s, the signal that is kept from s to t:
-    mean = (sqrt(alpha_bar_s) (1 - a) x_0 + sqrt(a) (1 - alpha_bar_s) x_t) / (1 - alpha_bar_t)
-    variance = (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - a)
-
-    At s = 0 the mean is x_0 and the variance 0. Raises ValueError unless 0 <= s < t <= T.
+    mean = (sqrt(alpha_bar_s) (1 - a) x_0 + sqrt(a) (1 - alpha_bar_s) x_t) / (1 - alpha_bar_t), and
+    variance = (1 - alpha_bar_s) / (1 - alpha_bar_t) (1 - a), with a = alpha_bar_t / alpha_bar_s, the signal kept from
+    s to t. At s = 0 the mean is x_0 and the variance 0. Raises ValueError unless 0 <= s < t <= T.
     """
     small, large = schedule.posterior_variance(t, s)
     abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
     of_x_0 = abar_s**0.5 * large / (1 - abar_t)
     of_x_t = (abar_t / abar_s) ** 0.5 * (1 - abar_s) / (1 - abar_t)
     return of_x_0 * x_0 + of_x_t * x_t, small
-
-
-# --- eps, x_0, v and flow, each from the others ----------------------------------------------------
 
 
 def eps_from_x_0(x_0: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
@@ -78,61 +69,39 @@ def x_0_from_v(v: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
     return signal * x_t - noise * v
 
 
-def flow_from(x_0: Images, eps: Images, t: Times, schedule: Schedule) -> Images:
-    """u = eps - x_0, the velocity of the straight path from x_0 to eps (Lipman et al. 2023, eq. 23)."""
-    return eps - x_0
-
-
 def x_0_from_flow(u: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
-    """x_0 from u = eps - x_0 (Lipman et al. 2023, eq. 23; Liu et al. 2023, eq. 1):
+    """x_0 from u = eps - x_0, the velocity of the straight path (Lipman et al. 2023, eq. 23; Liu et al. 2023, eq. 1):
     (x_t - sqrt(1 - alpha_bar_t) u) / (sqrt(alpha_bar_t) + sqrt(1 - alpha_bar_t))."""
     signal, noise = schedule.coefficients(t, x_t)
     return (x_t - noise * u) / (signal + noise)
 
 
-def eps_itself(x_0: Images, eps: Images, t: Times, schedule: Schedule) -> Images:
-    return eps
-
-
-def x_0_itself(x_0: Images, other: Images, t: Times, schedule: Schedule) -> Images:
-    return x_0
-
-
 class Prediction(NamedTuple):
-    """What a network may predict.
+    """What a network may predict: its target, the way back to x_0, and the weight of an error in x_0 that its own error
+    implies, over 1 + SNR: SNR, 1, SNR + 1 and (sqrt(SNR) + 1)^2 below (Hang et al. 2023, section 3.4)."""
 
-    target  (x_0, eps, t, schedule) -> what the network should return
-    to_x_0  (its output, x_t, t, schedule) -> x_0_hat
-    weight  (alpha_bar) -> the weight that a squared error of the output gives to one of x_0, over 1 + SNR
-    """
-
-    target: Callable[[Tensor, Tensor, Times, Schedule], Tensor]
-    to_x_0: Callable[[Tensor, Tensor, Times, Schedule], Tensor]
-    weight: Callable[[Table], Table]
+    target: Callable[[Tensor, Tensor, Times, Schedule], Tensor]  # x_0, eps, t, schedule
+    to_x_0: Callable[[Tensor, Tensor, Times, Schedule], Tensor]  # output, x_t, t, schedule
+    weight: Callable[[Table], Table]  # alpha_bar
 
 
-# The weights are SNR, 1, SNR + 1 and (sqrt(SNR) + 1)^2 (Hang et al. 2023, section 3.4). A new prediction is one row.
 PREDICTIONS = {
-    "eps": Prediction(eps_itself, x_0_from_eps, lambda abar: abar),
-    "x_0": Prediction(x_0_itself, x_0_itself, lambda abar: 1 - abar),
+    "eps": Prediction(lambda x_0, eps, *_: eps, x_0_from_eps, lambda abar: abar),
+    "x_0": Prediction(lambda x_0, *_: x_0, lambda x_0, *_: x_0, lambda abar: 1 - abar),
     "v": Prediction(v_from, x_0_from_v, torch.ones_like),
-    "flow": Prediction(flow_from, x_0_from_flow, lambda abar: (abar.sqrt() + (1 - abar).sqrt()) ** 2),
+    "flow": Prediction(lambda x_0, eps, *_: eps - x_0, x_0_from_flow, lambda a: (a.sqrt() + (1 - a).sqrt()) ** 2),
 }
 
 
 def check_predicts(predicts: str, schedule: Schedule) -> Prediction:
-    """The row of PREDICTIONS. Raises ValueError for an unknown name, and for eps on a schedule that ends in pure
-    noise."""
+    """The row of PREDICTIONS. Raises ValueError for an unknown name, and for eps where x_T is pure noise."""
     row = choose(PREDICTIONS, predicts, "prediction")
     if predicts == "eps" and schedule.alpha_bar[-1] == 0:
         raise ValueError(
-            "this schedule has zero terminal SNR: x_T is pure noise, and eps says nothing about x_0 there: predict v, "
-            "x_0 or flow, or choose a schedule that leaves some signal"
+            "with zero terminal SNR x_T is pure noise, and eps says nothing about x_0: predict v, x_0 or flow, or "
+            "choose a schedule that leaves some signal"
         )
     return row
-
-
-# --- the denoiser and the loss ---------------------------------------------------------------------
 
 
 def make_denoiser(
@@ -140,9 +109,8 @@ def make_denoiser(
 ) -> Denoiser:
     """A network that predicts eps, x_0, v or flow, as a denoiser (x_t, t) -> x_0_hat: what every sampler takes.
 
-    model is called as model(x_t, t), or as model(x_t, t, y) where labels are given. It may return more channels
-    than the image has, as for a learned variance: the first c are the prediction. Raises ValueError for an unknown
-    prediction, and for eps on a schedule that ends in pure noise.
+    model is called as model(x_t, t), or as model(x_t, t, y) if labels are given. It may return more channels than the
+    image has, such as a variance: the first ones are the prediction. Raises ValueError as check_predicts does.
     """
     prediction = check_predicts(predicts, schedule)
 
@@ -170,19 +138,15 @@ def diffusion_loss(
     reduction: str = "mean",
 ) -> Float[Tensor, ""] | Float[Tensor, " b"]:
     """The mean over images of w(t) |target - model(x_t, t)|: the simple loss of Ho et al. 2020, eq. 14, for any
-    prediction. reduction="none" returns the loss of each image.
+    prediction. With reduction="none", the loss of each image.
 
-    loss: "mse"; "l1", which learns the median, while samplers want the mean; or "huber". weights: "none";
-    "min-snr", min(SNR, 5) on the error in x_0 (Hang et al. 2023, section 3.4); or "clamped-snr", the SNR clamped
-    to [1, 5], so that high noise keeps its weight (below 1: Salimans & Ho 2022, section 4).
-
-    Raises ValueError for unknown names, and for eps on a schedule that ends in pure noise.
+    loss: "mse"; "l1", which learns the median, while samplers want the mean; or "huber". weights: "none"; "min-snr",
+    min(SNR, 5) on the error in x_0 (Hang et al. 2023, section 3.4); or "clamped-snr", the SNR clamped to [1, 5], so
+    that high noise keeps its weight (Salimans & Ho 2022, section 4). Raises ValueError for unknown names.
     """
-    prediction = check_predicts(predicts, schedule)
+    error, target = choose(LOSSES, loss, "loss"), check_predicts(predicts, schedule).target(x_0, eps, t, schedule)
     x_t = q_sample(x_0, t, eps, schedule)
     out = model(x_t, t) if y is None else model(x_t, t, y)
-    error = choose(LOSSES, loss, "loss")
-    target = prediction.target(x_0, eps, t, schedule)
     per_image = error(out[:, : x_0.shape[1]], target, reduction="none").flatten(1).mean(1)  # (b,)
     per_image = loss_weight(t, x_0, schedule, predicts, weights) * per_image
     return per_image if reduction == "none" else per_image.mean()

@@ -19,13 +19,6 @@ def asset(name: str) -> Path:
     raise FileNotFoundError(f"{name} should ship with tinyddpm but is missing: reinstall the package")
 
 
-def cache_dir() -> Path:
-    """$TINYDDPM_CACHE, else tinyddpm in the user's cache folder."""
-    if chosen := os.environ.get("TINYDDPM_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyddpm"
-
-
 def write_whole(path: Path, content: bytes) -> None:
     """Writes a file atomically: to a temporary name, flushed, then renamed."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
@@ -44,8 +37,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def writable_folder(path: str | Path) -> Path:
-    """Creates the folder if it is missing and writes to it once, so that a full or read-only disk is found before the
-    work. Raises ValueError for one."""
+    """Creates the folder and writes to it once, so that a full or read-only disk raises ValueError before the work."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -55,14 +47,12 @@ def writable_folder(path: str | Path) -> Path:
 
 
 def write_checkpoint(path: str | Path, version: int, description: dict, tensors: dict[str, Tensor]) -> None:
-    """Writes tensors and their description as one .safetensors file. Raises ValueError for a folder that cannot be
-    written."""
+    """Writes one .safetensors file, its description as metadata. Raises ValueError for a read-only folder."""
     from safetensors.torch import save
 
     metadata = {"format": FORMAT, "format_version": version, **description}
     content = save(tensors, {key: json.dumps(value) for key, value in metadata.items()})
-    path = Path(path)
-    write_whole(writable_folder(path.parent) / path.name, content)
+    write_whole(writable_folder(Path(path).parent) / Path(path).name, content)
 
 
 def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tensor]]:
@@ -79,10 +69,7 @@ def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tens
             metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
             tensors = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, json.JSONDecodeError) as error:
-        raise ValueError(
-            f"{path} is not a whole checkpoint ({error}): it is cut off, damaged or of another format; download or "
-            "train it again"
-        ) from error
+        raise ValueError(f"{path} is cut off, damaged or of another format ({error}): get or train it again") from error
     version = metadata.get("format_version")
     if metadata.get("format") != FORMAT or version not in range(1, newest + 1):
         raise ValueError(

@@ -19,9 +19,8 @@ def classifier_free_guidance(conditional: Denoiser, unconditional: Denoiser, sca
     """x_0_hat = unconditional + scale (conditional - unconditional) (Ho & Salimans 2022, eq. 6, with w = scale - 1;
     linear in eps, and so the same in x_0).
 
-    scale 1 is the conditional model and 0 the unconditional one, each returned as it is; above 1 the label is weighted
-    more, at the price of variety. Clip the result, never the two branches. Raises ValueError for a scale that is
-    neither a finite number nor a function of t.
+    scale 1 is the conditional model and 0 the unconditional one, each returned as it is; above 1 the label weighs more,
+    at the price of variety. Clip the result, never the branches. Raises ValueError as check_scale does.
     """
     check_scale(scale)
     if not callable(scale) and scale in (0, 1):
@@ -29,8 +28,8 @@ def classifier_free_guidance(conditional: Denoiser, unconditional: Denoiser, sca
 
     def guided(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         w = torch.as_tensor(scale(t) if callable(scale) else scale, dtype=x_t.dtype, device=x_t.device)
-        if callable(scale) and (w == 1).all():
-            return conditional(x_t, t)  # no need for the other branch
+        if callable(scale) and w.device.type == "cpu" and (w == 1).all():  # a GPU would have to wait for the answer
+            return conditional(x_t, t)
         x_0_uncond = unconditional(x_t, t)
         return x_0_uncond + w.reshape(-1, 1, 1, 1) * (conditional(x_t, t) - x_0_uncond)
 
@@ -49,8 +48,8 @@ def check_scale(scale: Scale, T: int = 1) -> None:
 def branches(
     model: Callable, schedule: Schedule, predicts: str, y: Int[Tensor, " b"], null_class: int
 ) -> tuple[Denoiser, Denoiser]:
-    """The conditional and the unconditional denoiser of one network. Asked for both at the same x_t, the unconditional
-    one first, they call the network once, on the joined batch of 2b images."""
+    """The conditional and the unconditional denoiser of one network. Called at the same x_t, the unconditional one
+    first, they call the network once, with a joined batch of 2b images."""
     alone = make_denoiser(model, schedule, predicts, y)
     both = make_denoiser(model, schedule, predicts, torch.cat([y, torch.full_like(y, null_class)]))
     kept = None  # x_t, t and the conditional half of the joined call
@@ -70,8 +69,8 @@ def branches(
 
 
 def interval(scale: float, low: int, high: int, outside: float = 1.0) -> Callable[[Tensor], Tensor]:
-    """The scale for low <= t <= high, and no guidance elsewhere (Kynkäänniemi et al. 2024, section 3, in t in place of
-    sigma). Raises ValueError unless low <= high, and for a scale that is not a finite number."""
+    """The scale for low <= t <= high, and no guidance elsewhere (Kynkäänniemi et al. 2024, section 3, there in sigma).
+    Raises ValueError unless low <= high, and for a scale that is not a finite number."""
     check_scale(scale)
     check_scale(outside)
     if not low <= high:
@@ -80,8 +79,7 @@ def interval(scale: float, low: int, high: int, outside: float = 1.0) -> Callabl
 
 
 def clip_x_0(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
-    """x_0_hat clamped to the range of images. Samplers derive eps from it, so that x_t stays consistent with it. Raises
-    ValueError unless low < high."""
+    """x_0_hat clamped to the range of images; samplers derive eps from it anew. Raises ValueError unless low < high."""
     if not low < high:
         raise ValueError(f"clipping needs low < high, got [{low}, {high}]")
     return lambda x_t, t: denoiser(x_t, t).clamp(low, high)

@@ -16,7 +16,7 @@ def dataset_oracle(data: Float[Tensor, "n c h w"], schedule: Schedule) -> Denois
 
     weights = softmax_i(-|x_t - sqrt(alpha_bar_t) x_i|^2 / (2 (1 - alpha_bar_t)))
 
-    Sampling with it returns the images themselves. Memory: b n floats. Raises ValueError for no data.
+    Sampling with it returns the images themselves. Needs b n floats of memory. Raises ValueError for no data.
     """
     if len(data) == 0:
         raise ValueError("the oracle of a data set needs at least one image, got none")

@@ -15,22 +15,17 @@ from .schedules import Grid, Schedule, choose
 
 FORMAT_VERSION = 2
 BETA = "schedule.beta"  # the only tensor in a file that is not a weight
+Labels = Sequence[int] | Tensor | int
+Seeds = Sequence[int] | int
 Guide = Callable[[Denoiser], Denoiser]
 Guidance = Callable[[Denoiser, Denoiser, Scale], Denoiser]
 
 
 class DDPM:
-    """A trained network and everything needed to use it.
-
-    model        a network (x_t, t, y=None) -> prediction, with the attribute num_classes: see tinyddpm.nn
-    schedule     the one it was trained with
-    predicts     "eps", "x_0", "v" or "flow"
-    image_shape  (c, h, w) of its images
-    notes        how it was trained; saved along
-
-    Raises ValueError for a network without num_classes, for one that returns another shape than it is given, and for
-    a prediction that does not exist or does not fit the schedule.
-    """
+    """A trained network and everything needed to use it: model, a network as described in tinyddpm.nn; the schedule it
+    was trained with; what it predicts, "eps", "x_0", "v" or "flow"; the shape (c, h, w) of its images; and notes on how
+    it was trained. Raises ValueError for a network without num_classes, for one that returns another shape than it is
+    given, and for a prediction that does not exist or does not fit the schedule."""
 
     def __init__(
         self,
@@ -56,7 +51,7 @@ class DDPM:
 
     def denoiser(
         self,
-        y: Sequence[int] | Tensor | int | None = None,
+        y: Labels | None = None,
         scale: Scale = 1.0,
         guide: Guide | None = None,
         guidance: Guidance = classifier_free_guidance,
@@ -64,28 +59,26 @@ class DDPM:
         """(x_t, t) -> x_0_hat in [-1, 1]: `guidance` of the conditional and the unconditional branch, then `guide`,
         then clipping. Without labels y the unconditional denoiser, whatever the scale. Raises ValueError for labels
         that the model does not have, and for a scale that is not a finite number at every t."""
-        make = getattr(self.model.eval(), "make_denoiser", make_denoiser)  # a network may bring its own
-        what = self.schedule, self.predicts
-        if y is None:
-            denoiser = make(self.model, *what)
-        else:
+        make = getattr(self.model.eval(), "make_denoiser", None)  # a network may bring its own
+        what = self.model, self.schedule, self.predicts
+        if y is not None:
             check_scale(scale, self.schedule.T)
             y = self.check_labels(y).to(self.device)
-            if make is make_denoiser:
-                pair = branches(self.model, *what, y, self.model.num_classes)
-            else:
-                pair = make(self.model, *what, y), make(self.model, *what)
+        if y is None or scale == 0 and guidance is classifier_free_guidance:
+            denoiser = (make or make_denoiser)(*what)
+        else:
+            pair = (make(*what, y), make(*what)) if make else branches(*what, y, self.model.num_classes)
             denoiser = guidance(*pair, scale)
         return clip_x_0(denoiser if guide is None else guide(denoiser))
 
     def sample_steps(
         self,
-        y: Sequence[int] | Tensor | int | None = None,
+        y: Labels | None = None,
         n: int | None = None,
         steps: int = 50,
         sampler: Sampler | str = ddim,
         scale: Scale = 1.0,
-        seeds: Sequence[int] | int | None = None,
+        seeds: Seeds | None = None,
         grid: Grid | None = None,
         guide: Guide | None = None,
         guidance: Guidance = classifier_free_guidance,
@@ -107,39 +100,24 @@ class DDPM:
         x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
         return sampler(self.denoiser(y, scale, guide, guidance), x_T, self.schedule, grid, generators)
 
-    def sample(
-        self,
-        y: Sequence[int] | Tensor | int | None = None,
-        n: int | None = None,
-        steps: int = 50,
-        sampler: Sampler | str = ddim,
-        scale: Scale = 1.0,
-        seeds: Sequence[int] | int | None = None,
-        grid: Grid | None = None,
-        guide: Guide | None = None,
-        guidance: Guidance = classifier_free_guidance,
-        batch_size: int = 200,
-    ) -> Tensor:
-        """New images, (b, c, h, w) in [-1, 1]: the end of sample_steps, drawn at most batch_size at once."""
-        y, generators = self.ask(y, n, seeds)
+    def sample(self, y: Labels | None = None, n: int | None = None, *, batch_size: int = 200, **how) -> Tensor:
+        """New images, (b, c, h, w) in [-1, 1], batch_size at once: the end of sample_steps, with its arguments."""
+        y, generators = self.ask(y, n, how.pop("seeds", None))
         seeds, images = [generator.initial_seed() for generator in generators], []
         for first in range(0, len(seeds), batch_size):
             part = slice(first, first + batch_size)
             what = (None, len(seeds[part])) if y is None else (y[part], None)
-            how = steps, sampler, scale, seeds[part], grid, guide, guidance
-            images.append(last(self.sample_steps(*what, *how)).x_t)
+            images.append(last(self.sample_steps(*what, seeds=seeds[part], **how)).x_t)
         return torch.cat(images)
 
-    def ask(
-        self, y: Sequence[int] | Tensor | int | None, n: int | None, seeds: Sequence[int] | int | None
-    ) -> tuple[Tensor | None, list[Generator]]:
+    def ask(self, y: Labels | None, n: int | None, seeds: Seeds | None) -> tuple[Tensor | None, list[Generator]]:
         """The labels, checked, and a generator for each image."""
         if (y is None) == (n is None):
             raise ValueError("give either labels y, one for each image, or a number n of images without labels")
         y = None if y is None else self.check_labels(y)
         return y, seeded(seeds, n if y is None else len(y))
 
-    def check_labels(self, y: Sequence[int] | Tensor | int) -> Tensor:
+    def check_labels(self, y: Labels) -> Tensor:
         """Labels as (b,) int64. Raises ValueError unless they are integers in 0..num_classes-1."""
         classes = self.model.num_classes
         if classes is None:
@@ -157,34 +135,23 @@ class DDPM:
         """Writes one .safetensors file: the weights, and as metadata what is needed to rebuild the rest. Raises
         ValueError for a folder that cannot be written, and for a network without `arguments`."""
         if not hasattr(self.model, "arguments"):
-            raise ValueError(
-                f"{type(self.model).__name__} has no attribute `arguments`, which rebuild it: see tinyddpm.nn"
-            )
-        description = {
-            "network": type(self.model).__name__,
-            "arguments": self.model.arguments,
-            "predicts": self.predicts,
-            "image_shape": self.image_shape,
-            "notes": self.notes,
-        }
+            raise ValueError(f"{type(self.model).__name__} lacks `arguments`, which rebuild it: see tinyddpm.nn")
+        description = {"network": type(self.model).__name__, "arguments": self.model.arguments}
+        description |= {"predicts": self.predicts, "image_shape": self.image_shape, "notes": self.notes}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         write_checkpoint(path, FORMAT_VERSION, description, tensors | {BETA: self.schedule.beta})
 
     @classmethod
     def load(cls, path: str | Path, device: torch.device | str = "cpu") -> "DDPM":
-        """Reads what save wrote; nothing is unpickled.
-
-        Raises ValueError for a file that is missing, damaged or of another format, for a network that NETWORKS does not
-        name, and for a device that this machine lacks.
-        """
+        """Reads what save wrote; nothing is unpickled. Raises ValueError for a file that is missing, damaged or of
+        another format, for a network that NETWORKS does not name, and for a device that this machine lacks."""
         device = find_device(device)
         description, tensors = read_checkpoint(path, FORMAT_VERSION)
-        name, arguments = (description.get("network", "UNet"), description.get("arguments", description.get("unet")))
+        name = description.get("network", "UNet")  # format 1 had U-Nets only
+        arguments = description.get("arguments", description.get("unet"))
         if name not in NETWORKS:
-            raise ValueError(
-                f"{path} holds a network {name!r}, and this program knows {', '.join(NETWORKS)}: register its class "
-                f"with tinyddpm.nn.NETWORKS[{name!r}] = {name}"
-            )
+            known = f"{path} holds a network {name!r}, and this program knows {', '.join(NETWORKS)}"
+            raise ValueError(f"{known}: register its class with tinyddpm.nn.NETWORKS[{name!r}] = {name}")
         try:
             model = NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
             schedule = Schedule(tensors.pop(BETA))
@@ -198,10 +165,7 @@ class DDPM:
 def check_network(model: nn.Module, image_shape: tuple[int, ...]) -> None:
     """Raises ValueError for a network without num_classes, and for one that returns another shape than it is given."""
     if not hasattr(model, "num_classes"):
-        raise ValueError(
-            f"a network needs the attribute num_classes (None: no labels), and {type(model).__name__} has none: see "
-            "tinyddpm.nn"
-        )
+        raise ValueError(f"{type(model).__name__} lacks the attribute num_classes (None: no labels): see tinyddpm.nn")
     x, training = torch.zeros(1, *image_shape, device=device_of(model)), model.training
     with torch.no_grad():
         out = model.eval()(x, torch.ones(1, dtype=torch.long, device=x.device))
@@ -214,15 +178,12 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-def seeded(seeds: Sequence[int] | int | None, n: int) -> list[Generator]:
-    """One generator for each of n images; of random seeds by default. Raises ValueError unless there is one integer
-    for each, and n is at least 1."""
-    if n < 1:
-        raise ValueError(f"the number of images must be at least 1, got {n}")
-    seeds = torch.randint(2**63 - 1, (n,)).tolist() if seeds is None else seeds
+def seeded(seeds: Seeds | None, n: int) -> list[Generator]:
+    """One generator for each of n >= 1 images; by default of random seeds. Raises ValueError for other counts."""
+    seeds = torch.randint(2**63 - 1, (max(n, 0),)).tolist() if seeds is None else seeds
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
-    if len(seeds) != n or not all(float(seed).is_integer() for seed in seeds):
-        raise ValueError(f"expected one integer seed for each of {n} images, got {len(seeds)}: {seeds[:5]}")
+    if n < 1 or len(seeds) != n or not all(float(seed).is_integer() for seed in seeds):
+        raise ValueError(f"expected one integer seed for each of at least 1 image, got {seeds[:5]}... for {n} images")
     return [Generator().manual_seed(int(seed)) for seed in seeds]
 
 

@@ -12,20 +12,19 @@ import torch
 from torch import Generator, Tensor
 
 from .diffusion import Denoiser, Images, eps_from_x_0, q_posterior, v_from
-from .schedules import Grid, Schedule, check_grid
+from .schedules import Grid, Schedule, check_grid, choose
 
 Generators = Generator | Sequence[Generator] | None  # one for the batch, or one for each image
 Update = Callable[[Images, Images, int, int], Images]  # (x_t, x_0_hat, t, s) -> x_s
 Variance = str | Callable[[int, int], Tensor]  # one of VARIANCES, or (t, s) -> a variance for each pixel
-VARIANCES = ("posterior", "beta")
+VARIANCES = {"posterior": 0, "beta": 1}  # which of Schedule.posterior_variance
 
 
 @dataclass(frozen=True)
 class Step:
     """A point of a sampling trajectory: x_t at time t, and the clean image that the denoiser sees in it.
 
-    The last step of a full trajectory has t = 0 and x_0_hat = x_t, the finished image. Where a grid ends earlier, the
-    last x_0_hat is that of the step before.
+    The last step has x_0_hat = x_t, the finished image, at t = 0; where a grid ends earlier, that of the step before.
     """
 
     t: int
@@ -45,6 +44,17 @@ def trajectory(denoiser: Denoiser, x_T: Images, grid: Grid, update: Update) -> I
     yield Step(s, x_t, x_t if s == 0 else x_0_hat)
 
 
+def check_arguments(
+    x_T: Images, schedule: Schedule, grid: Grid | None, generator: Generators, climbs: bool = False
+) -> Grid:
+    """The grid, the full one for None. Raises ValueError for an invalid grid (see check_grid), and unless generator is
+    one for the batch or one for each image."""
+    each = generator if isinstance(generator, Sequence) else [generator] * len(x_T)
+    if len(each) != len(x_T) or not all(isinstance(g, Generator | None) for g in each):
+        raise ValueError(f"expected one generator, or one for each of {len(x_T)} images, got {generator!r}")
+    return check_grid(grid, schedule.T, climbs)
+
+
 def last(steps: Iterable[Step]) -> Step:
     """The last step of a trajectory, without storing the others. Raises ValueError for an exhausted one."""
     step = None
@@ -61,21 +71,13 @@ def times(t: int, x: Images) -> Tensor:
 
 
 def noise_like(x: Tensor, generator: Generators = None) -> Tensor:
-    """Standard normal noise in the shape of x. A list of generators gives each image noise of its own, so that an image
-    does not depend on its batch. Drawn on the generator's device, so that a seed means the same everywhere.
-
-    Raises ValueError unless a list has one generator for each image.
-    """
+    """Standard normal noise in the shape of x. A list of generators gives each image its own noise, independent of its
+    batch. Drawn on the generator's device, so that a seed means the same everywhere."""
     if generator is None or isinstance(generator, Generator):
         device = "cpu" if generator is None else generator.device
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-    if len(generator) != len(x):
-        raise ValueError(f"expected one generator for each of {len(x)} images, got {len(generator)}")
     draws = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generator]
     return torch.stack(draws).to(x.device)
-
-
-# --- ancestral sampling ----------------------------------------------------------------------------
 
 
 def p_sample(
@@ -89,27 +91,19 @@ def p_sample(
 ) -> Images:
     """x_s ~ q(x_s | x_t, x_0 = x_0_hat): one step of the reverse process (Ho et al. 2020, algorithm 2).
 
-    variance: "posterior", exact if all data are one image; "beta", exact if the data are standard normal (Ho et al.
-    2020, section 3.2); or a function (t, s) -> the variance of each pixel. The step to s = 0 adds no noise. With s > t
-    the step climbs: x_s ~ q(x_s | x_t) (Lugmayr et al. 2022, "RePaint", algorithm 1).
+    variance: "posterior", exact if all data are one image; "beta", exact if they are standard normal (section 3.2); or
+    a function (t, s) -> the variance of each pixel. The step to s = 0 adds no noise. With s > t the step climbs:
+    x_s ~ q(x_s | x_t) (Lugmayr et al. 2022, "RePaint", algorithm 1).
     """
-    check_variance(variance)
     if s > t:
         a = float(schedule.alpha_bar[s] / schedule.alpha_bar[t])
         return a**0.5 * x_t + (1 - a) ** 0.5 * noise_like(x_t, generator)
-    mean, var = q_posterior(x_0_hat, x_t, t, s, schedule)
+    known = None if callable(variance) else choose(VARIANCES, variance, "variance")
+    mean, _ = q_posterior(x_0_hat, x_t, t, s, schedule)
     if s == 0:
         return mean
-    if callable(variance):
-        var = variance(t, s)
-    elif variance == "beta":
-        var = schedule.posterior_variance(t, s)[1]
+    var = variance(t, s) if known is None else schedule.posterior_variance(t, s)[known]
     return mean + var**0.5 * noise_like(x_t, generator)
-
-
-def check_variance(variance: Variance) -> None:
-    if not callable(variance) and variance not in VARIANCES:
-        raise ValueError(f"unknown variance {variance!r}: choose one of {', '.join(VARIANCES)}, or give a function")
 
 
 def p_sample_loop(
@@ -122,12 +116,12 @@ def p_sample_loop(
 ) -> Iterator[Step]:
     """Ancestral sampling (Ho et al. 2020, algorithm 2), all T steps by default. The grid may climb (RePaint); variance:
     see p_sample. Raises ValueError for an invalid grid and an unknown variance."""
-    check_variance(variance)
+    callable(variance) or choose(VARIANCES, variance, "variance")
 
     def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
         return p_sample(x_t, x_0_hat, t, s, schedule, variance, generator)
 
-    return trajectory(denoiser, x_T, check_grid(grid, schedule.T, climbs=True), update)
+    return trajectory(denoiser, x_T, check_arguments(x_T, schedule, grid, generator, climbs=True), update)
 
 
 def ddim(
@@ -154,12 +148,11 @@ def ddim(
         x_s = abar_s**0.5 * x_0_hat + max(1 - abar_s - var, 0.0) ** 0.5 * eps_hat
         return x_s + var**0.5 * noise_like(x_t, generator) if var > 0 else x_s
 
-    return trajectory(denoiser, x_T, check_grid(grid, schedule.T), update)
+    return trajectory(denoiser, x_T, check_arguments(x_T, schedule, grid, generator), update)
 
 
-# --- second-order solvers of the probability-flow ODE ----------------------------------------------
-# In the angle phi, with cos(phi) = sqrt(alpha_bar) and sin(phi) = sqrt(1 - alpha_bar), the ODE is dx / d phi = v_hat
-# (Salimans & Ho 2022, appendix D), which is finite at both ends of the schedule.
+# Second-order solvers of the probability-flow ODE. In the angle phi, with cos(phi) = sqrt(alpha_bar) and sin(phi) =
+# sqrt(1 - alpha_bar), it is dx / d phi = v_hat (Salimans & Ho 2022, appendix D), finite at both ends of the schedule.
 
 
 def angle(t: int, schedule: Schedule) -> float:
@@ -188,7 +181,7 @@ def heun(
         slope_s = velocity(denoiser(x_s, times(s, x_s)), x_s, s, schedule)
         return x_t + turn * (slope + slope_s) / 2
 
-    return trajectory(denoiser, x_T, check_grid(grid, schedule.T), update)
+    return trajectory(denoiser, x_T, check_arguments(x_T, schedule, grid, generator), update)
 
 
 def dpm_solver_pp(
@@ -200,7 +193,7 @@ def dpm_solver_pp(
     lambda = log-SNR / 2, and D extrapolates the last two x_0_hat by half a step; the first and the last step use
     x_0_hat itself. Deterministic: the generator is not used. Raises ValueError for an invalid grid.
     """
-    grid = check_grid(grid, schedule.T)
+    grid = check_arguments(x_T, schedule, grid, generator)
     previous = None  # x_0_hat and h of the step before
 
     def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:

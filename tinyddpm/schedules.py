@@ -1,7 +1,7 @@
 """Noise schedules: how much noise x_t holds at each time t, and which times a sampler visits.
 
-Time is an integer t in 1..T and t = 0 is the clean image. Every table has length T + 1, with beta[0] = 0 and
-alpha_bar[0] = 1, so that a subscript in the code is a subscript in the papers.
+Time is an integer t in 1..T and t = 0 is the clean image. Every table is (T + 1,) float64, with beta[0] = 0 and
+alpha_bar[0] = 1, so that a subscript in the code is one in the papers. Betas outside (0, 1) raise ValueError.
 """
 
 import math
@@ -16,6 +16,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 Table = Float[Tensor, " times"]  # one value for each t in 0..T
+Times = Int[Tensor, " b"] | int  # t for each image, or for all of them
 Grid = Sequence[tuple[int, int]]  # the steps (t, s) of a sampler
 Row = TypeVar("Row")
 
@@ -27,16 +28,11 @@ def choose(table: Mapping[str, Row], name: str, what: str) -> Row:
     return table[name]
 
 
-# --- beta tables -----------------------------------------------------------------------------------
-
-
 def linear_betas(T: int = 1000, start: float = 1e-4, end: float = 0.02, scaled: bool = True) -> Table:
-    """beta_t rises linearly from start to end (Ho et al. 2020, section 4); float64, beta[0] = 0.
+    """beta_t rises linearly from start to end (Ho et al. 2020, section 4).
 
-    The published endpoints belong to T = 1000. They are scaled by 1000 / T so that every T ends in noise;
-    scaled=False keeps them, and at T = 300 leaves 22 % of the image's amplitude in x_T.
-
-    Raises ValueError when a beta leaves (0, 1): when scaled, that is for T from 2 to 20.
+    The published endpoints belong to T = 1000. They are scaled by 1000 / T so that every T ends in noise; scaled=False
+    keeps them, and at T = 300 leaves 22 % of the image's amplitude in x_T. Scaled, T from 2 to 20 raises ValueError.
     """
     check_T(T)
     scale = 1000 / T if scaled else 1.0
@@ -44,12 +40,8 @@ def linear_betas(T: int = 1000, start: float = 1e-4, end: float = 0.02, scaled: 
 
 
 def cosine_betas(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999, shift: float = 1.0) -> Table:
-    """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + offset) / (1 + offset) pi/2) (Nichol & Dhariwal 2021,
-    eq. 17); float64. Betas are clipped at max_beta.
-
-    A shift below 1 multiplies the SNR by shift^2 at every t, which moves the schedule towards high noise
-    (Hoogeboom et al. 2023, "simple diffusion", section 3.1).
-    """
+    """alpha_bar_t = f(t) / f(0), f(t) = cos^2((t/T + offset) / (1 + offset) pi/2), clipped betas (Nichol & Dhariwal
+    2021, eq. 17). A shift below 1 multiplies the SNR by shift^2 (Hoogeboom et al. 2023, section 3.1)."""
     check_T(T)
     u = torch.arange(T + 1, dtype=torch.float64) / T
     f = torch.cos((u + offset) / (1 + offset) * math.pi / 2) ** 2
@@ -61,9 +53,8 @@ def cosine_betas(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999, 
 def sigmoid_betas(
     T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
 ) -> Table:
-    """alpha_bar_t = (s(end) - s(t)) / (s(end) - s(start)), where s is the sigmoid of a line from start / tau to
-    end / tau (Jabri et al. 2023, "Scalable Adaptive Computation", appendix B); float64. Betas are clipped at
-    max_beta."""
+    """alpha_bar_t = (s(end) - s(t)) / (s(end) - s(start)), s the sigmoid of a line from start / tau to end / tau (Jabri
+    et al. 2023, appendix B), betas clipped at max_beta."""
     check_T(T)
     u = torch.linspace(start / tau, end / tau, T + 1, dtype=torch.float64).sigmoid()
     return with_zero(betas_from(u[-1] - u).clamp(max=max_beta))
@@ -71,38 +62,31 @@ def sigmoid_betas(
 
 def flow_betas(T: int = 1000) -> Table:
     """alpha_bar_t = (1 - u)^2 / ((1 - u)^2 + u^2), u = t/T: the straight path (1 - u) x_0 + u eps of flow matching
-    (Lipman et al. 2023, eq. 20; Liu et al. 2023), rescaled to preserve variance; float64. The last beta is 1."""
+    (Lipman et al. 2023, eq. 20; Liu et al. 2023), rescaled to preserve variance. The last beta is 1."""
     check_T(T)
     u = torch.arange(T + 1, dtype=torch.float64) / T
-    return with_zero(betas_from((1 - u) ** 2 / ((1 - u) ** 2 + u**2)))
+    return with_zero(betas_from((1 - u) ** 2 / ((1 - u) ** 2 + u**2)), end=True)
 
 
 def zero_terminal_snr(beta: Table) -> Table:
-    """The betas, beta[0] = 0 included, rescaled so that x_T is pure noise: sqrt(alpha_bar) is shifted to 0 at T and
-    stretched to keep its value at t = 1 (Lin et al. 2024, algorithm 1).
-
-    Raises ValueError for T = 1, where both are impossible, and for an invalid table.
-    """
+    """The betas rescaled so that x_T is pure noise: sqrt(alpha_bar) is shifted to 0 at T and stretched to keep its
+    value at t = 1 (Lin et al. 2024, algorithm 1). Raises ValueError for T = 1, where both are impossible."""
     check_betas(beta)
     if len(beta) < 3:
         raise ValueError("zero terminal SNR needs T of at least 2: at T = 1 the last step is the first")
     root = (1 - beta.double()).cumprod(0).sqrt()
     root = torch.cat([root[:1], (root[1:] - root[-1]) * root[1] / (root[1] - root[-1])])
-    return with_zero(betas_from(root**2))
+    return with_zero(betas_from(root**2), end=True)
 
 
 def betas_from(alpha_bar: Table) -> Tensor:
     return 1 - alpha_bar[1:] / alpha_bar[:-1]
 
 
-def with_zero(beta: Tensor) -> Table:
+def with_zero(beta: Tensor, end: bool = False) -> Table:
     beta = torch.cat([beta.new_zeros(1), beta])
-    check_betas(beta)
+    check_betas(beta, end)
     return beta
-
-
-def linear_zero_snr_betas(T: int = 1000) -> Table:
-    return zero_terminal_snr(linear_betas(T))
 
 
 BETAS = {
@@ -111,7 +95,7 @@ BETAS = {
     "cosine": cosine_betas,
     "cosine-shifted": partial(cosine_betas, shift=0.5),
     "sigmoid": sigmoid_betas,
-    "linear-zero-snr": linear_zero_snr_betas,
+    "linear-zero-snr": lambda T=1000: zero_terminal_snr(linear_betas(T)),
     "flow": flow_betas,
 }
 
@@ -121,32 +105,27 @@ def check_T(T: int) -> None:
         raise ValueError(f"T, the number of noising steps, must be at least 1, got {T}")
 
 
-def check_betas(beta: Tensor) -> None:
-    """Raises ValueError unless beta is (T + 1,) with beta[0] = 0 and the others in (0, 1); the last may be 1."""
+def check_betas(beta: Tensor, end: bool = True) -> None:
     if beta.ndim != 1 or len(beta) < 2 or beta[0] != 0:
         raise ValueError(
-            f"a schedule needs one beta for each t in 0..T with beta[0] = 0 (the clean image), got shape "
+            f"a schedule needs one beta for each t in 0..T, and beta[0] = 0 (the clean image), got shape "
             f"{tuple(beta.shape)} starting with {beta.flatten()[:1].tolist()}: prepend a 0"
         )
     inside = (beta[1:] > 0) & (beta[1:] < 1)
-    inside[-1] |= beta[-1] == 1
+    inside[-1] |= end and beta[-1] == 1
     if not inside.all():
         raise ValueError(
-            f"betas must be in (0, 1), and may be 1 at T, but these for T = {len(beta) - 1} range from "
+            f"betas must be in (0, 1){' or be 1 at T' * end}, but these for T = {len(beta) - 1} range from "
             f"{beta[1:].min():.4g} to {beta[1:].max():.4g}: choose a larger T or the cosine schedule"
         )
-
-
-# --- the schedule ----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """A table of betas and what follows from it: alpha_bar_t = prod_{s <= t} (1 - beta_s) (Ho et al. 2020, eq. 4).
 
-    Tables are (T + 1,) float64 on the CPU; `at` and `coefficients` bring them to the images' dtype and device.
-    Raises ValueError unless beta[0] = 0 and the others are in (0, 1); the last may be 1: x_T is then pure noise.
-    Warns when alpha_bar[T] > 1e-3: sampling would start from noise that training has not seen.
+    Tables are (T + 1,) float64 on the CPU. Raises ValueError unless beta[0] = 0 and the others are in (0, 1); the last
+    may be 1: x_T is then pure noise. Warns when alpha_bar[T] > 1e-3: sampling starts from noise unseen in training.
     """
 
     beta: Table
@@ -156,15 +135,12 @@ class Schedule:
         check_betas(beta)
         object.__setattr__(self, "beta", beta)
         if self.alpha_bar[-1] > 1e-3:
-            warnings.warn(
-                f"this schedule leaves {self.sqrt_alpha_bar[-1]:.1%} of the image's amplitude at t = {self.T}: "
-                "sampling starts from pure noise, which training will not have seen there",
-                stacklevel=3,
-            )
+            left = f"this schedule leaves {self.sqrt_alpha_bar[-1]:.1%} of the image's amplitude at t = {self.T}"
+            warnings.warn(f"{left}: sampling starts from pure noise, unseen in training", stacklevel=3)
 
     @classmethod
     def named(cls, name: str, T: int = 1000) -> "Schedule":
-        """The schedule of that name in BETAS. Raises ValueError for an unknown name, with the known ones."""
+        """The schedule of that name in BETAS. Raises ValueError for an unknown name."""
         return cls(choose(BETAS, name, "schedule")(T))
 
     @property
@@ -177,12 +153,10 @@ class Schedule:
 
     @cached_property
     def sqrt_alpha_bar(self) -> Table:
-        """The signal's amplitude."""
         return self.alpha_bar.sqrt()
 
     @cached_property
     def sqrt_one_minus_alpha_bar(self) -> Table:
-        """The noise's standard deviation."""
         return (1 - self.alpha_bar).sqrt()
 
     @cached_property
@@ -190,12 +164,12 @@ class Schedule:
         """log(alpha_bar / (1 - alpha_bar)): +inf at t = 0, -inf where x_T is pure noise."""
         return torch.log(self.alpha_bar / (1 - self.alpha_bar))
 
-    def at(self, table: Table, t: Int[Tensor, " b"] | int, x: Tensor) -> Float[Tensor, "b 1 1 1"]:
+    def at(self, table: Table, t: Times, x: Tensor) -> Float[Tensor, "b 1 1 1"]:
         """table[t] for each image of x, in the dtype and on the device of x, shaped to multiply it."""
         t = torch.as_tensor(t, device=x.device).expand(len(x))
         return table.to(x.dtype).to(x.device).index_select(0, t).reshape(-1, *[1] * (x.ndim - 1))
 
-    def coefficients(self, t: Int[Tensor, " b"] | int, x: Tensor) -> tuple[Tensor, Tensor]:
+    def coefficients(self, t: Times, x: Tensor) -> tuple[Tensor, Tensor]:
         """sqrt(alpha_bar_t) and sqrt(1 - alpha_bar_t), (b, 1, 1, 1) each: x_t = signal x_0 + noise eps."""
         return self.at(self.sqrt_alpha_bar, t, x), self.at(self.sqrt_one_minus_alpha_bar, t, x)
 
@@ -206,15 +180,12 @@ class Schedule:
     def posterior_variance(self, t: int, s: int) -> tuple[float, float]:
         """(small, large): the variance of q(x_s | x_t, x_0), and 1 - alpha_bar_t / alpha_bar_s, its limit when
         nothing is known of x_0 (Ho et al. 2020, eq. 7 and section 3.2). Raises ValueError unless s < t in 0..T."""
-        if not 0 <= s < t <= self.T:
-            raise ValueError(f"a step from t to s needs 0 <= s < t <= T = {self.T}, got t={t}, s={s}")
+        check_step(t, s, self.T)
         abar_t, abar_s = float(self.alpha_bar[t]), float(self.alpha_bar[s])
         large = 1 - abar_t / abar_s
         return (1 - abar_s) / (1 - abar_t) * large, large
 
-    def grid(
-        self, steps: int | None = None, spacing: str = "uniform", start: int | None = None
-    ) -> list[tuple[int, int]]:
+    def grid(self, steps: int | None = None, spacing: str = "uniform", start: int | None = None) -> Grid:
         """The steps (t, s) from t = start (default T) to s = 0; all of them by default.
 
         spacing: "uniform" in t; "quadratic", uniform in sqrt(t) (Song et al. 2021, "DDIM", appendix D.2); or
@@ -225,16 +196,11 @@ class Schedule:
         steps = start if steps is None else steps
         if not 1 <= steps <= start <= self.T:
             raise ValueError(f"need 1 <= steps <= start <= T = {self.T}, got steps={steps}, start={start}")
-        times = choose(SPACINGS, spacing, "spacing")(self.log_snr[: start + 1], steps)
-        return pairs([*times, 0])
+        return pairs([*choose(SPACINGS, spacing, "spacing")(self.log_snr[: start + 1], steps), 0])
 
     def times_even_in_log_snr(self, n: int) -> list[int]:
-        """n distinct times from T down to 1, as even in log-SNR as integers allow. Raises ValueError unless n is in
-        1..T."""
+        """n distinct times from T down to 1, as even in log-SNR as integers allow."""
         return [t for t, _ in self.grid(n, "log-snr")]
-
-
-# --- the times a sampler visits --------------------------------------------------------------------
 
 
 def uniform_times(log_snr: Table, steps: int) -> list[int]:
@@ -260,29 +226,33 @@ SPACINGS = {"uniform": uniform_times, "quadratic": quadratic_times, "log-snr": l
 
 
 def distinct(times: Sequence[float], T: int) -> list[int]:
-    """Descending times rounded to distinct integers, the first of them T and none below 1."""
+    """Descending times rounded to distinct integers from T down to 1."""
     chosen = [T]
     for remaining, time in zip(range(len(times) - 1, 0, -1), times[1:]):
         chosen.append(min(max(round(time), remaining), chosen[-1] - 1))
     return chosen
 
 
-def pairs(times: Sequence[int]) -> list[tuple[int, int]]:
+def pairs(times: Sequence[int]) -> Grid:
     """The steps between consecutive times."""
     return list(zip(times, times[1:]))
 
 
-def check_grid(grid: Grid | None, T: int, climbs: bool = False) -> list[tuple[int, int]]:
+def check_step(t: int, s: int, T: int) -> None:
+    if not 0 <= s < t <= T:
+        raise ValueError(
+            f"a step from t to s needs 0 <= s < t <= T = {T}, got t={t}, s={s} (only p_sample_loop climbs)"
+        )
+
+
+def check_grid(grid: Grid | None, T: int, climbs: bool = False) -> Grid:
     """The grid as a list, the full one for None. Raises ValueError unless its steps are consecutive, descend and stay
     within 0..T; with climbs, steps after the first may ascend."""
     grid = pairs(range(T, -1, -1)) if grid is None else list(grid)
     if not grid or not all(isinstance(step, tuple) and len(step) == 2 for step in grid):
         raise ValueError("a time grid is a sequence of steps (t, s), and not empty: schedule.grid(steps) makes one")
     for k, (t, s) in enumerate(grid):
-        if not (0 <= s < t <= T or climbs and k > 0 and 0 <= t < s <= T):
-            raise ValueError(
-                f"a step (t, s) needs 0 <= s < t <= T = {T}, got ({t}, {s}): only p_sample_loop climbs, and not first"
-            )
+        check_step(*sorted((t, s), reverse=True) if climbs and k > 0 else (t, s), T)
         if k > 0 and t != grid[k - 1][1]:
             raise ValueError(f"step ({t}, {s}) of the time grid must start at {grid[k - 1][1]}, where the last ended")
     return grid

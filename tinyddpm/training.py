@@ -1,7 +1,7 @@
 """Training: the objective of a batch, the average of the weights, and the loop (Ho et al. 2020, algorithm 1).
 
-The loop is a generator: logging, checkpoints and progress bars stay outside of it. The trainer package drives the same
-loop resumably, on several processes and in mixed precision.
+The loop is a generator: logging, checkpoints and progress bars stay outside. trainer/ drives the same loop resumably,
+on several processes and in mixed precision.
 """
 
 import copy
@@ -21,10 +21,9 @@ Objective = Callable[[nn.Module, Images, Tensor | None, Generator], Losses]
 
 
 class EMA:
-    """An exponential moving average of a network's weights: `model` is what is sampled from and shipped.
+    """An exponential moving average of a network's weights, as a network: `model`, to sample from and to keep.
 
-    average <- d average + (1 - d) weights, with d = min(decay, (1 + n) / (10 + n)) after n updates, so that the
-    untrained weights are soon forgotten. Buffers are copied.
+    average <- d average + (1 - d) weights, d = min(decay, (1 + n) / (10 + n)) after n updates. Buffers are copied.
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -49,17 +48,15 @@ def drop_labels(
 
 
 def uniform_times(n: int, T: int, generator: Generator) -> Int[Tensor, " n"]:
-    """n times from 1..T, each equally likely."""
     return torch.randint(1, T + 1, (n,), generator=generator, device=generator.device)
 
 
 @dataclass(frozen=True)
 class DenoisingLoss:
-    """The denoising loss of a batch: an objective, which draws its own times and noise as any other may.
+    """The denoising loss of a batch: an objective, which draws its own times and noise, as any other does.
 
-    times       (n, T, generator) -> n times in 1..T
-    label_drop  the share of labels replaced by the null class, for classifier-free guidance
-    The others are those of diffusion_loss.
+    times: (n, T, generator) -> n times in 1..T. label_drop: the share of labels replaced by the null class, for
+    classifier-free guidance. The others are those of diffusion_loss.
     """
 
     schedule: Schedule
@@ -70,7 +67,6 @@ class DenoisingLoss:
     times: Callable[[int, int, Generator], Tensor] = uniform_times
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        """The loss of each image (b,) and its t (b,). A network without labels ignores y."""
         t = self.times(len(x_0), self.schedule.T, generator)
         eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
         y = labels_for(model, y, self.label_drop, generator)
@@ -79,7 +75,7 @@ class DenoisingLoss:
 
 
 def labels_for(model: nn.Module, y: Tensor | None, label_drop: float, generator: Generator) -> Tensor | None:
-    """The labels that a network is trained with: some of them dropped, None for a network without labels."""
+    """The labels to train with: some are dropped; None for a network without labels."""
     if y is None or model.num_classes is None:
         return None
     return drop_labels(y, model.num_classes, label_drop, generator)
@@ -92,9 +88,9 @@ def warmup_cosine(rate: float, warmup: int, steps: int) -> Callable[[int], float
 
 @dataclass(frozen=True)
 class TrainStep:
-    """Step `number` = 1, 2, ...: the loss and the t of each image (b,), and the gradient's norm before clipping."""
+    """One step of training, and the gradient's norm before clipping."""
 
-    number: int
+    number: int  # from 1
     losses: Float[Tensor, " b"]
     t: Int[Tensor, " b"]
     grad_norm: Tensor
@@ -115,11 +111,10 @@ def train_steps(
 ) -> Iterator[TrainStep]:
     """The training loop: one optimizer step for each batch (x_0, y), lazily: stop iterating, and training stops.
 
-    loss            any objective with the signature of DenoisingLoss
+    loss            an objective such as DenoisingLoss
     rate            the learning rate of step n = 1, 2, ...
-    ema             updated after each step
-    generator       for times, noise and dropped labels, on the images' device; a new one, of a fixed seed, by default
-    max_norm        gradients are scaled down to this norm
+    generator       for times, noise and dropped labels, on the images' device; by default one with a fixed seed
+    max_norm        to which gradients are scaled down
     start           the number of steps taken before
     backward, clip  those of accelerate's Accelerator, for mixed precision
     """

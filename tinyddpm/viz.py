@@ -1,5 +1,4 @@
-"""Pictures of images: grids, film strips and GIFs. All show the fixed range [-1, 1], so that noise left in an image
-stays visible."""
+"""Grids, film strips and GIFs. All show the fixed range [-1, 1], so that noise left in an image stays visible."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +13,8 @@ Picture = UInt8[Tensor, "c h w"]
 
 def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1, levels: int = 256) -> Picture:
     """Images (b, 1 or 3, h, w) in rows of `columns`, as one uint8 picture (c, rows h, columns w). Each pixel becomes
-    enlarge x enlarge pixels, in that many levels from black to white: 16 make a GIF of noise a third as large. Values
-    outside [-1, 1] are clamped.
-
-    Raises ValueError for images of another shape, for none, for values that are not finite, and unless columns and
-    enlarge are at least 1 and levels in 2..256.
+    enlarge x enlarge, in that many levels from black to white: 16 make a GIF of noise a third as large. Values outside
+    [-1, 1] are clamped. Raises ValueError for no images, other shapes and values that are not finite.
     """
     if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3):
         raise ValueError(f"image_grid takes images (b, 1 or 3, h, w), got shape {tuple(x.shape)}")
@@ -37,8 +33,7 @@ def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1,
 
 
 def film_strip(steps: Iterable, frames: int = 10, image: int = 0, enlarge: int = 1, levels: int = 256) -> Picture:
-    """One image of a trajectory from left to right: x_t above x_0_hat, at `frames` evenly spaced steps. Raises
-    ValueError for an exhausted trajectory."""
+    """One image of a trajectory, left to right: x_t above x_0_hat, at `frames` evenly spaced steps."""
     steps = list(steps)
     if not steps:
         raise ValueError("the trajectory has no steps left: sample again, or keep the steps in a list")
@@ -50,8 +45,8 @@ def film_strip(steps: Iterable, frames: int = 10, image: int = 0, enlarge: int =
 def frames_even_in_log_snr(
     log_snr: Float[Tensor, " n"], frames: int, low: float = -4.0, high: float = 6.0
 ) -> list[int]:
-    """Indices of at most `frames` of n steps, evenly spaced in log-SNR from low to high, and of the last step. Below
-    low an image is only noise and above high it is finished: frames even in t would show little else."""
+    """Indices of at most `frames` of n steps, even in log-SNR from low to high, and of the last step. Below low an
+    image is only noise and above high it is finished: frames even in t would show little else."""
     wanted = torch.linspace(low, high, max(frames - 1, 1), dtype=torch.float64)
     nearest = (log_snr.double()[None] - wanted[:, None]).abs().argmin(1)
     return sorted({*nearest.tolist(), len(log_snr) - 1})
@@ -65,11 +60,8 @@ def save_picture(picture: Picture, path: str | Path) -> None:
 
 
 def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hold: float = 1.5) -> None:
-    """Writes a looping GIF of `fps` frames a second; the last one is held for `hold` seconds.
-
-    GIF counts time in hundredths of a second, and merges a frame that equals the one before with it. Raises ValueError
-    for no frames, frames of different shapes, and unless fps and hold are above 0.
-    """
+    """Writes a looping GIF of `fps` frames a second, the last one held for `hold` seconds. Equal frames are merged, and
+    times rounded to hundredths of a second. Raises ValueError for no frames, different shapes and times of 0."""
     import imageio.v3 as iio
 
     shapes = {tuple(frame.shape) for frame in frames}

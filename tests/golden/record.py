@@ -21,12 +21,32 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Generator, Tensor
-from torch.utils.data import Subset
-
 from tinyddpm.artwork import all_but, complete, handwriting, morph
 from tinyddpm.classifier import classify, features, load_classifier
 from tinyddpm.continuous import log_likelihood, score
+from tinyddpm.edit import invert, round_trip_error, sdedit, slerp, transfer
+from tinyddpm.energy import classifier_guidance, energy_guidance
+from tinyddpm.grids import SPACINGS, resampling_grid
+from tinyddpm.inpainting import inpaint
+from tinyddpm.likelihood import bits_per_dim, denoising_error
+from tinyddpm.metrics import (
+    frechet_digit_distance,
+    inception_score,
+    kernel_distance,
+    label_accuracy,
+    memorisation,
+    nearest,
+    precision_recall,
+)
+from tinyddpm.pen import brightness, slant, stroke_width
+from tinyddpm.recipes import RECIPES, Recipe
+from tinyddpm.self_conditioning import self_conditioned, self_conditioned_loss
+from tinyddpm.strip import windowed, write
+from tinyddpm.train import train
+from tinyddpm.variance import LearnedVariance, hybrid_loss, learned_variance
+from torch import Generator, Tensor
+from torch.utils.data import Subset
+
 from tinyddpm.data import mnist
 from tinyddpm.diffusion import (
     LOSSES,
@@ -44,30 +64,10 @@ from tinyddpm.diffusion import (
     x_0_from_flow,
     x_0_from_v,
 )
-from tinyddpm.edit import invert, round_trip_error, sdedit, slerp, transfer
-from tinyddpm.energy import classifier_guidance, energy_guidance
-from tinyddpm.grids import SPACINGS, resampling_grid
 from tinyddpm.guidance import blend, dynamic_threshold, interval
-from tinyddpm.inpainting import inpaint
-from tinyddpm.likelihood import bits_per_dim, denoising_error
-from tinyddpm.metrics import (
-    frechet_digit_distance,
-    inception_score,
-    kernel_distance,
-    label_accuracy,
-    memorisation,
-    nearest,
-    precision_recall,
-)
-from tinyddpm.pen import brightness, slant, stroke_width
 from tinyddpm.pipeline import DDPM, load_pretrained
-from tinyddpm.recipes import RECIPES, Recipe
 from tinyddpm.samplers import Step, p_sample, p_sample_loop
 from tinyddpm.schedules import BETAS, Schedule, zero_terminal_snr
-from tinyddpm.self_conditioning import self_conditioned, self_conditioned_loss
-from tinyddpm.strip import windowed, write
-from tinyddpm.train import train
-from tinyddpm.variance import LearnedVariance, hybrid_loss, learned_variance
 
 VALUES = Path(__file__).with_name("values.safetensors")
 GROUPS: dict[str, Callable[[], dict[str, Tensor]]] = {}
@@ -142,9 +142,7 @@ def grids() -> Values:
         for start in (None, T // 2, 9):
             counts = [steps for steps in (1, 7, 10, 50) if steps <= (start or T)]
             walked = [made.grid(steps=steps, spacing=spacing, start=start) for steps in counts]
-            found[f"{name} {T} {spacing} from {start or 'T'}"] = torch.tensor(
-                sum(walked, []), dtype=torch.int16
-            )
+            found[f"{name} {T} {spacing} from {start or 'T'}"] = torch.tensor(sum(walked, []), dtype=torch.int16)
     grid = schedule("cosine", 50).grid(10)
     for jump, times in product((1, 3, 10), (1, 2, 3)):
         walked = resampling_grid(grid, jump=jump, times=times)
@@ -242,9 +240,7 @@ def samplers() -> Values:
     four = {"y": LABELS.repeat(2), "seeds": [*SEEDS, 1000, 1001]}
     runs = {name: {"sampler": name, **four} for name in names}
     runs |= {"ddim eta": {"sampler": "ddim", "eta": 0.5, **four}}
-    runs |= {
-        spacing: {"spacing": spacing, "y": LABELS, "seeds": SEEDS} for spacing in ("quadratic", "log-snr")
-    }
+    runs |= {spacing: {"spacing": spacing, "y": LABELS, "seeds": SEEDS} for spacing in ("quadratic", "log-snr")}
     for name, how in runs.items():
         found |= walk(name, ddpm.sample_steps(steps=10, scale=1.0, **how))
     loops = {
@@ -272,7 +268,7 @@ def guidance() -> Values:
     runs = {
         "scale 2": {"scale": 2.0},
         "scale 0": {"scale": 0.0},
-        "interval": {"scale": interval(3.0, 300, 800)},
+        "interval": {"scale": interval(3.0, 333, 667)},
         "dynamic_threshold": {"scale": 3.0, "guide": dynamic_threshold},
         "blend": {"guide": partial(blend, b=other, share=0.3)},
         "blend shares": {"guide": partial(blend, b=other, share=torch.tensor([0.2, 1.0]))},
@@ -441,7 +437,8 @@ def training_nano() -> Values:
 @group
 def training_adam() -> Values:
     """Adam, other times and progressive training in one: each run also pays for its pictures."""
-    recipe = replace(NANO, dims=(8, 16, 32), optimizer="adam", times="half-logit-normal", grow=(10, 100))
+    small = replace(NANO, dims=(8, 16, 32), warmup=2)
+    recipe = replace(small, optimizer="adam", times="half-logit-normal", grow=(10, 100))
     return trained(recipe, images=6 * recipe.batch_size)
 
 

@@ -97,11 +97,3 @@ def test_conv_block_is_conv_norm_scale_shift_silu(c_out, groups):  # trap 34: (1
 def test_zero_scale_and_shift_leave_the_block_as_it_is():  # trap 34
     block, x, zeros = ConvBlock(3, 8), torch.randn(2, 3, 6, 4), torch.zeros(2, 8)
     assert torch.equal(block(x, (zeros, zeros)), block(x))
-
-
-@pytest.mark.parametrize("c_out, groups", [(12, 8), (4, 8), (7, 2)])
-def test_groups_that_do_not_divide_the_channels_are_refused(c_out, groups):  # trap 34
-    with pytest.raises(
-        ValueError, match=f"got {c_out} channels and {groups} groups: choose groups that divide {c_out}"
-    ):
-        ConvBlock(3, c_out, groups)

@@ -30,12 +30,6 @@ def test_depth_to_space_undoes_space_to_depth(factor):
     assert torch.equal(DepthToSpace(factor)(SpaceToDepth(factor)(x)), x)
 
 
-@pytest.mark.parametrize("h, w", [(7, 8), (8, 7), (7, 7)])
-def test_sizes_that_do_not_fold_are_refused(h, w):  # trap 33: each axis alone too
-    with pytest.raises(ValueError, match=f"that 2 divides, got {h}x{w}: pad the image first"):
-        SpaceToDepth(2)(torch.zeros(1, 1, h, w))
-
-
 def test_downsample_is_unshuffle_then_a_1x1_convolution():
     down, x = Downsample(3, 5), torch.randn(2, 3, 4, 6)
     expected = F.conv2d(F.pixel_unshuffle(x, 2), down[1].weight, down[1].bias)
@@ -54,8 +48,3 @@ def test_upsample_nearest_repeats_pixels_then_convolves_3x3():
     repeated = x.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
     assert_close(up(x), F.conv2d(repeated, up[1].weight, up[1].bias, padding=1))
     assert up(x).shape == (2, 5, 4, 6)
-
-
-def test_unknown_upsampling_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match='"depth_to_space" or "nearest", got \'bilinear\''):
-        Upsample(3, 5, mode="bilinear")

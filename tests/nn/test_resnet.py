@@ -62,11 +62,3 @@ def test_every_parameter_of_a_resnet_block_gets_a_gradient(randomise, cond_dim):
 def test_shortcut_has_weights_only_where_the_channels_change():
     assert not list(ResnetBlock(8, 8).shortcut.parameters())
     assert ResnetBlock(8, 16).shortcut.weight.shape == (16, 8, 1, 1)
-
-
-def test_missing_and_unasked_conditions_are_refused():
-    x, cond = torch.randn(1, 8, 4, 4), torch.randn(1, 6)
-    with pytest.raises(ValueError, match="built with cond_dim but was called with no condition"):
-        ResnetBlock(8, 8, cond_dim=6)(x)
-    with pytest.raises(ValueError, match="built without cond_dim but was called with a condition"):
-        ResnetBlock(8, 8)(x, cond)

@@ -1,13 +1,14 @@
 """Data sets by name: what ships with the package, what torchvision downloads, a folder of images."""
 
 import gzip
+import os
 from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
 
 from ..data import ImageDataset, mnist
-from ..files import cache_dir, writable_folder, write_whole
+from ..files import writable_folder, write_whole
 from .folder import Folder
 from .own import as_data as as_data  # one door: load_data by name, as_data for your own
 
@@ -57,6 +58,13 @@ def load_data(
         images, labels = images.transpose(1, 2), labels - 1
     images = images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)
     return ImageDataset(images.contiguous(), labels, size, name, CLASSES.get(name, 10))
+
+
+def cache_dir() -> Path:
+    """$TINYDDPM_CACHE, else tinyddpm in the user's cache folder."""
+    if chosen := os.environ.get("TINYDDPM_CACHE"):
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyddpm"
 
 
 def downloaded(name: str, root: Path, train: bool) -> Dataset:

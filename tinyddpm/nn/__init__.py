@@ -11,19 +11,4 @@ from .resample import DepthToSpace, Downsample, SpaceToDepth, Upsample
 from .resnet import ResnetBlock
 from .unet import UNet
 
-__all__ = [
-    "Attention",
-    "ConvBlock",
-    "DepthToSpace",
-    "Downsample",
-    "LabelEmbedding",
-    "LinearAttention",
-    "ResnetBlock",
-    "SinusoidalEmbedding",
-    "SpaceToDepth",
-    "UNet",
-    "Upsample",
-    "WeightStandardizedConv2d",
-]
-
 NETWORKS = {"UNet": UNet}  # the classes that a checkpoint may name; add yours to load checkpoints of it
