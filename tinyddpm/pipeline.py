@@ -85,14 +85,14 @@ class DDPM:
     ) -> Iterator[Step]:
         """The sampling trajectory of one image for each label in y, or of n images without labels.
 
-        steps     of a time grid that is uniform in t; or give a `grid`, such as schedule.grid(20, "log-snr")
+        steps     of a grid uniform in t; or give a `grid`, such as schedule.grid(20, "log-snr")
         sampler   a function with the signature of ddim, such as partial(ddim, eta=0.5), or a name in SAMPLERS
         scale     of classifier-free guidance: 1 conditional, 0 unconditional, or a function of t such as `interval`
         seeds     one for each image: an image depends on its own seed, not on its batch; random by default
         guide     denoiser -> denoiser: more guidance, such as partial(inpaint, known=known, mask=mask)
         guidance  (conditional, unconditional, scale) -> denoiser
 
-        Raises ValueError for labels, steps, seeds, a scale or a sampler that do not fit the model.
+        Raises ValueError for arguments that do not fit the model, at the call.
         """
         sampler = choose(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
         grid = self.schedule.grid(steps) if grid is None else grid

@@ -44,11 +44,8 @@ def trajectory(denoiser: Denoiser, x_T: Images, grid: Grid, update: Update) -> I
     yield Step(s, x_t, x_t if s == 0 else x_0_hat)
 
 
-def check_arguments(
-    x_T: Images, schedule: Schedule, grid: Grid | None, generator: Generators, climbs: bool = False
-) -> Grid:
-    """The grid, the full one for None. Raises ValueError for an invalid grid (see check_grid), and unless generator is
-    one for the batch or one for each image."""
+def check_arguments(x_T: Images, schedule: Schedule, grid: Grid | None, generator: Generators, climbs=False) -> Grid:
+    """The grid. Raises ValueError as check_grid does, and unless there is one generator, or one for each image."""
     each = generator if isinstance(generator, Sequence) else [generator] * len(x_T)
     if len(each) != len(x_T) or not all(isinstance(g, Generator | None) for g in each):
         raise ValueError(f"expected one generator, or one for each of {len(x_T)} images, got {generator!r}")
@@ -115,7 +112,7 @@ def p_sample_loop(
     variance: Variance = "posterior",
 ) -> Iterator[Step]:
     """Ancestral sampling (Ho et al. 2020, algorithm 2), all T steps by default. The grid may climb (RePaint); variance:
-    see p_sample. Raises ValueError for an invalid grid and an unknown variance."""
+    see p_sample. Raises ValueError for invalid arguments, as all samplers do."""
     callable(variance) or choose(VARIANCES, variance, "variance")
 
     def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
@@ -135,9 +132,7 @@ def ddim(
     """Implicit sampling (Song et al. 2021, "DDIM", eq. 12 and 16). eta = 0 is deterministic, 1 is p_sample_loop.
 
     x_s = sqrt(alpha_bar_s) x_0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma z, with
-    sigma^2 = eta^2 times the posterior variance.
-
-    Raises ValueError for an invalid grid and for eta outside [0, 1].
+    sigma^2 = eta^2 times the posterior variance. Raises ValueError for eta outside [0, 1].
     """
     if not 0 <= eta <= 1:
         raise ValueError(f"eta, the share of fresh noise, must be in [0, 1] (1 is DDPM), got {eta}")
@@ -170,7 +165,7 @@ def heun(
     denoiser: Denoiser, x_T: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
 ) -> Iterator[Step]:
     """Heun's method in phi (Karras et al. 2022, algorithm 1, with phi as the time): two calls of the denoiser a step,
-    one in the step to 0. Deterministic: the generator is not used. Raises ValueError for an invalid grid."""
+    one in the step to 0. Deterministic: the generator is not used."""
 
     def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
         if s == 0:
@@ -191,7 +186,7 @@ def dpm_solver_pp(
 
     x_s = sigma_s / sigma_t x_t - sqrt(alpha_bar_s) (e^-h - 1) D, where sigma = sqrt(1 - alpha_bar), h is the step in
     lambda = log-SNR / 2, and D extrapolates the last two x_0_hat by half a step; the first and the last step use
-    x_0_hat itself. Deterministic: the generator is not used. Raises ValueError for an invalid grid.
+    x_0_hat itself. Deterministic: the generator is not used.
     """
     grid = check_arguments(x_T, schedule, grid, generator)
     previous = None  # x_0_hat and h of the step before

@@ -198,10 +198,6 @@ class Schedule:
             raise ValueError(f"need 1 <= steps <= start <= T = {self.T}, got steps={steps}, start={start}")
         return pairs([*choose(SPACINGS, spacing, "spacing")(self.log_snr[: start + 1], steps), 0])
 
-    def times_even_in_log_snr(self, n: int) -> list[int]:
-        """n distinct times from T down to 1, as even in log-SNR as integers allow."""
-        return [t for t, _ in self.grid(n, "log-snr")]
-
 
 def uniform_times(log_snr: Table, steps: int) -> list[int]:
     T = len(log_snr) - 1

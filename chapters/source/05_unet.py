@@ -214,7 +214,7 @@ y = torch.arange(8)
 eps = torch.randn(digits.shape, generator=generator)
 x_t = tinyddpm.q_sample(digits, t, eps, schedule)
 
-library = moved(get_recipe("tiny").network())
+library = moved(get_recipe("tiny").network.build((1, 32, 32), num_classes=10))
 same(MyUNet(), library, x_t, t, y, within=1e-3)
 same(MyUNet(), library, x_t, t, within=1e-3)
 two_blocks = tinyddpm.UNet(num_classes=10, blocks=2, attention=(4,))

@@ -37,8 +37,8 @@ from tinyddpm.data import mnist
 from tinyddpm.evaluation.classifier import classify, load_classifier
 from tinyddpm.evaluation.metrics import nearest
 from tinyddpm.extensions.likelihood import bits_per_dim
+from tinyddpm.trainer.optim import make_optimizer
 from tinyddpm.trainer.recipes import get_recipe
-from tinyddpm.trainer.step import make_optimizers
 from tinyddpm.training import EMA
 from tinyddpm.viz import image_grid
 
@@ -512,7 +512,7 @@ shares = (1 - d) * later
 holds("6.9", my_ema(walk, 0.9), (shares * torch.tensor(walk)).sum().reshape(1, 1), within=1e-4)
 
 
-def ema(walk, decay):  # the same with tinyddpm.ema.EMA
+def ema(walk, decay):  # the same with tinyddpm.EMA
     running = EMA(one_weight(walk[0]), decay)
     for value in walk[1:]:
         running.update(one_weight(value))
@@ -575,6 +575,7 @@ for n in range(1, 101):
     optimizer.step()
     update_average(average, model, n)
     losses.append(loss.item())
+by_hand = losses, average
 
 print("the loss fell below a fifth of what it was:", sum(losses[-20:]) / 20 < losses[0] / 5)
 x_T = torch.randn(6, 1, 32, 32, generator=generator)
@@ -587,14 +588,52 @@ r"""
 The sampler of chapter 03 takes the average as its denoiser and draws these two digits, still rough. The whole chain works:
 data, loss, network, sampler. Now cover the cell and write the loop down from memory.
 
+The library has this loop, too: `tinyddpm.train_steps` is a generator that does one step each time it is asked for the next.
+What to minimise is handed to it as an *objective*, here `DenoisingLoss`, which draws the times and the noise. From the same
+weights and the same seed it must take the same 100 steps as our cell, down to the averaged weights. (It draws the first
+numbers of its generator in the same order as we did; and it never clips a gradient here, since the limit is infinite.)
+"""
+
+
+# %%
+def written_by_hand():
+    losses, average = by_hand
+    return torch.tensor(losses), torch.nn.utils.parameters_to_vector(average.parameters())
+
+
+def train_steps():
+    torch.manual_seed(3)
+    model = tinyddpm.UNet(dims=(16, 32, 64), num_classes=None)
+    average, optimizer = EMA(model, decay=0.999), torch.optim.Adam(model.parameters())
+    steps = tinyddpm.train_steps(
+        model,
+        batches=[(two, None)] * 100,
+        loss=tinyddpm.DenoisingLoss(schedule, predicts="x_0"),
+        optimizer=optimizer,
+        rate=lambda n: 5e-3,
+        ema=average,
+        generator=torch.Generator().manual_seed(3),
+        max_norm=math.inf,
+    )
+    losses = torch.stack([step.losses.mean() for step in steps])
+    return losses, torch.nn.utils.parameters_to_vector(average.model.parameters())
+
+
+same(written_by_hand, train_steps, within=1e-3)
+
+# %% [markdown]
+r"""
+That is all there is to training. What the library's `train` adds around `train_steps` is housekeeping: it saves and resumes,
+writes a table of losses, and runs on several processors.
+
 ## The real run
 
 It is the same loop with four things changed. Each batch is new. The network is told the label of each digit, because that
 makes the digits readable in a run as short as this one: there are fewer doubts about which digit to draw (chapter 07 has more
 to say about labels). The learning rate rises over 50 steps and then falls to 0 along half a cosine, so that the weights come
-to rest. And two optimizers share the work: Adam takes the vectors, and Muon the matrices. Muon makes each step orthogonal, so
-that all directions of a matrix move equally fast, and learns more from each image (Jordan et al. 2024), which counts when
-there are only 17,600 of them. With `[torch.optim.Adam(model.parameters())]` in their place the loop is the same.
+to rest. And the optimizer treats two kinds of weights differently: vectors take Adam's steps, and matrices Muon's. Muon makes
+each step orthogonal, so that all directions of a matrix move equally fast, and learns more from each image (Jordan et al.
+2024), which counts when there are only 17,600 of them. With `torch.optim.Adam(model.parameters())` the loop is the same.
 
 `look_back` is not part of the loop: it keeps copies of the weights for the figures and the museum below.
 """
@@ -602,8 +641,8 @@ there are only 17,600 of them. With `[torch.optim.Adam(model.parameters())]` in 
 # %%
 recipe = get_recipe("nano")
 torch.manual_seed(2)
-model = recipe.network()
-optimizers = make_optimizers(recipe, model, half=False)  # half: Muon in bfloat16, where a device is fast in it
+model = recipe.network.build((1, 32, 32), num_classes=10)
+optimizer = make_optimizer(recipe, model)
 generator = torch.Generator().manual_seed(2)
 average, losses = copy.deepcopy(model), []
 no_warmup, kept, looks = copy.deepcopy(model), {0: copy.deepcopy((model, model))}, range(160, 400, 60)
@@ -625,10 +664,9 @@ for n, chosen in enumerate(batches, 1):
     loss = (model(x_t, t, y) - x_0).square().mean()
     model.zero_grad()
     loss.backward()
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = 5e-3 * min(1, n / 50) * (1 + math.cos(math.pi * n / len(batches))) / 2
-        optimizer.step()
+    for group in optimizer.param_groups:
+        group["lr"] = 5e-3 * min(1, n / 50) * (1 + math.cos(math.pi * n / len(batches))) / 2
+    optimizer.step()
     update_average(average, model, n)
     losses.append(loss.item())
     look_back(n)
@@ -777,7 +815,7 @@ def error_at(t, denoise, x_0, y):
 
 
 train_set, test_set = (images[:some], labels[:some]), (test_images, test_labels)
-times = [t for t in schedule.times_even_in_log_snr(30) if -8 < schedule.log_snr[t] < 8]
+times = [t for t, _ in schedule.grid(30, "log-snr") if -8 < schedule.log_snr[t] < 8]
 curves = {
     "ceiling: mean image of the label": [error_at(t, lambda x, t, y: class_means[y], *test_set) for t in times],
     "no noise": [float(1 / snr[t]) for t in times],
@@ -944,8 +982,8 @@ r"""
 The wish "real images should be likely" is a weighted squared error of the denoiser, and practice drops the weight. A loss
 means something only between its floor and its ceiling, and the floor on the training set is the floor of copying.
 
-From here on you may use `tinyddpm.trainer.trainer.train("nano", out="runs/nano")`, or `tinyddpm train --recipe nano` on the command
-line: the same loop with a progress bar, checkpoints, pictures after each epoch, and whatever accelerator there is.
+From here on you may use `tinyddpm.trainer.train("nano", out="runs/nano")`, or `tinyddpm train --recipe nano` on the command
+line: `train_steps` with a progress bar, checkpoints, pictures after each epoch, and whatever accelerator there is.
 
 ## Exercises
 

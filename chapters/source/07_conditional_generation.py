@@ -34,7 +34,7 @@ from tinyddpm.data import mnist
 from tinyddpm.evaluation.classifier import classify, features, load_classifier
 from tinyddpm.evaluation.metrics import label_accuracy
 from tinyddpm.samplers import noise_like
-from tinyddpm.trainer.step import drop_labels
+from tinyddpm.training import drop_labels
 from tinyddpm.viz import image_grid
 
 images, labels = mnist(train=False).tensors()
