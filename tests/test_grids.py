@@ -220,7 +220,9 @@ def test_no_grid_is_all_times_from_T_to_0(T, climbs):
 
 
 @pytest.mark.parametrize(
-    "grid", [[(50, 0)], [(50, 49), (49, 7)], [(9, 4), (4, 0)], ((3, 2), (2, 1)), iter([(3, 2), (2, 1)])], ids=str
+    "grid",
+    [[(50, 0)], [(50, 49), (49, 7)], [(9, 4), (4, 0)], ((3, 2), (2, 1)), iter([(3, 2), (2, 1)])],
+    ids=["one step", "ends above 0", "begins below T", "tuple", "iterator"],
 )
 def test_a_grid_may_begin_below_T_and_end_above_0_in_any_sequence(grid):
     kept = check_grid(grid, 50)
