@@ -1,70 +1,111 @@
-"""Pixels that are known, and the rest drawn to fit them."""
+"""Inpainting: known pixels, and others drawn to fit them."""
+
+from functools import partial
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images
-from ..schedules import Grid
+from ..pipeline import DDPM
+from ..samplers import p_sample_loop
+from ..schedules import Grid, choose
+
+WHOLE, FIRST, SECOND, MIDDLE = (0, 1), (0, 1 / 2), (1 / 2, 1), (1 / 3, 2 / 3)  # from and to, as parts of a side
+HALVES = {
+    "left": (WHOLE, FIRST),
+    "right": (WHOLE, SECOND),
+    "top": (FIRST, WHOLE),
+    "bottom": (SECOND, WHOLE),
+    "middle": (MIDDLE, MIDDLE),
+}
 
 
 def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> Denoiser:
-    """x_0_hat with the known pixels in it where the mask is 1, the denoiser's own where it is 0.
+    """x_0_hat with the known pixels where the mask is 1, and those of the denoiser where it is 0.
 
-    The samplers make x_s of it, so that the known pixels are noised along with the rest and end as they
-    are. What is drawn sees them only through noise, as much as there is at t, and fits them less well than it
-    should: p_sample_loop on a grid that climbs (`resampling_grid`) goes over each part several times and lets
-    the two agree (Lugmayr et al. 2022, "RePaint", section 4).
+    known is (b, c, h, w), or (1, c, h, w) for all images; the mask broadcasts to it. The samplers noise known pixels
+    along with the others. The drawn ones see them through that noise only, and fit them better with p_sample_loop on a
+    `resampling_grid` (Lugmayr et al. 2022, "RePaint", section 4).
 
-    mask: 0 or 1 in the shape of known, or one that broadcasts to it. Raises ValueError for other values and
-    shapes.
+    Raises ValueError for a mask of other values than 0 and 1, and for one that does not broadcast.
     """
-    mask = check_mask(mask, known)
+    try:
+        fits = torch.broadcast_shapes(mask.shape, known.shape) == known.shape
+    except RuntimeError:
+        fits = False
+    if not fits or not ((mask == 0) | (mask == 1)).all():
+        raise ValueError(
+            f"a mask is 1 where a pixel is known, 0 elsewhere, and broadcasts to {tuple(known.shape)}, got shape "
+            f"{tuple(mask.shape)} with values in [{mask.min():.3g}, {mask.max():.3g}]: see (mask > 0.5).float()"
+        )
+    mask = mask.bool()
 
-    def filled(x_t: Images, t: Int[Tensor, " b"]) -> Images:
-        if x_t.shape != known.shape:
-            raise ValueError(
-                f"the known pixels are {tuple(known.shape)}, the images that are sampled {tuple(x_t.shape)}: "
-                "give one image of known pixels for each"
-            )
+    def inpainted(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         return torch.where(mask.to(x_t.device), known.to(x_t), denoiser(x_t, t))
 
-    return filled
+    return inpainted
 
 
-def check_mask(mask: Tensor, known: Images) -> Tensor:
-    try:
-        shape = torch.broadcast_shapes(mask.shape, known.shape)
-    except RuntimeError:
-        shape = None
-    if shape != known.shape:
-        raise ValueError(
-            f"a mask has the shape of the images, {tuple(known.shape)}, or broadcasts to it, such as "
-            f"{(1, 1, *known.shape[2:])}; got {tuple(mask.shape)}"
-        )
-    if not ((mask == 0) | (mask == 1)).all():
-        raise ValueError(
-            f"a mask is 1 where a pixel is known and 0 where it is drawn, got values in "
-            f"[{float(mask.min()):.3g}, {float(mask.max()):.3g}]: take (mask > 0.5).float()"
-        )
-    return mask.bool()
+def resampling_grid(grid: Grid, jump: int = 10, repeats: int = 10) -> list[tuple[int, int]]:
+    """The grid with every `jump` steps walked `repeats` times: down, up again in one step of noise, and down (Lugmayr
+    et al. 2022, "RePaint", algorithm 1 and figure 9). The last step, to 0, is walked once.
 
-
-def resampling_grid(grid: Grid, jump: int = 10, times: int = 10) -> list[tuple[int, int]]:
-    """The grid with each `jump` steps of it walked `times` times: down, back up in one step of noise, and
-    down again (Lugmayr et al. 2022, "RePaint", algorithm 1 and figure 9). The last step, to 0, is walked
-    once.
-
-    Raises ValueError for a jump or times below 1.
+    Raises ValueError unless jump and repeats are at least 1.
     """
-    if jump < 1 or times < 1:
-        raise ValueError(f"jump and times must be at least 1, got jump={jump} and times={times}")
-    grid = list(grid)
-    walked = []
+    if jump < 1 or repeats < 1:
+        raise ValueError(f"jump and repeats must be at least 1, got jump={jump} and repeats={repeats}")
+    grid, walk = list(grid), []
     for k in range(0, len(grid), jump):
         down = grid[k : k + jump]
-        again = [pair for pair in down if pair[1] > 0]
-        if again:
-            walked += [*again, (again[-1][1], again[0][0])] * (times - 1)
-        walked += down
-    return walked
+        if again := [(t, s) for t, s in down if s > 0]:
+            walk += [*again, (again[-1][1], again[0][0])] * (repeats - 1)
+        walk += down
+    return walk
+
+
+def complete(
+    ddpm: DDPM,
+    x_0: Images,
+    mask: Float[Tensor, "h w"],
+    each: int = 8,
+    y: Int[Tensor, " b"] | None = None,
+    steps: int = 50,
+    repeats: int = 5,
+    scale: float = 1.0,
+    seed: int = 0,
+) -> Images:
+    """`each` completions of every image where the mask is 0: (b each, c, h, w). Without labels the network infers the
+    digit from what is known.
+
+    repeats  of resampling_grid; 1 is fast and fits less well
+    seed     of the first completion; the others have the seeds after it
+
+    Raises ValueError unless there is one label for each image, for a mask that does not fit, and for each below 1.
+    """
+    known, n = x_0.repeat_interleave(each, 0), len(x_0) * each
+    y = None if y is None else check_pairs(ddpm, y, x_0).repeat_interleave(each)
+    grid = resampling_grid(ddpm.schedule.grid(steps), max(1, steps // 10), repeats)
+    guide = partial(inpaint, known=known, mask=mask)
+    what = {"y": y, "n": n if y is None else None, "seeds": range(seed, seed + n), "batch_size": n}
+    return ddpm.sample(**what, sampler=p_sample_loop, scale=scale, grid=grid, guide=guide)
+
+
+def check_pairs(ddpm: DDPM, y: Tensor, of: Images | Tensor) -> Int[Tensor, " b"]:
+    """The labels, checked. Raises ValueError unless there are as many as images or labels in `of`."""
+    if len(y := ddpm.check_labels(y)) != len(of):
+        raise ValueError(f"expected one label for each of {len(of)}, got {len(y)}: repeat the shorter ones")
+    return y
+
+
+def hide_half(half: str, height: int, width: int) -> Float[Tensor, "h w"]:
+    """A mask for inpaint, 0 in one half of the image and 1 elsewhere. half: "left", "right", "top", "bottom", or
+    "middle", the middle ninth. Raises ValueError for another half."""
+    rows, columns = choose(HALVES, half, "half")
+    mask = torch.ones(height, width)
+    mask[part(rows, height), part(columns, width)] = 0
+    return mask
+
+
+def part(of_side: tuple[float, float], n: int) -> slice:
+    return slice(int(of_side[0] * n), n - int((1 - of_side[1]) * n))

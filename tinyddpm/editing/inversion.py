@@ -1,14 +1,14 @@
-"""From image to image: each goes back to noise and comes again, changed on the way."""
+"""From image to image by way of noise: inversion, SDEdit, transfer, and interpolation of noise."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images, eps_from_x_0, q_sample
-from ..samplers import Generators, Step, angle, ddim, last, noise_like, times, velocity
+from ..samplers import Generators, Sampler, Step, angle, ddim, last, noise_like, times, velocity
 from ..schedules import Grid, Schedule, check_grid
 
 
@@ -17,91 +17,97 @@ def sdedit(
     x_0: Images,
     schedule: Schedule,
     grid: Grid,
-    sampler: Callable[..., Iterator[Step]] = ddim,
+    sampler: Sampler = ddim,
     generator: Generators = None,
 ) -> Iterator[Step]:
-    """The image noised to where the grid begins, and from there sampled (Meng et al. 2022, "SDEdit",
-    algorithm 1): schedule.grid(steps, start=t) says how far back, and so how little of it stays. One that
-    draws noise on the way is given its own generator: partial(p_sample_loop, generator=generator)."""
+    """The image noised to the first time of the grid, and sampled from there (Meng et al. 2022, "SDEdit", algorithm 1).
+
+    The grid is such as schedule.grid(steps, start=t): the smaller t, the more of the image is kept. The noise of
+    the sampler comes from the same generator. Raises ValueError for a grid that the sampler does not take.
+    """
     start = check_grid(grid, schedule.T, climbs=True)[0][0]
     x_t = q_sample(x_0, start, noise_like(x_0, generator), schedule)
-    return sampler(denoiser, x_t, schedule, grid)
+    return sampler(denoiser, x_t, schedule, grid, generator)
 
 
-@torch.no_grad()
 def invert(
     denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, iterations: int = 1
 ) -> Iterator[Step]:
-    """The noise that ddim would make this image of: its steps backwards, from the grid's last s up to its
-    first t (Song et al. 2021, "DDIM", section 4.3). The grid is the sampler's, and descends.
+    """The noise from which ddim would generate this image: the steps of the sampler's grid in reverse order, from its
+    last s to its first t (Song et al. 2021, "DDIM", section 4.3).
 
-    A step of ddim from t to s asks the denoiser at t, where this one only goes: it takes eps(x_s, t), and
-    with more iterations solves x_s = cos(d) x_t - sin(d) v(x_t, t), d = phi_t - phi_s, for x_t by fixed
-    points (Pan et al. 2023, "AIDI", in eps; in v they converge at high noise, too). That brings the round
-    trip as near to x_0 as wanted, where the denoiser is smooth enough. Raises ValueError for iterations
-    below 1, and for more than 1 where a step is nearly all of the way.
+    ddim's step from t to s calls the denoiser at x_t, which is not known here. One iteration takes eps(x_s, t) in its
+    place; more solve x_s = cos(d) x_t - sin(d) v(x_t, t), d = phi_t - phi_s, for x_t by fixed points (Pan et al. 2023,
+    "AIDI", in eps; in v they also converge at high noise), so that the round trip gets as close to x_0 as wanted where
+    the denoiser is smooth enough.
+
+    Raises ValueError for an invalid grid, for iterations below 1, and for more than 1 on a step of nearly 90 degrees.
     """
-    if iterations < 1:
-        raise ValueError(f"an inversion takes at least 1 iteration a step, got {iterations}")
-    grid, x = check_grid(grid, schedule.T), x_0
+    grid = check_grid(grid, schedule.T)
+    longest = max(angle(t, schedule) - angle(s, schedule) for t, s in grid)
+    if iterations < 1 or iterations > 1 and math.cos(longest) < 0.1:
+        raise ValueError(
+            f"an inversion needs iterations >= 1, and for more than 1 shorter steps than {longest:.2f} radians, got "
+            f"{iterations}: take more steps"
+        )
+    return inversion_steps(denoiser, x_0, schedule, grid, iterations)
+
+
+@torch.no_grad()
+def inversion_steps(denoiser: Denoiser, x: Images, schedule: Schedule, grid: Grid, iterations: int) -> Iterator[Step]:
     yield Step(grid[-1][1], x, x)
     for t, s in reversed(grid):
         x_0_hat = denoiser(x, times(t, x))
-        x_t = back(x, eps_from_x_0(x_0_hat, x, t, schedule), t, s, schedule)
+        x_t = ddim_backwards(x, eps_from_x_0(x_0_hat, x, t, schedule), t, s, schedule)
         turn = angle(t, schedule) - angle(s, schedule)
-        if iterations > 1 and math.cos(turn) < 0.1:
-            raise ValueError(f"a step from {t} to {s} is too long to be inverted by iterations: take more steps")
         for _ in range(iterations - 1):
             x_0_hat = denoiser(x_t, times(t, x_t))
-            slope = velocity(x_0_hat, x_t, t, schedule)
-            x_t = (x + math.sin(turn) * slope) / math.cos(turn)
+            x_t = (x + math.sin(turn) * velocity(x_0_hat, x_t, t, schedule)) / math.cos(turn)
         x = x_t
         yield Step(t, x, x_0_hat)
 
 
-def back(x_s: Images, eps_hat: Images, t: int, s: int, schedule: Schedule) -> Images:
-    """x_t such that ddim's step from t with this eps ends in x_s (Song et al. 2021, eq. 13)."""
-    signal_t, signal_s = (float(schedule.sqrt_alpha_bar[i]) for i in (t, s))
-    noise_t, noise_s = (float(schedule.sqrt_one_minus_alpha_bar[i]) for i in (t, s))
+def ddim_backwards(x_s: Images, eps_hat: Images, t: int, s: int, schedule: Schedule) -> Images:
+    """x_t such that ddim's step from t with this eps_hat ends in x_s (Song et al. 2021, eq. 13)."""
+    (signal_t, noise_t), (signal_s, noise_s) = schedule.signal_noise(t), schedule.signal_noise(s)
     return signal_t / signal_s * (x_s - noise_s * eps_hat) + noise_t * eps_hat
 
 
 def round_trip_error(
     denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, iterations: int = 1
 ) -> Float[Tensor, " b"]:
-    """How far an image is from itself after `invert` and ddim: root mean square over its pixels, (b,)."""
-    x_t = last(invert(denoiser, x_0, schedule, grid, iterations)).x_t
-    return (last(ddim(denoiser, x_t, schedule, grid)).x_t - x_0).square().flatten(1).mean(1).sqrt()
+    """The root mean square over pixels of the difference that `invert` and then ddim make to an image, (b,)."""
+    x_0_hat = last(transfer(denoiser, denoiser, x_0, schedule, grid, iterations)).x_t
+    return (x_0_hat - x_0).square().flatten(1).mean(1).sqrt()
 
 
 def transfer(
     source: Denoiser, target: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, iterations: int = 1
 ) -> Iterator[Step]:
-    """x_0, inverted under one belief and sampled under another: what the two share is kept in the noise.
-    Between a digit's own label and another one that is the hand, slant and stroke width (Su et al. 2023,
-    "Dual diffusion implicit bridges", algorithm 1)."""
+    """x_0 inverted with one denoiser and sampled with another (Su et al. 2023, "Dual diffusion implicit bridges",
+    algorithm 1): the noise keeps what the two have in common, between labels of digits the handwriting: slant and
+    stroke width. Raises ValueError as invert does."""
     x_T = last(invert(source, x_0, schedule, grid, iterations)).x_t
     return ddim(target, x_T, schedule, grid)
 
 
-def slerp(a: Images, b: Images, share: float | Float[Tensor, " b"]) -> Images:
-    """From a to b on a great circle, each image by itself (Shoemake 1985, section 3.3; for diffusion, Song et
-    al. 2021, "DDIM", appendix D.5): what is between two noises is noise again, where a straight line would
-    lose variance. share 0 is a, 1 is b; one number, or one for each image. Between exact opposites there is
-    no one great circle, and the straight line is taken.
+def slerp(a: Images, b: Images, weight: float | Float[Tensor, " b"]) -> Images:
+    """Spherical interpolation of each image, a at weight 0 and b at 1 (Shoemake 1985, section 3.3; for diffusion, Song
+    et al. 2021, "DDIM", appendix D.5): between two noises it gives noise, where a straight line would lose variance.
 
-    Raises ValueError for images of two shapes, and for shares outside [0, 1] or of another number.
+    One weight, or one for each image. Parallel and opposite images, which determine no great circle, are interpolated
+    linearly. Raises ValueError for two shapes, and unless weights are in [0, 1].
     """
-    if a.shape != b.shape:
-        raise ValueError(f"both ends are images of one shape, got {tuple(a.shape)} and {tuple(b.shape)}")
-    share = torch.as_tensor(share, dtype=a.dtype).reshape(-1, 1, 1, 1)
-    if len(share) not in (1, len(a)) or not ((share >= 0) & (share <= 1)).all():
-        raise ValueError(f"one share in [0, 1], or one an image: got {share.flatten().tolist()}")
-    share = share.to(a.device)
+    weight = torch.as_tensor(weight, dtype=a.dtype, device=a.device).reshape(-1, 1, 1, 1)
+    if a.shape != b.shape or len(weight) not in (1, len(a)) or not ((weight >= 0) & (weight <= 1)).all():
+        raise ValueError(
+            f"slerp needs two batches of one shape and weights in [0, 1], one or one for each image, got "
+            f"{tuple(a.shape)}, {tuple(b.shape)} and {weight.flatten().tolist()}"
+        )
     norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
     cos = (a * b).flatten(1).sum(1) / norms.clamp(min=1e-12)
     theta = cos.clamp(-1, 1).acos().reshape(-1, 1, 1, 1)
-    near = theta.sin() < 1e-4  # on a line
-    sin = torch.where(near, 1, theta.sin())
-    arc = ((1 - share) * theta).sin() / sin * a + (share * theta).sin() / sin * b
-    return torch.where(near, torch.lerp(a, b, share), arc)
+    on_a_line = theta.sin() < 1e-4
+    sin = torch.where(on_a_line, 1, theta.sin())
+    arc = ((1 - weight) * theta).sin() / sin * a + (weight * theta).sin() / sin * b
+    return torch.where(on_a_line, torch.lerp(a, b, weight), arc)

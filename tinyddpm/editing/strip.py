@@ -1,4 +1,4 @@
-"""Many digits side by side, drawn in one reverse process: windows that overlap and agree."""
+"""Strips: many digits side by side, drawn in one reverse process by windows that overlap and agree."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,86 +12,79 @@ from ..pipeline import DDPM, load_pretrained
 from ..samplers import Step, ddim, last
 
 LONGEST = 64  # characters in a strip
-STRIDE = 22  # columns from a digit to the next: digits are at most 20 wide
+STRIDE = 22  # columns from one digit to the next: digits are at most 20 wide
 
 
 def windowed(denoiser: Denoiser, places: Sequence[int], width: int) -> Denoiser:
-    """The denoiser of a strip (b, c, h, w), from one of windows (b n, c, h, width) that begin at the columns
-    in places (n): each pixel is the mean of what the windows over it believe (Bar-Tal et al. 2023,
-    "MultiDiffusion", eq. 5; a step that asks once is linear in x_0_hat, so that their mean of steps is the
-    step of the mean).
-    Where there is no window the strip is blank, -1.
+    """The denoiser of a strip (b, c, h, w), from one of n windows (b n, c, h, width) that start at the columns in
+    places: each pixel is the mean over the windows that cover it, -1 where none does.
 
-    Raises ValueError for no windows, and for windows that do not lie in the strip.
+    This is MultiDiffusion (Bar-Tal et al. 2023, eq. 5): a step with one call of the denoiser is linear in x_0_hat, and
+    so the mean of the windows' steps is the step of their mean. Raises ValueError for windows outside the strip, and
+    for none.
     """
-    if not places:
-        raise ValueError("a strip needs at least one window")
 
-    def whole(x_t: Images, t: Tensor) -> Images:
-        if min(places) < 0 or max(places) + width > x_t.shape[-1]:
+    def strip_denoiser(x_t: Images, t: Tensor) -> Images:
+        if not places or min(places) < 0 or max(places) + width > x_t.shape[-1]:
             raise ValueError(
-                f"windows of {width} columns at {min(places)}..{max(places)} do not lie in a strip of {x_t.shape[-1]}"
+                f"a strip of {x_t.shape[-1]} columns needs windows inside it, got {width} columns at {list(places)}"
             )
         windows = torch.stack([x_t[..., left : left + width] for left in places], 1)  # (b, n, c, h, width)
-        seen = denoiser(windows.flatten(0, 1), t.repeat_interleave(len(places))).reshape(windows.shape)
+        x_0_hat = denoiser(windows.flatten(0, 1), t.repeat_interleave(len(places))).reshape(windows.shape)
         total, count = torch.zeros_like(x_t), x_t.new_zeros(x_t.shape[-1])
         for k, left in enumerate(places):
-            total[..., left : left + width] += seen[:, k]
+            total[..., left : left + width] += x_0_hat[:, k]
             count[left : left + width] += 1
         return torch.where(count > 0, total / count.clamp(min=1), -1)
 
-    return whole
+    return strip_denoiser
 
 
-def write(
-    text: str, ddpm: DDPM | None = None, steps: int = 50, scale: float = 2.0, seed: int = 0, variety: float = 0.2
-) -> Float[Tensor, "1 c h w"]:
-    """Digits and blanks as one strip (1, c, h, w) in [-1, 1], in one hand: see write_steps."""
-    return last(write_steps(text, ddpm, steps, scale, seed, variety)).x_t
+def write(*args, **options) -> Float[Tensor, "1 c h w"]:
+    """The finished strip of write_steps, which takes the same arguments: (1, c, h, w) in [-1, 1]."""
+    return last(write_steps(*args, **options)).x_t
 
 
 def write_steps(
     text: str, ddpm: DDPM | None = None, steps: int = 50, scale: float = 2.0, seed: int = 0, variety: float = 0.2
 ) -> Iterator[Step]:
-    """The same as a generator of every Step on the way.
+    """The sampling trajectory of a strip of digits in one handwriting.
 
     text     digits and blanks, at most 64
-    ddpm     what draws them; the shipped weights if not given
-    variety  the share of noise, in variance, that each digit has to itself. The rest is the same under all of
-             them, which makes them one hand's: 0 writes every 2 alike, 1 each digit in a hand of its own.
+    ddpm     the shipped weights by default
+    variety  the part of the noise's variance that each digit has to itself; the digits share the rest, which makes them
+             one handwriting: at 0 every 2 is the same, at 1 each digit has a handwriting of its own
 
-    Raises ValueError for a text of no digits, for other characters, one that is too long, a variety outside
-    [0, 1], and weights that have no labels 0 to 9.
+    Raises ValueError for another text, a variety outside [0, 1], and labels that the weights do not have.
     """
     check_text(text)
     if not 0 <= variety <= 1:
-        raise ValueError(f"variety goes from 0 (one hand) to 1 (a hand for each digit), got {variety}")
+        raise ValueError(f"variety must be in [0, 1], from one handwriting to one for each digit, got {variety}")
     ddpm = load_pretrained() if ddpm is None else ddpm
     y = ddpm.check_labels([int(character) for character in text if character != " "])
-    places = [STRIDE * k for k, character in enumerate(text) if character != " "]
     c, h, width = ddpm.image_shape
     generator = Generator().manual_seed(seed)
     columns = STRIDE * (len(text) - 1) + width
     own = torch.randn(1, c, h, columns, generator=generator)
-    hand = torch.randn(1, c, h, STRIDE, generator=generator)[..., torch.arange(columns) % STRIDE]
-    x_T = (variety**0.5 * own + (1 - variety) ** 0.5 * hand).to(ddpm.device)
-    denoiser = windowed(ddpm.denoiser(y, scale), places, width)
+    shared = torch.randn(1, c, h, STRIDE, generator=generator)[..., torch.arange(columns) % STRIDE]
+    x_T = (variety**0.5 * own + (1 - variety) ** 0.5 * shared).to(ddpm.device)
+    denoiser = windowed(ddpm.denoiser(y, scale), places_of(text), width)
     return ddim(denoiser, x_T, ddpm.schedule, ddpm.schedule.grid(steps))
 
 
 def windows_of(strip: Float[Tensor, "1 c h w"], text: str, width: int) -> Float[Tensor, "n c h width"]:
-    """Each digit of a strip that write made, as the window it was drawn in. Raises ValueError for another
-    text than the strip has."""
+    """Each digit of a strip of this text, as the window it was drawn in. Raises ValueError for another text."""
     if strip.shape[-1] != STRIDE * (len(text) - 1) + width:
-        raise ValueError(f"{text!r} is no strip of {strip.shape[-1]} columns: give the text that it was made of")
-    places = [STRIDE * k for k, character in enumerate(text) if character != " "]
-    return rearrange([strip[..., left : left + width] for left in places], "n 1 c h w -> n c h w")
+        raise ValueError(f"a strip of {text!r} does not have {strip.shape[-1]} columns: give the text it was made from")
+    return rearrange([strip[..., left : left + width] for left in places_of(text)], "n 1 c h w -> n c h w")
+
+
+def places_of(text: str) -> list[int]:
+    """The first column of each digit."""
+    return [STRIDE * k for k, character in enumerate(text) if character != " "]
 
 
 def check_text(text: str) -> None:
-    if not text.strip(" "):
-        raise ValueError("there is nothing to write: give digits, with blanks between them if you like")
-    if bad := sorted(set(text) - set("0123456789 ")):
-        raise ValueError(f"only digits 0 to 9 and blanks can be written, got {' '.join(map(repr, bad))}")
-    if len(text) > LONGEST:
-        raise ValueError(f"a strip holds at most {LONGEST} characters, got {len(text)}: write it in parts")
+    """Raises ValueError unless the text is digits and blanks, at most 64, and at least one digit."""
+    if not text.strip(" ") or set(text) - set("0123456789 ") or len(text) > LONGEST:
+        raise ValueError(f"a strip is up to {LONGEST} digits and blanks with at least one digit, got {text!r}")

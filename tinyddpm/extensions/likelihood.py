@@ -1,4 +1,4 @@
-"""How well a denoiser explains images that it has not seen: the variational bound, in bits per dimension."""
+"""The variational bound on the likelihood of images, in bits per dimension."""
 
 import math
 
@@ -23,57 +23,51 @@ def bits_per_dim(
     error_variance: Float[Tensor, " times"] | None = None,
     generator: Generators = None,
 ) -> Float[Tensor, " b"]:
-    """An upper bound on -log2 p(x_0) / (c h w) for each image (Ho et al. 2020, eq. 5; the last step
-    is a Gaussian over 256 bins, eq. 13): (b,) float64.
+    """An upper bound on -log2 p(x_0) / (c h w) for each image, (b,) float64 (Ho et al. 2020, eq. 5; the last step is
+    a Gaussian over 256 bins, eq. 13).
 
-    The sum over the grid's steps (all T where it is None) of KL(q(x_s | x_t, x_0) || p(x_s | x_t)), with
-    one x_t drawn for each t. p's variance is the posterior's plus what the denoiser's own error adds
-    (Bao et al. 2022, "Analytic-DPM", theorem 1): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel
-    at t, as `denoising_error` measures it; None means 0, the variance "posterior" of the sampler.
+    The sum over the grid's steps, all T by default, of KL(q(x_s | x_t, x_0) || p(x_s | x_t)), with one x_t drawn for
+    each t. The variance of p is that of the posterior plus the denoiser's own error (Bao et al. 2022, "Analytic-DPM",
+    theorem 1): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel at t, which `denoising_error` measures;
+    None means 0, the variance "posterior" of p_sample_loop.
 
-    Raises ValueError for images outside [-1, 1], a grid that does not go from T to 0, an error_variance of
-    another length, below 0 or not finite, and where the denoiser returns NaN.
+    Raises ValueError for images outside [-1, 1], and for a grid that does not go from T to 0.
     """
     if not (x_0.min() >= -1 and x_0.max() <= 1):  # NaN is neither
         raise ValueError(f"images must be in [-1, 1], got [{x_0.min():.3g}, {x_0.max():.3g}]: see data.from_uint8")
     grid = check_grid(grid, schedule.T)
     if grid[0][0] != schedule.T or grid[-1][1] != 0:
         raise ValueError(f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}")
-    if error_variance is not None and not (
-        len(error_variance) == schedule.T + 1 and (error_variance >= 0).all() and error_variance.isfinite().all()
-    ):
-        raise ValueError(f"one finite error_variance for each t in 0..{schedule.T}, none below 0, got {error_variance}")
     image = x_0.cpu().double()
     nats = prior_nats(image, schedule)
     for t, s in tqdm(grid, "bits per dimension", leave=False, disable=None):
-        x_0_hat = denoised(denoiser, x_0, t, schedule, generator)
+        x_0_hat = denoise_noised(denoiser, x_0, t, schedule, generator)
         error = 0.0 if error_variance is None else float(error_variance[t])
         nats = nats + step_nats(image, x_0_hat, t, s, schedule, error)
     return nats / x_0[0].numel() / math.log(2)
 
 
 def prior_nats(x_0: Images, schedule: Schedule) -> Float[Tensor, " b"]:
-    """KL(q(x_T | x_0) || N(0, 1)): what x_T still tells of the image."""
+    """KL(q(x_T | x_0) || N(0, 1))."""
     abar = float(schedule.alpha_bar[-1])
     return (abar * (x_0.square() - 1) - math.log(1 - abar)).flatten(1).sum(1) / 2
 
 
-def step_nats(x_0: Images, x_0_hat: Images, t: int, s: int, schedule: Schedule, error: float) -> Tensor:
-    """The bound's term of the step from t to s: a KL of two Gaussians, or for s = 0 the image itself."""
+def step_nats(x_0: Images, x_0_hat: Images, t: int, s: int, schedule: Schedule, error: float) -> Float[Tensor, " b"]:
+    """The bound's term of the step from t to s: the KL of two Gaussians, or for s = 0 the image's own bins."""
+    small, large = schedule.posterior_variance(t, s)
     abar_t, abar_s = float(schedule.alpha_bar[t]), float(schedule.alpha_bar[s])
-    a = abar_t / abar_s
-    weight = abar_s**0.5 * (1 - a) / (1 - abar_t)  # of x_0 in the posterior's mean
-    posterior = (1 - abar_s) / (1 - abar_t) * (1 - a)
-    variance = posterior + weight**2 * error
-    if s == 0:  # the posterior is a point: without an error_variance, take the noise that t has
+    weight = abar_s**0.5 * large / (1 - abar_t)  # of x_0 in the posterior's mean
+    variance = small + weight**2 * error
+    if s == 0:  # the posterior is a point: without an error_variance, take the variance of the noise at t
         return -log_bin(x_0, x_0_hat, (variance if error > 0 else 1 - abar_t) ** 0.5).flatten(1).sum(1)
     gap = (weight * (x_0 - x_0_hat)).square().flatten(1).sum(1)
-    spread = posterior / variance - 1 - math.log(posterior / variance)
+    spread = small / variance - 1 - math.log(small / variance)
     return (gap / variance + spread * x_0[0].numel()) / 2
 
 
-def log_bin(x_0: Images, mean: Images, std: float) -> Images:
-    """log of the probability that N(mean, std^2) falls into the pixel's bin; the outer two bins are open."""
+def log_bin(x_0: Images, mean: Images, std: float | Tensor) -> Images:
+    """The log-probability of the pixel's bin under N(mean, std^2); the outer two bins are open."""
     off = (x_0 - mean) * torch.where(x_0 > mean, -1, 1)  # the side on which log_ndtr does not round to 0
     inner = torch.special.log_ndtr((off + HALF_BIN) / std)
     outer = torch.special.log_ndtr((off - HALF_BIN) / std)
@@ -87,18 +81,14 @@ def log_bin(x_0: Images, mean: Images, std: float) -> Images:
 def denoising_error(
     denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
 ) -> Float[Tensor, " times"]:
-    """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64. Raises
-    ValueError where the denoiser returns NaN."""
+    """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64."""
     errors, image = torch.zeros(schedule.T + 1, dtype=torch.float64), x_0.cpu().double()
     for t, _ in tqdm(check_grid(grid, schedule.T), "error at each t", leave=False, disable=None):
-        errors[t] = (image - denoised(denoiser, x_0, t, schedule, generator)).square().mean()
+        errors[t] = (image - denoise_noised(denoiser, x_0, t, schedule, generator)).square().mean()
     return errors
 
 
-def denoised(denoiser: Denoiser, x_0: Images, t: int, schedule: Schedule, generator: Generators) -> Images:
-    """What the denoiser makes of one x_t of each image, float64."""
+def denoise_noised(denoiser: Denoiser, x_0: Images, t: int, schedule: Schedule, generator: Generators) -> Images:
+    """x_0_hat of one x_t drawn for each image, float64 on the CPU."""
     x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
-    x_0_hat = denoiser(x_t, times(t, x_0)).cpu().double()
-    if bad := int((~x_0_hat.flatten(1).isfinite().all(1)).sum()):
-        raise ValueError(f"at t = {t} the denoiser makes NaN or infinite values of {bad} of {len(x_0)} images")
-    return x_0_hat
+    return denoiser(x_t, times(t, x_0)).cpu().double()

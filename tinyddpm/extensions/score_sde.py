@@ -1,8 +1,8 @@
-"""The continuous view: the same denoiser as a score, as an SDE, and as an ODE with an exact likelihood.
+"""The continuous view: the denoiser as a score, the reverse process as an SDE, and as an ODE with exact likelihoods.
 
 A step of the grid stands for the time in which the SDE dx = -beta/2 x dt + sqrt(beta) dw (Song et al. 2021,
-"Score-based generative modeling through SDEs", eq. 11) takes alpha_bar from alpha_bar_s to alpha_bar_t: the
-integral of beta over it is -log(alpha_bar_t / alpha_bar_s), however beta goes in between.
+"Score-based generative modeling through SDEs", eq. 11) takes alpha_bar_s to alpha_bar_t: over it beta integrates to
+-log(alpha_bar_t / alpha_bar_s), whatever its course.
 """
 
 import math
@@ -13,58 +13,49 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images, Times, eps_from_x_0
-from ..samplers import Generators, Step, angle, noise_like, p_sample, times, velocity
+from ..samplers import Generators, Step, angle, noise_like, p_sample, times, trajectory, velocity
 from ..schedules import Grid, Schedule, check_grid
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> grad log p_t(x_t)
 
 
 def score(denoiser: Denoiser, schedule: Schedule) -> Score:
-    """The denoiser as (x_t, t) -> grad log p_t(x_t), the slope of the noisy images' log-density; t > 0."""
+    """The denoiser as (x_t, t) -> grad log p_t(x_t), the gradient of the noisy images' log-density; t > 0."""
     return lambda x_t, t: score_from_x_0(denoiser(x_t, t), x_t, t, schedule)
 
 
 def score_from_x_0(x_0_hat: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
-    """(sqrt(alpha_bar_t) x_0_hat - x_t) / (1 - alpha_bar_t) = -eps_hat / sqrt(1 - alpha_bar_t) (Tweedie's
-    formula: Efron 2011, eq. 1.4; Vincent 2011); t > 0."""
-    return -eps_from_x_0(x_0_hat, x_t, t, schedule) / schedule.at(schedule.sqrt_one_minus_alpha_bar, t, x_t)
+    """(sqrt(alpha_bar_t) x_0_hat - x_t) / (1 - alpha_bar_t) = -eps_hat / sqrt(1 - alpha_bar_t), t > 0 (Tweedie's
+    formula: Efron 2011, eq. 1.4; Vincent 2011)."""
+    return -eps_from_x_0(x_0_hat, x_t, t, schedule) / schedule.coefficients(t, x_t)[1]
 
 
-@torch.no_grad()
 def euler_maruyama(
     denoiser: Denoiser, x_T: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
 ) -> Iterator[Step]:
-    """The reverse SDE dx = -beta (x/2 + score) dt + sqrt(beta) dw in straight steps (Song et al. 2021,
-    "SDEs", eq. 6 and appendix E): x_s = x_t + B (x_t / 2 + score) + sqrt(B) z, with B = -log(alpha_bar_t /
-    alpha_bar_s).
+    """The reverse SDE dx = -beta (x/2 + score) dt + sqrt(beta) dw by the Euler-Maruyama method (Song et al. 2021,
+    "SDEs", eq. 6 and appendix E): x_s = x_t + B (x_t / 2 + score) + sqrt(B) z, B = -log(alpha_bar_t / alpha_bar_s).
 
-    It wants small B, where p_sample_loop, which solves the linear part exactly, does with large ones. The
-    step to 0 takes x_0_hat. Raises ValueError where B is infinite, since x_T is noise alone.
+    It needs small B; p_sample_loop, which solves the linear part exactly, allows large ones. The step to 0 returns
+    x_0_hat. Raises ValueError for an invalid grid, and for one that starts from pure noise, where B is infinite.
     """
-    x_t = x_T
-    for t, s in check_grid(grid, schedule.T):
-        x_0_hat = denoiser(x_t, times(t, x_t))
-        yield Step(t, x_t, x_0_hat)
-        if s == 0:
-            x_t = x_0_hat
-            continue
-        B = noising(t, s, schedule)
-        slope = score_from_x_0(x_0_hat, x_t, t, schedule)
-        x_t = x_t + B * (x_t / 2 + slope) + B**0.5 * noise_like(x_t, generator)
-    yield Step(s, x_t, x_t if s == 0 else x_0_hat)
-
-
-def noising(t: int, s: int, schedule: Schedule) -> float:
-    """The integral of beta from s to t."""
-    if schedule.alpha_bar[t] == 0:
+    grid = check_grid(grid, schedule.T)
+    if schedule.alpha_bar[grid[0][0]] == 0:
         raise ValueError(
-            "this schedule ends in noise alone, where the SDE's beta is infinite: take p_sample_loop, which "
-            "steps over it, or a schedule that leaves some signal"
+            "this schedule ends in pure noise, where the SDE's beta is infinite: use p_sample_loop, or a schedule that "
+            "leaves some signal"
         )
-    return math.log(schedule.alpha_bar[s] / schedule.alpha_bar[t])
+
+    def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
+        if s == 0:
+            return x_0_hat
+        B = math.log(schedule.alpha_bar[s] / schedule.alpha_bar[t])
+        slope = score_from_x_0(x_0_hat, x_t, t, schedule)
+        return x_t + B * (x_t / 2 + slope) + B**0.5 * noise_like(x_t, generator)
+
+    return trajectory(denoiser, x_T, grid, update)
 
 
-@torch.no_grad()
 def predictor_corrector(
     denoiser: Denoiser,
     x_T: Images,
@@ -73,27 +64,26 @@ def predictor_corrector(
     generator: Generators = None,
     snr: float = 0.16,
 ) -> Iterator[Step]:
-    """After each step of p_sample_loop (the predictor) a step of Langevin dynamics at the s it came to, which
-    nearly leaves p_s as it is and pulls what is not there towards it (Song et al. 2021, "SDEs", algorithm
-    5): x_s + e score + sqrt(2 e) z. Two calls of the denoiser a step.
+    """p_sample_loop as the predictor, and after each of its steps one of Langevin dynamics at s, the corrector (Song
+    et al. 2021, "SDEs", algorithm 5): x_s + e score + sqrt(2 e) z. Two calls of the denoiser a step.
 
-    e = 2 snr^2 (1 - alpha_bar_s): theirs without its factor 1 - beta_s, and with the norm that eps has in
-    place of the measured one, so that an image does not depend on its batch. Where p_s is standard normal
-    its variance comes out 1 / (1 - e / 2) too large, 2.6 % at the 0.16 that they take. Raises
-    ValueError for an snr outside (0, 1).
+    e = 2 snr^2 (1 - alpha_bar_s): without the paper's factor 1 - beta_s, and with the expected norm of eps in place of
+    the measured one, so that an image does not depend on its batch. Where p_s is standard normal the variance comes
+    out 1 / (1 - e / 2) too large, 2.6 % at the default. Raises ValueError for an invalid grid, and for snr outside
+    (0, 1).
     """
     if not 0 < snr < 1:
-        raise ValueError(f"the corrector's signal-to-noise ratio lies in (0, 1), got {snr}")
-    x_t = x_T
-    for t, s in check_grid(grid, schedule.T):
-        x_0_hat = denoiser(x_t, times(t, x_t))
-        yield Step(t, x_t, x_0_hat)
-        x_t = p_sample(x_t, x_0_hat, t, s, schedule, generator=generator)
-        if s > 0:
-            e = 2 * snr**2 * (1 - float(schedule.alpha_bar[s]))
-            slope = score(denoiser, schedule)(x_t, times(s, x_t))
-            x_t = x_t + e * slope + (2 * e) ** 0.5 * noise_like(x_t, generator)
-    yield Step(s, x_t, x_t if s == 0 else x_0_hat)
+        raise ValueError(f"snr, the signal-to-noise ratio of the corrector, must be in (0, 1), got {snr}")
+
+    def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
+        x_s = p_sample(x_t, x_0_hat, t, s, schedule, generator=generator)
+        if s == 0:
+            return x_s
+        e = 2 * snr**2 * (1 - float(schedule.alpha_bar[s]))
+        slope = score_from_x_0(denoiser(x_s, times(s, x_s)), x_s, s, schedule)
+        return x_s + e * slope + (2 * e) ** 0.5 * noise_like(x_s, generator)
+
+    return trajectory(denoiser, x_T, check_grid(grid, schedule.T), update)
 
 
 def log_likelihood(
@@ -104,45 +94,42 @@ def log_likelihood(
     generator: Generators = None,
     probes: int = 1,
 ) -> Float[Tensor, " b"]:
-    """log p_t(x) in nats, (b,) float64, of x as an image at the time t = s that the grid ends at, s >= 1: the
-    log-density of its noise at T plus what the probability-flow ODE stretches on the way there,
+    """log p_s(x) in nats, (b,) float64, where s >= 1 is the time at which the grid ends: the log-density of its noise
+    at T plus the expansion along the probability-flow ODE,
     log p_s(x) = log N(x_T; 0, 1) + integral of div v_hat d phi (Song et al. 2021, "SDEs", eq. 39).
 
-    The divergence is estimated by z . grad(v_hat . z), z of random signs (Hutchinson 1990; Grathwohl et al.
-    2019, eq. 7), the same z all the way: unbiased, and exact for independent pixels. `probes` of them are
-    averaged. The ODE is solved by Heun's method, second order in the grid's steps. grid None: all of T..1.
+    The divergence is estimated by z . grad(v_hat . z) with random signs z, the same all the way, averaged over
+    `probes` of them (Hutchinson 1990; Grathwohl et al. 2019, eq. 7): unbiased, and exact for independent pixels. The
+    ODE is solved by Heun's method on the grid, all of T..1 by default.
 
-    Raises ValueError for a grid that does not begin at T or ends at 0 (noise images a little first: the data
-    themselves have no density), and for probes below 1.
+    Raises ValueError for fewer than 1 probe, and unless the grid goes from T down to 1 or above: the data themselves
+    have no density, so noise them first, by q_sample.
     """
     grid = check_grid(schedule.grid()[:-1] if grid is None else grid, schedule.T)
-    if grid[0][0] != schedule.T or grid[-1][1] < 1:
+    if grid[0][0] != schedule.T or grid[-1][1] < 1 or probes < 1:
         raise ValueError(
-            f"a likelihood needs a grid from T = {schedule.T} down to 1 or above, got "
-            f"{grid[0][0]}..{grid[-1][1]}: schedule.grid(steps)[:-1] is one; q_sample brings the "
-            "image to its end"
+            f"a likelihood needs at least 1 probe, and a grid from T = {schedule.T} down to 1 or above such as "
+            f"schedule.grid(steps)[:-1], got probes={probes} and {grid[0][0]}..{grid[-1][1]}"
         )
-    if probes < 1:
-        raise ValueError(f"the divergence takes at least 1 probe, got {probes}")
     x = x.detach()
     signs = [noise_like(x, generator).sign() for _ in range(probes)]
-    stretched = torch.zeros(len(x), dtype=torch.float64)
+    expansion = torch.zeros(len(x), dtype=torch.float64)
     slope, div = velocity_and_divergence(denoiser, x, grid[-1][1], schedule, signs)
     for t, s in reversed(grid):
         turn = angle(t, schedule) - angle(s, schedule)
         slope_t, div_t = velocity_and_divergence(denoiser, x + turn * slope, t, schedule, signs)
         x = x + turn * (slope + slope_t) / 2
-        stretched += turn * (div + div_t) / 2
-        if t < schedule.T:  # once more at where it really came to
+        expansion += turn * (div + div_t) / 2
+        if t < schedule.T:  # again, at the corrected x
             slope, div = velocity_and_divergence(denoiser, x, t, schedule, signs)
     normal = -(x.cpu().double().square() + math.log(2 * math.pi)).flatten(1).sum(1) / 2
-    return normal + stretched
+    return normal + expansion
 
 
 def velocity_and_divergence(
     denoiser: Denoiser, x: Images, t: int, schedule: Schedule, signs: list[Images]
 ) -> tuple[Images, Float[Tensor, " b"]]:
-    """v_hat at (x, t), and its divergence over the pixels by Hutchinson's estimator, (b,) float64."""
+    """v_hat at (x, t), and Hutchinson's estimate of its divergence over the pixels, (b,) float64."""
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         v = velocity(denoiser(x, times(t, x)), x, t, schedule)
