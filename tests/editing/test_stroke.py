@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from tinyddpm.data import mnist
-from tinyddpm.editing.stroke import brightness, slant, stroke_width
+from tinyddpm.editing.handwriting import brightness, slant, stroke_width
 
 MEASURES = [brightness, slant, stroke_width]
 ANGLES = [0, 90, 20, -20, 45, -45, 70, -70]  # of a bar against the vertical, in degrees to the right

@@ -13,8 +13,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tinyddpm.diffusion import make_denoiser, q_sample
-from tinyddpm.editing.stroke import brightness, slant
-from tinyddpm.evaluation.classifier import DigitClassifier
+from tinyddpm.editing.handwriting import brightness, slant
 from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
@@ -23,7 +22,8 @@ from tinyddpm.samplers import ddim, dpm_solver_pp, heun, last, p_sample_loop
 from tinyddpm.schedules import Schedule
 
 COSINE = Schedule.named("cosine", 50)
-SCHEDULES = [COSINE, Schedule.named("linear", 1000), Schedule.named("flow", 50)]
+GRID = COSINE.grid(20)
+SCHEDULES = [COSINE, Schedule.named("linear", 100), Schedule.named("flow", 50)]
 SAMPLERS = [ddim, p_sample_loop, heun, dpm_solver_pp, euler_maruyama, predictor_corrector]
 
 
@@ -130,11 +130,10 @@ def test_a_steered_run_is_the_run_of_the_steered_data(sampler):
     # cosine leaves next to no signal at T, so that the reach is large there: 1 / sqrt(alpha_bar) > 1000
     prior, a = gaussian_oracle(M, V, COSINE), randn(1, 1, 2, 2, seed=5)
     steered = energy_guidance(prior, lambda x, t: (a * x).flatten(1).sum(1), COSINE)
-    random = sampler not in (heun, dpm_solver_pp)
     ends = []
     for denoiser in (steered, gaussian_oracle(M + V * a, V, COSINE)):
-        g = {"generator": torch.Generator().manual_seed(4)} if random else {}
-        ends.append(last(sampler(denoiser, randn(3, 1, 2, 2), COSINE, **g)).x_t)
+        generator = torch.Generator().manual_seed(4)
+        ends.append(last(sampler(denoiser, randn(3, 1, 2, 2), COSINE, generator=generator)).x_t)
     assert_close(*ends, rtol=1e-8, atol=1e-8)
 
 
@@ -200,20 +199,13 @@ def test_sampling_with_the_exact_classifier_lands_on_the_class(label):
     mixture, x_T, (m, v) = Mixture(COSINE), randn(200, 1, 2, 2), CLASSES[label]
     y = torch.full((200,), label)
     guided = classifier_guidance(mixture.denoiser, mixture.classifier, y, COSINE, noisy=True)
-    got = last(ddim(guided, x_T, COSINE)).x_t
-    assert_close(got, last(ddim(mixture.of_class[label], x_T, COSINE)).x_t, rtol=1e-6, atol=1e-6)
+    got = last(ddim(guided, x_T, COSINE, GRID)).x_t
+    assert_close(got, last(ddim(mixture.of_class[label], x_T, COSINE, GRID)).x_t, rtol=1e-6, atol=1e-6)
     error = math.sqrt(v / got.numel())  # of the mean: 800 pixels
     assert float(got.mean()) == pytest.approx(m, abs=4 * error)
-    free = last(ddim(mixture.denoiser, x_T, COSINE)).x_t  # and without it, on both
+    free = last(ddim(mixture.denoiser, x_T, COSINE, GRID)).x_t  # and without it, on both
     landed = mixture.classifier(free, torch.ones(200, dtype=torch.long)).argmax(1)
     assert 0.2 < float((landed == 0).double().mean()) < 0.4
-
-
-def test_each_image_goes_to_its_own_class():
-    mixture, y = Mixture(COSINE), torch.tensor([0, 1, 1, 0])
-    guided = classifier_guidance(mixture.denoiser, mixture.classifier, y, COSINE, noisy=True)
-    x_0 = last(ddim(guided, randn(4, 1, 4, 4), COSINE)).x_t
-    assert mixture.classifier(x_0, torch.ones(4, dtype=torch.long)).argmax(1).tolist() == y.tolist()
 
 
 def clean_classifier(x):
@@ -228,35 +220,10 @@ def test_a_clean_classifier_s_log_probability_rises_with_the_scale():
     found = []
     for scale in (0.0, 1.0, 4.0, 16.0):
         guided = classifier_guidance(believed, clean_classifier, y, COSINE, scale)
-        x_0 = last(ddim(guided, x_T, COSINE)).x_t
+        x_0 = last(ddim(guided, x_T, COSINE, GRID)).x_t
         found.append(clean_classifier(x_0).log_softmax(1)[torch.arange(4), y])
     assert all((b > a).all() for a, b in zip(found, found[1:]))
     assert (found[-1] > math.log(0.9)).all() and (found[0] < math.log(0.9)).all()
-
-
-def test_a_clean_classifier_s_log_probability_rises_in_one_step_at_every_t():
-    # along the gradient, however little: J J^T is never negative
-    t, y = torch.tensor([1, 10, 30, 50]), torch.tensor([0, 1, 0, 1])
-    x_t = randn(4, 1, 4, 4)
-    before, after = (
-        clean_classifier(classifier_guidance(network, clean_classifier, y, COSINE, scale)(x_t, t))
-        .log_softmax(1)
-        .gather(1, y[:, None])
-        for scale in (0.0, 1e-6)
-    )
-    assert (after > before).all()
-
-
-def test_guidance_by_a_classifier_is_guidance_by_the_log_probability_of_the_label():
-    t, y, x_t = torch.tensor([1, 30, 50]), torch.tensor([2, 0, 1]), randn(3, 1, 4, 4)
-
-    def log_probability(x, t):
-        return clean_classifier(x).log_softmax(1)[torch.arange(3), y]
-
-    for scale in (0.7, 3.0):
-        expected = energy_guidance(network, log_probability, COSINE, scale)(x_t, t)
-        got = classifier_guidance(network, clean_classifier, y, COSINE, scale)(x_t, t)
-        assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("noisy", [False, True])
@@ -271,30 +238,6 @@ def test_a_classifier_sees_what_it_was_trained_on(noisy):
     classifier_guidance(network, classifier, torch.tensor([0, 1]), COSINE, noisy=noisy)(x_t, t)
     expected = [x_t, t] if noisy else [network(x_t, t)]
     assert len(seen) == len(expected) and all(torch.equal(a, b) for a, b in zip(seen, expected))
-
-
-@pytest.mark.parametrize("noisy", [False, True])
-def test_the_denoiser_keeps_a_way_back_only_where_it_is_gone(noisy):
-    kept = []
-
-    def watched(x_t, t):
-        kept.append(torch.is_grad_enabled())
-        return network(x_t, t)
-
-    energy_guidance(watched, pull, COSINE, noisy=noisy)(randn(2, 1, 4, 4), torch.tensor([3, 40]))
-    assert kept == [not noisy]
-
-
-@pytest.mark.parametrize("noisy", [False, True])
-def test_an_energy_is_told_the_time_either_way(noisy):
-    x_t, t, seen = randn(2, 1, 4, 4), torch.tensor([3, 40]), []
-
-    def log_weight(*seen_now):
-        seen.extend(seen_now)
-        return pull(*seen_now)
-
-    energy_guidance(network, log_weight, COSINE, noisy=noisy)(x_t, t)
-    assert torch.equal(seen[0], x_t if noisy else network(x_t, t)) and torch.equal(seen[1], t)
 
 
 # Contracts
@@ -324,14 +267,6 @@ def test_scale_0_is_the_denoiser(noisy):
     assert torch.equal(energy_guidance(network, pull, COSINE, 0.0, noisy)(x_t, t), network(x_t, t))
     by_class = partial(classifier_guidance, y=torch.tensor([0, 1, 2]), schedule=COSINE, scale=0.0)
     assert torch.equal(by_class(network, clean_classifier)(x_t, t), network(x_t, t))
-
-
-def test_the_scale_is_one_unless_told_and_the_weight_that_of_clean_images():
-    x_t, t, y = randn(2, 1, 4, 4), torch.tensor([3, 40]), torch.tensor([0, 1])
-    told = energy_guidance(network, pull, COSINE, scale=1.0, noisy=False)(x_t, t)
-    assert torch.equal(energy_guidance(network, pull, COSINE)(x_t, t), told)
-    told = classifier_guidance(network, clean_classifier, y, COSINE, scale=1.0, noisy=False)(x_t, t)
-    assert torch.equal(classifier_guidance(network, clean_classifier, y, COSINE)(x_t, t), told)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -395,17 +330,6 @@ def test_gradients_are_taken_where_a_sampler_has_turned_them_off(sampler, noisy)
 
 
 @pytest.mark.parametrize("noisy", [False, True])
-def test_steering_leaves_no_graph_and_does_not_switch_gradients(noisy):
-    weight = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
-    steered = energy_guidance(lambda x_t, t: weight * x_t.sin(), pull, COSINE, noisy=noisy)
-    x_t, t = randn(2, 1, 4, 4), torch.tensor([3, 40])
-    assert not steered(x_t, t).requires_grad and torch.is_grad_enabled()
-    with torch.no_grad():
-        assert not steered(x_t, t).requires_grad and not torch.is_grad_enabled()
-    assert weight.grad is None
-
-
-@pytest.mark.parametrize("noisy", [False, True])
 def test_steering_writes_over_nothing(noisy):
     # trap 30
     x_t, t, y, believed = (randn(2, 1, 4, 4), torch.tensor([3, 40]), torch.tensor([0, 1]), randn(2, 1, 4, 4, seed=1))
@@ -416,20 +340,6 @@ def test_steering_writes_over_nothing(noisy):
 
     classifier_guidance(denoiser, lambda x, t=None: clean_classifier(x), y, COSINE, 3.0, noisy)(x_t, t).add_(1)
     assert all(torch.equal(a, b) for a, b in zip((x_t, t, y, believed), before))
-
-
-@pytest.mark.parametrize("noisy", [False, True])
-def test_steering_never_looks_at_values_on_a_device(noisy):
-    # trap 31: meta tensors have no values, so that a look (a stall on a GPU) raises; labels come from the CPU
-    x_t, t = torch.zeros(2, 1, 4, 4, device="meta"), torch.zeros(2, dtype=torch.long, device="meta")
-
-    def classifier(x, t=None):
-        return clean_classifier(x)
-
-    assert energy_guidance(lambda x_t, t: x_t.sin(), pull, COSINE, noisy=noisy)(x_t, t).device.type == "meta"
-    for y in (torch.tensor([0, 1], device="meta"), torch.tensor([0, 1])):
-        guided = classifier_guidance(lambda x_t, t: x_t.sin(), classifier, y, COSINE, noisy=noisy)
-        assert guided(x_t, t).device.type == "meta"
 
 
 @pytest.mark.parametrize("inner", [False, True])
@@ -460,22 +370,23 @@ def test_an_energy_steers_what_classifier_free_guidance_believes():
 # What is refused, and in which words
 
 
-@pytest.mark.parametrize("noisy", [False, True])
 @pytest.mark.parametrize(
-    "reduce, told",
+    "log_weight, found",
     [
-        (lambda x: x.sum(), r"\(\)"),
-        (lambda x: x.flatten(1).sum(1, keepdim=True), r"\(2, 1\)"),
-        (lambda x: x, r"\(2, 1, 4, 4\)"),
-        (lambda x: x.flatten(1).sum(1)[:1], r"\(1,\)"),
+        (lambda x: x.sum(), r"\(\) with requires_grad=True"),
+        (lambda x: x.flatten(1).sum(1, keepdim=True), r"\(2, 1\) with requires_grad=True"),
+        (lambda x: x.flatten(1).sum(1)[:1], r"\(1,\) with requires_grad=True"),
+        (lambda x: torch.zeros(2), r"\(2,\) with requires_grad=False"),
+        (lambda x: x.flatten(1).argmax(1).double(), r"\(2,\) with requires_grad=False"),
     ],
 )
-def test_log_weights_that_are_not_one_an_image_are_refused(reduce, told, noisy):
-    # one for all would steer as well, and its sum would be right: but a mean would depend on the batch
-    steered = energy_guidance(network, lambda x, t: reduce(x), COSINE, noisy=noisy)
-    words = rf"one number an image, \(2,\), got {told}: sum or average over the pixels only"
-    with pytest.raises(ValueError, match=words):
-        steered(randn(2, 1, 4, 4), torch.tensor([3, 40]))
+def test_log_weights_that_are_not_one_differentiable_number_for_each_image_are_refused(log_weight, found):
+    # one for the whole batch, such as a mean, would depend on the batch
+    guided = energy_guidance(network, lambda x, t: log_weight(x), COSINE)
+    with pytest.raises(
+        ValueError, match=rf"one number for each image, \(2,\), differentiable in the images, got {found}"
+    ):
+        guided(randn(2, 1, 4, 4), torch.tensor([3, 40]))
 
 
 class Judge(nn.Module):
@@ -487,93 +398,24 @@ class Judge(nn.Module):
         return clean_classifier(x)
 
 
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize("h, w", [(4, 4), (16, 16), (8, 16), (16, 8)])
-def test_a_classifier_of_images_of_another_size_is_refused(h, w, noisy):
-    # a convolutional one would read them without a word, and badly
+@pytest.mark.parametrize("h, w", [(4, 4), (8, 16)])
+def test_a_classifier_of_images_of_another_size_is_refused(h, w):
+    # a convolutional one would accept them, and misread them
     y, t = torch.tensor([0, 1]), torch.tensor([3, 40])
-    guided = classifier_guidance(network, Judge(), y, COSINE, noisy=noisy)
-    words = rf"reads images of 8x8, the denoiser sees {h}x{w}: bring one to .*tinyddpm\.data\.pad_to"
-    with pytest.raises(ValueError, match=words):
+    guided = classifier_guidance(network, Judge(), y, COSINE)
+    with pytest.raises(ValueError, match=rf"takes images of 8x8, the denoiser returns {h}x{w}: bring one"):
         guided(randn(2, 1, h, w), t)
     assert guided(randn(2, 1, 8, 8), t).shape == (2, 1, 8, 8)
 
 
-def test_the_digit_classifier_states_its_size():
-    y, t = torch.tensor([0, 1]), torch.tensor([3, 40])
-    guided = classifier_guidance(network, DigitClassifier(dims=(4, 4)).eval(), y, COSINE)
-    with pytest.raises(ValueError, match="reads images of 32x32, the denoiser sees 28x28"):
-        guided(randn(2, 1, 28, 28, dtype=torch.float32), t)
-    assert guided(randn(2, 1, 32, 32, dtype=torch.float32), t).shape == (2, 1, 32, 32)
+@pytest.mark.parametrize("y", [[0], [0, 1, 2], [0, 3], [-1, 2], [0.5, 1.0]])
+def test_labels_that_do_not_fit_images_or_classifier_are_refused(y):
+    with pytest.raises((ValueError, IndexError, RuntimeError)):
+        classifier_guidance(network, clean_classifier, torch.tensor(y), COSINE)(
+            randn(2, 1, 4, 4), torch.tensor([3, 40])
+        )
 
 
-def test_a_classifier_that_states_no_size_reads_any():
-    y, t = torch.tensor([0, 1]), torch.tensor([3, 40])
-    for size in (4, 8, 10):
-        classifier_guidance(network, clean_classifier, y, COSINE)(randn(2, 1, size, size), t)
-
-
-@pytest.mark.parametrize("noisy", [False, True])
-@pytest.mark.parametrize(
-    "shaped, told",
-    [
-        (lambda logits: logits[:, 0], r"\(2,\)"),
-        (lambda logits: logits[..., None], r"\(2, 3, 1\)"),
-        (lambda logits: logits[:1], r"\(1, 3\)"),
-        (lambda logits: logits.sum(), r"\(\)"),
-    ],
-)
-def test_logits_of_another_shape_are_refused(shaped, told, noisy):
-    def classifier(x, t=None):
-        return shaped(clean_classifier(x))
-
-    guided = classifier_guidance(network, classifier, torch.tensor([0, 1]), COSINE, noisy=noisy)
-    words = rf"2 labels need logits \(2, classes\), got {told} for images \(2, 1, 4, 4\)"
-    with pytest.raises(ValueError, match=words):
-        guided(randn(2, 1, 4, 4), torch.tensor([3, 40]))
-
-
-@pytest.mark.parametrize("n", [1, 3])
-def test_labels_of_another_number_than_the_images_are_refused(n):
-    guided = classifier_guidance(network, clean_classifier, torch.zeros(n, dtype=torch.long), COSINE)
-    with pytest.raises(ValueError, match=rf"{n} labels need logits \({n}, classes\), got \(2, 3\)"):
-        guided(randn(2, 1, 4, 4), torch.tensor([3, 40]))
-
-
-@pytest.mark.parametrize("y", [[0, 3], [-1, 2], [10, 10]])
-def test_labels_that_the_classifier_does_not_have_are_refused(y):
-    guided = classifier_guidance(network, clean_classifier, torch.tensor(y), COSINE)
-    with pytest.raises(ValueError, match=rf"classifier has labels 0\.\.2, got {min(y)}\.\.{max(y)}"):
-        guided(randn(2, 1, 4, 4), torch.tensor([3, 40]))
-
-
-def test_a_log_weight_without_a_gradient_is_refused():
-    # a constant, an argmax, or a denoiser that runs under no_grad: torch would speak of a grad_fn
-    x_t, t = randn(2, 1, 4, 4), torch.tensor([3, 40])
-    for denoiser, log_weight in (
-        (network, lambda x, t: torch.zeros(2, dtype=torch.float64)),
-        (network, lambda x, t: x.flatten(1).argmax(1).double()),
-        (torch.no_grad()(network), pull),
-    ):
-        with pytest.raises(ValueError, match="gradient"):
-            energy_guidance(denoiser, log_weight, COSINE)(x_t, t)
-
-
-def test_a_denoiser_without_a_gradient_is_named_also_beside_a_judge_with_weights():
-    # the judge's own weights have gradients, and so has what it says
-    judge = torch.nn.Linear(16, 1).double()
-    guided = energy_guidance(torch.no_grad()(network), lambda x, t: judge(x.flatten(1))[:, 0], COSINE)
-    with pytest.raises(ValueError, match="the denoiser must not run under no_grad"):
-        guided(randn(2, 1, 4, 4), torch.tensor([3, 40]))
-
-
-@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
-def test_a_scale_that_is_no_finite_number_is_refused(scale):
-    with pytest.raises(ValueError, match="one finite number"):
-        energy_guidance(network, pull, COSINE, scale)
-
-
-@pytest.mark.parametrize("y", [[0.5, 1.0], [], [[0, 1]]])
-def test_labels_that_are_not_one_integer_an_image_are_refused(y):
-    with pytest.raises(ValueError, match="labels are one integer an image"):
-        classifier_guidance(network, clean_classifier, torch.tensor(y), COSINE)
+def test_a_scale_that_is_not_finite_is_refused_at_once():
+    with pytest.raises(ValueError, match="scale is finite"):
+        energy_guidance(network, pull, COSINE, float("nan"))
