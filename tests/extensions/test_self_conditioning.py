@@ -276,7 +276,7 @@ def test_it_is_trained_sampled_saved_and_loaded_like_any_other(tmp_path):
     ddpm = DDPM(model, schedule, "eps", (1, 8, 8))
     ddpm.save(tmp_path / "ddpm.safetensors")
     again = DDPM.load(tmp_path / "ddpm.safetensors")
-    assert isinstance(again.model, SelfConditioned) and again.model.arguments.keys() == model.arguments.keys()
+    assert isinstance(again.model, SelfConditioned) and again.model.arguments == model.arguments
     for sampler in SAMPLERS.values():
         how = {"y": [0, 2], "steps": 4, "scale": 2.0, "seeds": [1, 2], "sampler": sampler}
         assert torch.equal(again.sample(**how), ddpm.sample(**how))

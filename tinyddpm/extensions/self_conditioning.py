@@ -46,15 +46,15 @@ def self_conditioned(
 
 class SelfConditioned(nn.Module):
     """A network that takes x_t and an estimate of x_0 beside it, around one of 2c channels in and c out: a module, or
-    the name of its class in NETWORKS and its arguments."""
+    the name of its class in NETWORKS with the arguments of that class."""
 
     make_denoiser = staticmethod(self_conditioned)
 
-    def __init__(self, network: nn.Module | str, arguments: dict | None = None):
+    def __init__(self, network: nn.Module | str, **arguments):
         super().__init__()
         self.network = NETWORKS[network](**arguments) if isinstance(network, str) else network
         self.num_classes = self.network.num_classes
-        self.arguments = {"network": type(self.network).__name__, "arguments": self.network.arguments}
+        self.arguments = {"network": type(self.network).__name__, **self.network.arguments}
 
     def forward(
         self,
