@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from tinyddpm import Schedule, UNet
 from tinyddpm.diffusion import PREDICTIONS, make_denoiser
+from tinyddpm.editing.handwriting import slant
 from tinyddpm.editing.inpainting import inpaint
-from tinyddpm.editing.stroke import slant
 from tinyddpm.extensions.gradient_guidance import blend, classifier_guidance, dynamic_threshold, energy_guidance
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0, interval
@@ -41,13 +41,12 @@ Y = torch.tensor([0, 1, 2])
 KNOWN = 2 * torch.rand(3, *SIZE, generator=seeded(3)) - 1
 MASK = (torch.arange(8) < 4).float().expand(1, 1, 8, 8)  # the left half
 
-# each takes generators, whether it draws from them or not
 SAMPLERS = {
     "ddim 0": ddim,
     "ddim 0.5": partial(ddim, eta=0.5),
     "p_sample_loop": p_sample_loop,
-    "heun": lambda denoiser, x_T, schedule, grid, generator: heun(denoiser, x_T, schedule, grid),
-    "dpm_solver_pp": lambda denoiser, x_T, schedule, grid, generator: dpm_solver_pp(denoiser, x_T, schedule, grid),
+    "heun": heun,
+    "dpm_solver_pp": dpm_solver_pp,
     "euler_maruyama": euler_maruyama,
     "predictor_corrector": predictor_corrector,
 }

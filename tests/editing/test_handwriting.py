@@ -1,5 +1,5 @@
-"""Morphs, completed halves and handwriting. What they are made of is proved in rooms of its own: here it is
-their wiring, which noise, which labels, which pixels."""
+"""Morphs, completed halves and handwriting. What they are made of is proved elsewhere: here it is their wiring, which
+noise, which labels, which pixels."""
 
 import pytest
 import torch
@@ -7,7 +7,15 @@ from torch.testing import assert_close
 
 from tinyddpm import DDPM, Schedule, UNet, blend, ddim, invert, last, slerp
 from tinyddpm.data import mnist
-from tinyddpm.editing.handwriting import HALVES, all_but, between, complete, handwriting, morph, normal
+from tinyddpm.editing.handwriting import blend_labels, handwriting, morph
+from tinyddpm.editing.inpainting import HALVES, complete, hide_half
+from tinyddpm.samplers import noise_like
+
+
+def normal(small, seeds):
+    """The noise of each seed, in the shape of the model's images."""
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    return noise_like(torch.empty(len(seeds), *small.image_shape), generators)
 
 
 def alone(small, y, seed, steps=3, scale=2.0):
@@ -27,7 +35,7 @@ def test_a_wandering_morph_begins_at_each_label_with_a_hand_of_its_own(small):
         assert_close(x[frame : frame + 1], alone(small, y, seed), atol=1e-5, rtol=0)
 
 
-def test_a_frame_between_is_of_both_labels_and_of_noise_between(small):
+def test_a_frame_between_is_of_both_labels_and_of_noise_blend_labels(small):
     x = morph(small, torch.tensor([3, 8]), frames=4, steps=3, wander=True)[1:2]
     noise = slerp(normal(small, [0]), normal(small, [1]), 0.25)
     beliefs = [small.denoiser(torch.tensor([y]), 2.0) for y in (3, 8)]
@@ -43,15 +51,15 @@ def test_the_last_label_turns_into_the_first(small):
 def test_a_share_of_each_end_is_that_label_alone(small):
     x_t, t, y = normal(small, [0, 1]), torch.tensor([20, 20]), torch.tensor([3, 4])
     for share, label in ((0.0, y), (1.0, y + 1)):
-        got = between(small, y, y + 1, torch.tensor([share, share]), 1.5)(x_t, t)
+        got = blend_labels(small, y, y + 1, torch.tensor([share, share]), 1.5)(x_t, t)
         assert_close(got, small.denoiser(label, 1.5)(x_t, t), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("half", HALVES)
 def test_what_is_known_stays_and_what_is_hidden_is_drawn(small, half):
     x_0 = mnist(train=False)[:2][0]
-    mask = all_but(half, 32, 32)
-    x = complete(small, x_0, mask, each=3, steps=4, times=2).reshape(2, 3, 1, 32, 32)
+    mask = hide_half(half, 32, 32)
+    x = complete(small, x_0, mask, each=3, steps=4, repeats=2).reshape(2, 3, 1, 32, 32)
     known = mask.bool()
     for k in range(2):
         for way in x[k]:
@@ -62,16 +70,17 @@ def test_what_is_known_stays_and_what_is_hidden_is_drawn(small, half):
 
 def test_each_half_hides_about_half_and_the_middle_a_ninth():
     for half in HALVES:
-        mask = all_but(half, 30, 30)
+        mask = hide_half(half, 30, 30)
         assert float(1 - mask.mean()) == pytest.approx(1 / 9 if half == "middle" else 1 / 2)
-    assert all_but("left", 4, 4)[0].tolist() == [0, 0, 1, 1]
-    assert all_but("bottom", 4, 4)[:, 0].tolist() == [1, 1, 0, 0]
+    assert hide_half("left", 4, 4)[0].tolist() == [0, 0, 1, 1]
+    assert hide_half("bottom", 4, 4)[:, 0].tolist() == [1, 1, 0, 0]
 
 
 def test_a_completion_of_a_label_asks_for_that_label(small):
-    x_0, mask = mnist(train=False)[:1][0], all_but("left", 32, 32)
+    x_0, mask = mnist(train=False)[:1][0], hide_half("left", 32, 32)
     seven, three, none = (
-        complete(small, x_0, mask, each=1, steps=4, times=1, y=y) for y in (torch.tensor([7]), torch.tensor([3]), None)
+        complete(small, x_0, mask, each=1, steps=4, repeats=1, y=y)
+        for y in (torch.tensor([7]), torch.tensor([3]), None)
     )
     assert not torch.allclose(seven, three) and not torch.allclose(seven, none)
 
@@ -88,23 +97,29 @@ def test_handwriting_is_the_noise_of_one_label_under_another(small):
 # What is refused, and in which words
 
 
-def test_labels_of_two_lengths_are_refused(small):
-    a, b = torch.tensor([1, 2, 3]), torch.tensor([4, 5])
-    with pytest.raises(ValueError, match="one label at either end .* got 3 and 2: repeat the shorter"):
-        between(small, a, b, torch.tensor([0.5]), 1.0)
-    with pytest.raises(ValueError, match="got 3 and 2: repeat the shorter"):
-        handwriting(small, torch.zeros(3, 1, 32, 32), a, b)
+@pytest.mark.parametrize("y", [[1], [1, 2, 3]])
+def test_labels_that_are_not_one_for_each_image_are_refused(small, y):
+    # one label would serve all images by broadcasting, silently
+    x_0, mask, two = torch.zeros(2, 1, 32, 32), hide_half("left", 32, 32), torch.tensor([4, 5])
+    for wrong in (
+        lambda: complete(small, x_0, mask, each=1, y=torch.tensor(y)),
+        lambda: handwriting(small, x_0, torch.tensor(y), two),
+        lambda: handwriting(small, x_0, two, torch.tensor(y)),
+        lambda: blend_labels(small, two, torch.tensor(y), 0.5, 1.0),
+    ):
+        with pytest.raises(ValueError, match=f"one label for each of 2, got {len(y)}: repeat the shorter"):
+            wrong()
 
 
 @pytest.mark.parametrize(("y", "frames"), [([3], 4), ([3, 4], 0)])
 def test_a_morph_without_a_way_is_refused(small, y, frames):
-    with pytest.raises(ValueError, match=f"got {len(y)} labels and {frames} frames"):
+    with pytest.raises(ValueError, match=f"at least two labels and one frame, got {len(y)} labels and {frames} frames"):
         morph(small, torch.tensor(y), frames)
 
 
 def test_another_half_is_answered_with_those_that_there_are():
-    with pytest.raises(ValueError, match="one of left, right, top, bottom, middle, got 'west'"):
-        all_but("west", 32, 32)
+    with pytest.raises(ValueError, match="unknown half 'west': choose one of left, right, top, bottom, middle"):
+        hide_half("west", 32, 32)
 
 
 def test_labels_need_a_network_that_has_them():
@@ -113,20 +128,6 @@ def test_labels_need_a_network_that_has_them():
         morph(DDPM(unet, Schedule.named("cosine", 20), "v"), torch.tensor([3, 4]))
 
 
-def test_labels_that_are_not_one_an_image_are_refused(small):
-    # one label would serve all images by broadcasting, without a word
-    x_0, mask = torch.zeros(2, 1, 32, 32), all_but("left", 32, 32)
-    for y in ([1], [1, 2, 3]):
-        with pytest.raises(ValueError, match=f"one label an image: got {len(y)} labels for 2 images"):
-            complete(small, x_0, mask, each=1, y=torch.tensor(y))
-        with pytest.raises(ValueError, match=f"one label an image: got {len(y)} labels for 2 images"):
-            handwriting(small, x_0, torch.tensor(y), torch.tensor(y))
-
-
 def test_no_way_to_complete_an_image_is_refused(small):
-    with pytest.raises(ValueError, match="at least 1 way, got 0"):
-        complete(small, torch.zeros(1, 1, 32, 32), all_but("left", 32, 32), each=0)
-
-
-def test_labels_may_be_a_list(small):
-    assert torch.equal(morph(small, [3, 8], 2, steps=2), morph(small, torch.tensor([3, 8]), 2, steps=2))
+    with pytest.raises(ValueError, match="at least 1, got 0"):
+        complete(small, torch.zeros(1, 1, 32, 32), hide_half("left", 32, 32), each=0)

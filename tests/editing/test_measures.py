@@ -72,25 +72,7 @@ def test_brightness_is_the_share_of_white_pixels_where_none_is_grey():
     assert brightness(x).tolist() == [0.25, 1 / 32]
 
 
-def test_brightness_counts_channels_alike():
-    x = torch.stack([torch.full((3, 4, 4), -1.0), torch.ones(3, 4, 4)])
-    x[0, 1] = 1  # one channel of three
-    assert_close(brightness(x), torch.tensor([1 / 3, 1.0]))
-
-
-def test_brightness_sees_neither_place_nor_order():
-    x = 2 * uniform(2, 1, 8, 8) - 1
-    order = torch.randperm(64, generator=torch.Generator().manual_seed(1))
-    shuffled = x.flatten(2)[..., order].reshape(x.shape)
-    assert_close(brightness(shuffled), brightness(x), rtol=1e-12, atol=1e-12)
-
-
 # Slant
-
-
-@pytest.mark.parametrize("shear", [0.0, 0.25, 0.5, 1.0, -0.25, -0.5])
-def test_a_sheared_spot_leans_by_its_shear(shear):
-    assert float(slant(blob(shear))) == pytest.approx(shear, abs=1e-6)
 
 
 @pytest.mark.parametrize("shear", [0.0, 0.25, 0.5, -0.25, -0.5])
@@ -114,11 +96,6 @@ def test_each_column_by_which_a_row_moves_against_the_next_adds_one(k):
     x = spread_digits()
     rows = [row.roll(-k * i, -1) for i, row in enumerate(x.roll(32 * k, -1).unbind(2))]
     assert_close(slant(torch.stack(rows, 2)), slant(x) + k, rtol=1e-9, atol=1e-9)
-
-
-def test_sheared_by_its_slant_a_digit_stands_upright(digits):
-    upright = sheared(digits, -slant(digits))
-    assert slant(digits).abs().mean() > 0.15 and slant(upright).abs().mean() < 0.02
 
 
 def sheared(x, shear):
@@ -146,10 +123,6 @@ def test_slant_does_not_see_how_bright_the_ink_is():
 def test_a_mirrored_digit_leans_the_other_way(digits):
     assert_close(slant(digits.flip(-1)), -slant(digits), rtol=1e-3, atol=1e-4)
     assert_close(slant(digits.flip(-2)), -slant(digits), rtol=1e-3, atol=1e-4)
-
-
-def test_a_digit_turned_by_half_a_circle_leans_as_before(digits):
-    assert_close(slant(digits.rot90(2, (2, 3))), slant(digits), rtol=1e-3, atol=1e-4)
 
 
 def test_slant_is_the_shear_back_that_makes_a_digit_s_columns_narrowest(digits):
@@ -200,20 +173,6 @@ def test_a_slanted_bar_is_as_wide_as_across_it(shear, width, soft, within):
     assert float(stroke_width(x)) == pytest.approx(expected, rel=within)
 
 
-@pytest.mark.parametrize("soft", [0.0, 1.0, 3.0])
-def test_an_upright_bar_s_width_does_not_depend_on_its_edge(soft):
-    # a ramp has as much variation as a step
-    assert float(stroke_width(bar(6, soft=soft))) == pytest.approx(6 * 44 / 50, rel=0.03)
-
-
-def test_a_long_stroke_is_as_wide_as_it_is():
-    # upright and hard, so that its edge is counted to the pixel
-    for width in (1, 2, 5):
-        x = torch.full((1, 1, 64, 64), -1.0)
-        x[..., 2:62, 20 : 20 + width] = 1
-        assert float(stroke_width(x)) == pytest.approx(60 * width / (60 + width), rel=0.02)
-
-
 def test_at_the_border_there_is_an_edge_as_anywhere():
     x = torch.full((1, 1, 32, 32), -1.0, dtype=torch.float64)
     x[..., 8:24, 10:14] = 1
@@ -246,14 +205,6 @@ def test_a_thicker_pen_is_measured_as_one(digits):
     thicker, thinner = F.max_pool2d(digits, 3, 1, 1), -F.max_pool2d(-digits, (1, 2), 1, (0, 1))[..., :32]
     assert (stroke_width(thicker) > stroke_width(digits) + 0.5).all()
     assert (stroke_width(thinner) < stroke_width(digits)).double().mean() > 0.95
-
-
-def test_stroke_width_goes_with_what_one_erosion_takes(digits):
-    # area / what is lost where the edge goes in by one pixel: half a width, measured without a gradient
-    ink = (digits + 1) / 2
-    eroded = torch.minimum(-F.max_pool2d(-ink, (3, 1), 1, (1, 0)), -F.max_pool2d(-ink, (1, 3), 1, (0, 1)))
-    independent = ink.sum((1, 2, 3)) / (ink - eroded).sum((1, 2, 3))
-    assert correlation(stroke_width(digits), independent) > 0.97
 
 
 # All three
@@ -323,15 +274,6 @@ def test_images_need_not_be_square(measure):
     wide = F.pad(x, (0, 9, 0, 0), value=-1.0)
     scale = 64 / 73 if measure is brightness else 1
     assert_close(measure(wide), scale * measure(x), rtol=1e-2, atol=1e-9)
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-def test_measuring_writes_over_nothing_and_looks_at_no_value_on_a_device(measure):
-    x = spread_digits()
-    before = x.clone()
-    measure(x)
-    assert torch.equal(x, before)
-    assert measure(torch.zeros(2, 1, 8, 8, device="meta")).shape == (2,)
 
 
 def test_real_digits_are_measured_where_hands_write(digits):
