@@ -1,5 +1,3 @@
-import re
-
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -7,8 +5,6 @@ import torch
 from PIL import Image, ImageSequence
 
 from tinyddpm import Schedule, Step
-from tinyddpm.cli.terminal import blocks, terminal_colours
-from tinyddpm.evaluation.report import save_curves
 from tinyddpm.viz import film_strip, frames_even_in_log_snr, image_grid, save_gif, save_picture
 
 
@@ -35,18 +31,6 @@ def test_fewer_levels_lie_evenly_from_black_to_white():
     assert image_grid(x, columns=1, levels=4).unique().tolist() == [0, 85, 170, 255]
     near = image_grid(x, columns=1, levels=16).int() - image_grid(x, columns=1).int()
     assert near.abs().max() <= 9  # half of a step of 17
-    with pytest.raises(ValueError, match="2 to 256 levels of brightness, got 1"):
-        image_grid(x, levels=1)
-
-
-def test_no_columns_are_refused():
-    with pytest.raises(ValueError, match="columns and enlarge must be at least 1, got 0 and 1"):
-        image_grid(torch.zeros(1, 1, 2, 2), columns=0)
-
-
-def test_curves_are_drawn_beside_their_floor(tmp_path):
-    save_curves([1, 2], {"a": [1.0, 2.0], "b": [3.0, 4.0]}, {"a": 0.5}, "steps", tmp_path / "x.png")
-    assert iio.imread(tmp_path / "x.png").shape[1] > 2 * iio.imread(tmp_path / "x.png").shape[0]
 
 
 def test_a_film_strip_shows_x_t_above_x_0_hat():
@@ -105,86 +89,20 @@ def test_frames_are_never_more_than_the_steps():
     assert frames_even_in_log_snr(log_snr, 1)[-1] == 2
 
 
-def xterm(i):
-    """What xterm shows as colour i of 256, from 16 on: a cube of 6 x 6 x 6, then 24 greys."""
-    if i >= 232:
-        return (8 + 10 * (i - 232),) * 3
-    return tuple(55 + 40 * n if n else 0 for n in ((i - 16) // 36, (i - 16) // 6 % 6, (i - 16) % 6))
-
-
-def pixels_of(text):
-    """What a terminal shows: lines of half blocks back into pixels (h, w, 3)."""
-    rows = []
-    for line in text.split("\n"):
-        assert line.endswith("\x1b[0m")
-        upper, lower = [], []
-        for codes, shown in re.findall("\x1b\\[([0-9;]+)m(▀+)", line):
-            numbers = [int(n) for n in codes.split(";")]
-            half = len(numbers) // 2
-            assert (numbers[0], numbers[half]) == (38, 48)
-            for row, (kind, *colour) in zip((upper, lower), (numbers[1:half], numbers[half + 1 :])):
-                assert kind == {1: 5, 3: 2}[len(colour)]
-                row += [tuple(colour) if kind == 2 else xterm(*colour)] * len(shown)
-        assert re.sub("\x1b\\[[0-9;]+m|▀", "", line) == ""
-        rows += [upper, lower]
-    return torch.tensor(rows)
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_blocks_are_the_pixels(channels):
-    picture = torch.randint(0, 256, (channels, 6, 5), dtype=torch.uint8)
-    picture[:, :, 2:4] = 7  # some that are alike, which share one name of their colour
-    assert torch.equal(pixels_of(blocks(picture)), picture.expand(3, -1, -1).permute(1, 2, 0).long())
-
-
-def test_an_odd_row_stands_above_black():
-    shown = pixels_of(blocks(torch.full((1, 3, 2), 200, dtype=torch.uint8)))
-    assert shown[:, 0, 0].tolist() == [200, 200, 200, 0]
-
-
-def test_256_colours_are_the_nearest_there_are():
-    greys = torch.arange(256, dtype=torch.uint8).reshape(1, 16, 16)
-    shown = pixels_of(blocks(greys, 256))
-    assert (shown - greys[0, :, :, None].long()).abs().max() <= 8  # between 238 and 255
-    assert shown[0, 0].tolist() == [0] * 3 and shown[-1, -1].tolist() == [255] * 3
-    cube = torch.tensor([[0, 95], [215, 255]], dtype=torch.uint8)
-    colours = torch.stack([cube, cube.flip(0), cube.flip(1)])
-    assert torch.equal(pixels_of(blocks(colours, 256)), colours.permute(1, 2, 0).long())
-
-
-def test_without_colours_the_bright_half_is_shown():
-    picture = torch.tensor([[[0, 255, 127, 128], [0, 0, 128, 255]]], dtype=torch.uint8)
-    assert blocks(picture, 2) == " ▀▄█"
-    assert blocks(picture[:, :1], 2) == " ▀ ▀"
-
-
-@pytest.mark.parametrize(
-    ("terminal", "environment", "colours"),
-    [
-        (True, {"TERM": "xterm"}, 256),
-        (True, {"TERM": "xterm", "COLORTERM": "truecolor"}, 2**24),
-        (True, {"TERM": "dumb", "COLORTERM": "truecolor"}, 2),
-        (True, {"TERM": "xterm", "COLORTERM": "truecolor", "NO_COLOR": "1"}, 2),
-        (False, {"TERM": "xterm", "COLORTERM": "truecolor"}, 2),
-    ],
-)
-def test_colours_are_shown_where_there_are_some(terminal, environment, colours, monkeypatch):
-    for name in ("TERM", "COLORTERM", "NO_COLOR"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
-    assert terminal_colours() == colours
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: image_grid(torch.zeros(28, 28)), r"takes images \(b, 1 or 3, h, w\), got shape \(28, 28\)"),
         (lambda: image_grid(torch.zeros(0, 1, 2, 2)), "got shape"),
         (lambda: image_grid(torch.full((1, 1, 2, 2), torch.nan)), "NaN or infinite"),
-        (lambda: film_strip([]), "no steps to show"),
-        (lambda: blocks(torch.zeros(1, 2, 2, dtype=torch.uint8), 16), "2, 256 or 16777216 colours, got 16"),
+        (
+            lambda: image_grid(torch.zeros(1, 1, 2, 2), columns=0),
+            "columns and enlarge must be at least 1 .* got 0, 1 and",
+        ),
+        (lambda: image_grid(torch.zeros(1, 1, 2, 2), enlarge=0), "columns and enlarge must be at least 1 .* got 10, 0"),
+        (lambda: image_grid(torch.zeros(1, 1, 2, 2), levels=1), r"levels in 2..256, got 10, 1 and 1"),
+        (lambda: image_grid(torch.zeros(1, 1, 2, 2), levels=257), r"levels in 2..256, got 10, 1 and 257"),
+        (lambda: film_strip([]), "has no steps left: sample again"),
         (lambda: save_gif([], "x.gif"), "at least one frame"),
         (lambda: save_gif([torch.zeros(1, 2, 2), torch.zeros(1, 2, 3)], "x.gif"), "of one shape"),
         (lambda: save_gif([torch.zeros(1, 2, 2)], "x.gif", fps=0), "fps and hold must be above 0, got fps=0"),

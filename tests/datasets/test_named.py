@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from tinyddpm import data
-from tinyddpm.datasets.named import NAMES, as_data, load_data
+from tinyddpm.datasets import DATASETS, as_data, load_data
+from tinyddpm.datasets.named import cache_dir, torchvision_datasets
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # apt install dataset-fashion-mnist
 FOLDERS = {"fashion": "FashionMNIST", "kmnist": "KMNIST", "letters": "EMNIST"}
@@ -42,7 +43,7 @@ def write_idx(root, name, packed=False, n=6):
 def no_network(monkeypatch):
     """torchvision's sources are where nobody answers."""
     monkeypatch.setenv("no_proxy", "*")
-    datasets = data.torchvision_datasets()
+    datasets = torchvision_datasets()
     for name in ("FashionMNIST", "KMNIST"):
         monkeypatch.setattr(getattr(datasets, name), "mirrors", ["http://127.0.0.1:9/"])
     monkeypatch.setattr(datasets.EMNIST, "url", "http://127.0.0.1:9/gzip.zip")
@@ -74,7 +75,7 @@ def test_letters_lie_in_their_files_and_stand_here(tmp_path):
 
 def write_cifar(root, monkeypatch, n=4):
     """CIFAR10's archive: pickled dicts whose rows are red, green, blue. torchvision knows their sums."""
-    CIFAR10 = data.torchvision_datasets().CIFAR10
+    CIFAR10 = torchvision_datasets().CIFAR10
     x = torch.randint(0, 256, (n, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     batch = {"data": x.reshape(n, -1).numpy(), "labels": list(range(n))}
     files = {"data_batch_1": batch, "test_batch": batch, "batches.meta": {"label_names": list("abcd")}}
@@ -117,10 +118,14 @@ FILES = {
 }
 
 
+KINDS = {**FOLDERS, "fashion": "FashionMNIST", "kmnist": "KMNIST", "cifar10": "CIFAR10"}
+
+
 @pytest.mark.parametrize("name", FILES)
 def test_a_download_that_fails_says_which_files_to_put_where(tmp_path, name, no_network):
     folder, files = FILES[name]
-    wanted = rf"^{name} cannot be downloaded .*Connection refused.*: put {files} into {tmp_path / folder} by hand"
+    wanted = rf"^{KINDS[name]} can be neither read nor downloaded .*Connection refused.*: put {files} into "
+    wanted += f"{tmp_path / folder} by hand"
     with pytest.raises(ValueError, match=wanted) as caught:
         load_data(name, tmp_path)
     assert "\n" not in str(caught.value)
@@ -130,7 +135,7 @@ def test_a_damaged_file_says_so_too(tmp_path, no_network):
     write_idx(tmp_path, "fashion")
     path = tmp_path / "FashionMNIST" / "raw" / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ValueError, match="invalid for input .*by hand, in place of what is there"):
+    with pytest.raises(ValueError, match="invalid for input .*by hand, replacing what is there"):
         load_data("fashion", tmp_path)
     (path.parent / "train-images-idx3-ubyte.gz").write_bytes(gzip.compress(b"x" * 100)[:-9])
     path.unlink()
@@ -149,7 +154,7 @@ def test_a_folder_of_files_that_takes_none_is_enough(tmp_path):
 @pytest.mark.parametrize(
     ("name", "size", "message"),
     [
-        ("cifar100", None, f"there is no data set 'cifar100': choose one of {', '.join(NAMES)}"),
+        ("cifar100", None, f"unknown data set 'cifar100': choose one of {', '.join(DATASETS)}"),
         ("fashion", 27, "fashion comes in sizes from 28 to 128, got 27"),
         ("cifar10", 28, "cifar10 comes in sizes from 32 to 128, got 28"),
         ("folder", 129, "folder comes in sizes from 8 to 128, got 129"),
@@ -185,7 +190,15 @@ def test_fashion_is_read_from_the_files_of_debian(debian, no_network):
 
 def test_any_data_of_torchvision_can_be_taken(debian):
     load_data("fashion", debian)  # unpacks
-    plain = data.torchvision_datasets().FashionMNIST(debian, train=False)
+    plain = torchvision_datasets().FashionMNIST(debian, train=False)
     found, taken = load_data("fashion", debian, train=False), as_data(plain, size=32)
     assert torch.equal(taken[123][0], found[123][0]) and taken[123][1] == found[123][1]
     assert taken.num_classes == 10
+
+
+def test_the_cache_folder_can_be_chosen(tmp_path, monkeypatch):
+    monkeypatch.setenv("TINYDDPM_CACHE", str(tmp_path / "here"))
+    assert cache_dir() == tmp_path / "here"
+    monkeypatch.delenv("TINYDDPM_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert cache_dir() == tmp_path / "cache" / "tinyddpm"

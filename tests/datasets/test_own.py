@@ -5,7 +5,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from tinyddpm.data import from_uint8, mnist, pad_to
-from tinyddpm.datasets.own import as_data
+from tinyddpm.datasets import as_data
 
 
 def noise(*shape):
@@ -67,11 +67,16 @@ def test_a_size_pads_and_scales_nothing():
         assert made.size == 32 and torch.equal(made[1][0], pad_to(from_uint8(x[1]), 32))
 
 
-def test_items_come_together_as_they_come_one_by_one():
-    x = noise(5, 3, 16, 16)
-    for made in (as_data(x, torch.arange(5)), as_data(Items(*((image, i) for i, image in enumerate(x))))):
-        for together, alone in zip(made.__getitems__([4, 0]), (made[4], made[0]), strict=True):
-            assert torch.equal(together[0], alone[0]) and together[1] == alone[1]
+def test_every_item_is_converted_when_it_is_asked_for():
+    class Growing(Items):
+        def __getitem__(self, i):
+            return self.items[i][0] // (self.asked + 1), self.items[i][1]
+
+    x, data = noise(2, 1, 16, 16), Growing
+    data.asked = 0
+    made = as_data(Growing((x[0], 0), (x[1], 1)))
+    data.asked = 1  # as a random augmentation would change it
+    assert torch.equal(made[1][0], from_uint8(x[1] // 2))
 
 
 def test_the_data_of_the_house_goes_through_unchanged():
@@ -93,56 +98,83 @@ BRIGHT[2, 0, 0, 0] = 1.5
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (HALF, r"never go below .*: where they are in \[0, 1\], give 2 \* images - 1"),
-        (BRIGHT, r"must lie in \[-1, 1\], got values in \[-0.9.*, 1.5\]: give uint8"),
-        (NAN, r"must lie in \[-1, 1\], got values in \[nan"),
-        (GOOD[:, :, :12], "12x16 are not square or too large: pad them with size=16"),
-        (GOOD.repeat(1, 2, 1, 1), r"with 1 or 3 channels c, got shape \((4, )?2, 16, 16\)"),
-        (noise(4, 16, 16, 3), r"got shape \((4, )?16, 16, 3\): put the channels before"),
-        (noise(4, 16, 16).long(), "uint8 in .* or float in .*, got torch.int64"),
-        (GOOD[:0], "holds no i(mage|tem)s"),
+        (HALF, r"never fall below .*: if they are in \[0, 1\], give 2 \* images - 1"),
+        (BRIGHT, r"float in \[-1, 1\], got torch.float32 of shape .* with values in \[-0.9.*, 1.5\]: .*rescale"),
+        (NAN, r"with values in \[nan, nan\]"),
+        (GOOD[:, :, :12], r"expected square images .*, got \[\(1, 12, 16\)\]: give size=16"),
+        (GOOD.repeat(1, 2, 1, 1), r"with 1 or 3 channels c, .* of shape \((4, )?2, 16, 16\)"),
+        (noise(4, 16, 16, 3), r"of shape \((4, )?16, 16, 3\): move the channels before the height"),
+        (noise(4, 16, 16).long(), r"uint8 in \[0, 255\] or float .*, got torch.int64"),
+        (GOOD[:0], "got no images"),
     ],
 )
-def test_images_that_cannot_be_meant_are_refused(images, message):
+def test_images_of_another_shape_type_or_range_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
         as_data(images, torch.zeros(len(images), dtype=torch.long))
     with pytest.raises(ValueError, match=message):
         as_data(Items(*((image, 0) for image in images)))
 
 
+def test_images_larger_than_the_size_are_refused():
+    with pytest.raises(ValueError, match="a size to pad them to, .*: give size=16"):
+        as_data(GOOD, size=12)
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (torch.zeros(4), r"labels are \(n,\) integers from 0, got torch.float32"),
+        (torch.zeros(4), "labels are integers from 0, one for each image, got torch.float32"),
         (torch.zeros(4, 1, dtype=torch.long), r"of shape \(4, 1\)"),
         (torch.tensor([0, -1, 2, 3]), "integers from 0"),
         (torch.zeros(3, dtype=torch.long), "4 images and 3 labels"),
     ],
 )
-def test_labels_that_cannot_be_meant_are_refused(labels, message):
+def test_labels_that_are_no_integers_from_0_are_refused(labels, message):
     with pytest.raises(ValueError, match=message):
         as_data(GOOD, labels)
 
 
+class Broken(Items):
+    def __getitem__(self, i):
+        return self.items[i] if i == 0 else 1 / 0
+
+
 @pytest.mark.parametrize(
-    ("item", "message"),
+    ("data", "message"),
     [
-        ((GOOD[0], 1.0), "item 1 is no .*'float' object"),
-        ((GOOD[0], -1), "item 1 is no .*: labels count from 0, got -1"),
-        (GOOD[0], r"item 1 is no \(image, label\) .*: not enough values"),
-        ((BRIGHT[2], 0), r"item 1 is no .* lie in \[-1, 1\]"),
-        ((GOOD[0, :, 4:], 0), r"one shape, got \(1, 16, 16\) and, with item 1, \(1, 12, 16\)"),
+        (Items((GOOD[0], 0), (GOOD[0], 1.0)), "labels are integers from 0, .*, got torch.float32"),
+        (Items((GOOD[0], 0), (GOOD[0], -1)), "labels are integers from 0"),
+        (Items((GOOD[0], 0), GOOD[0]), "not enough values"),
+        (Items((GOOD[0], 0), (BRIGHT[2], 0)), r"float in \[-1, 1\], got .*, 1.5\]"),
+        (Broken((GOOD[0], 0), None), "division by zero"),
     ],
 )
-def test_an_item_that_cannot_be_used_is_named(item, message):
-    with pytest.raises(ValueError, match=message):
-        as_data(Items((GOOD[0], 0), item))
+def test_an_item_that_cannot_be_used_is_named_and_left_out_when_asked(data, message, capsys):
+    with pytest.raises(ValueError, match=f"item 1 cannot be used: .*{message}.*; repair it"):
+        as_data(data)
+    made = as_data(data, skip_broken=True)
+    assert len(made) == 1 and torch.equal(made[0][0], GOOD[0])
+    assert "left out item 1: " in capsys.readouterr().out
+
+
+def test_images_of_several_sizes_need_one_to_pad_them_to():
+    data = Items((GOOD[0], 0), (GOOD[0, :, 4:], 1))
+    with pytest.raises(ValueError, match=r"got \[\(1, 12, 16\), \(1, 16, 16\)\]: give size=16"):
+        as_data(data)
+    assert torch.equal(as_data(data, size=20)[1][0], pad_to(GOOD[0, :, 4:], 20))
+
+
+def test_grey_images_among_coloured_ones_become_coloured():
+    made = as_data(Items((GOOD[0], 0), (GOOD[0].expand(3, -1, -1), 0)))
+    assert made.channels == 3 and torch.equal(made[0][0], made[1][0])
 
 
 def test_labels_come_with_the_items_of_a_data_set():
-    with pytest.raises(ValueError, match="give labels with a tensor only"):
+    with pytest.raises(ValueError, match="and no other labels, got Items and labels Tensor"):
         as_data(Items((GOOD[0], 0)), torch.zeros(1))
+    with pytest.raises(ValueError, match="expected a tensor of images .*, got str and labels NoneType"):
+        as_data("images")
 
 
-def test_bright_images_among_dark_ones_are_no_fault():
+def test_bright_images_among_dark_ones_are_accepted():
     assert len(as_data(Items((GOOD[0], 0), (HALF[0], 0)))) == len(as_data(torch.cat([GOOD, HALF]))) - 6

@@ -1,4 +1,4 @@
 """Data sets by name, and images of your own."""
 
-from .named import NAMES, load_data
-from .own import as_data
+from .named import DATASETS, load_data
+from .own import as_data, image_folder

@@ -1,137 +1,210 @@
-"""Tensors and data sets of your own, as the networks take them."""
+"""Images of your own as a data set: tensors, any data set of (image, label), or a folder of image files."""
 
-import operator
+import sys
+from collections.abc import Sequence
+from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from tqdm import tqdm
 
-from ..data import ImageDataset, as_float
-from .folder import pixels
+from ..data import ImageDataset, as_float, crop_to
+
+ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+GREY = ("1", "L", "LA", "La")  # modes of Pillow
 
 
-class Converted(Dataset):
-    """A data set of (image, label) whose images are converted when they are asked for.
+class LazyImageDataset(Dataset):
+    """Another data set, read whenever an item is asked for: item i is ((c, size, size) float32 in [-1, 1], label).
 
-    All of it is read once at the start, so that an item which cannot be used is found before the work.
+    Its images are tensors, arrays, pictures of Pillow or paths of files; grey ones among coloured ones become coloured.
+    Each is read once at the start: raises ValueError for one that cannot be used, unless skip_broken leaves it out.
     """
 
-    def __init__(self, data: Dataset, size: int | None = None, name: str = "unknown"):
-        self.data, self.name = data, name
-        shape, low, most = None, float("inf"), -1
-        for i in tqdm(range(len(data)), "looking at the data", disable=None):
-            image, label, darkest = self.item(i)
-            if shape not in (None, image.shape):
-                shapes = f"{tuple(shape)} and, with item {i}, {tuple(image.shape)}"
-                raise ValueError(f"images must be of one shape, got {shapes}: resize or pad them")
-            shape, most = image.shape, max(most, label)
-            low = min(low, darkest)
-        if shape is None:
-            raise ValueError("the data set holds no items: give images to train on")
-        refuse_grey(low)
-        self.channels, self.size, self.num_classes = shape[0], side(shape, size), most + 1
+    def __init__(self, data: Sequence | Dataset, size: int | None, name: str, skip_broken: bool):
+        self.data, self.size, self.name, self.indices = data, size, name, []
+        shapes, labels, low = set(), set(), float("inf")
+        skippable = ValueError if skip_broken else ()
+        for i in tqdm(range(len(data)), f"reading {name}", disable=None):
+            try:
+                image, label = self.read(i)
+            except skippable as error:
+                print(f"left out item {i}: {error.__cause__}")
+                continue
+            self.indices.append(i)
+            shapes.add(tuple(image.shape))
+            labels.add(label)
+            low = min(low, lowest(image))
+        self.size = common_size(shapes, low, size)
+        self.channels, self.num_classes = max(shapes)[0], max(labels) + 1
 
-    def item(self, i: int) -> tuple[Tensor, int, float]:
-        """(c, h, w) as the data set gives it, its label, and its smallest value."""
+    def read(self, i: int) -> tuple[Tensor, int]:
         try:
             image, label = self.data[i]
-            image = shaped(pixels(image) if hasattr(image, "getbands") else torch.as_tensor(image), 3)
-            low = lowest(image)
-            if (label := operator.index(label)) < 0:
-                raise ValueError(f"labels count from 0, got {label}")
-            return image, label, low
-        except (TypeError, ValueError) as error:
-            raise ValueError(f"item {i} is no (image, label) to train on: {error}") from error
+            image = read_picture(image, self.size) if isinstance(image, (str, Path)) else image
+            return check_images(image, 3), int(check_labels(label, 0))
+        except Exception as error:  # a data set may fail in any way
+            raise ValueError(
+                f"item {i} cannot be used: {error}; repair it, or leave out all such items with skip_broken=True "
+                "(--skip-broken)"
+            ) from error
 
     def __len__(self) -> int:
-        return len(self.data)
+        return len(self.indices)
 
     def __getitem__(self, i: int) -> tuple[Float[Tensor, "c size size"], int]:
-        image, label, _ = self.item(i)
-        return as_float(image, self.size), label
-
-    def __getitems__(self, indices: list[int]) -> list[tuple[Tensor, int]]:
-        return [self[i] for i in indices]
+        image, label = self.read(self.indices[i])
+        return as_float(image.expand(self.channels, -1, -1), self.size), label
 
 
 def as_data(
-    images: Tensor | Dataset, labels: Tensor | None = None, size: int | None = None, name: str = "unknown"
-) -> ImageDataset | Converted:
-    """ImageDataset of your own as train takes them: square, float32 in [-1, 1], of 1 or 3 channels.
+    images: Tensor | Dataset,
+    labels: Tensor | None = None,
+    size: int | None = None,
+    name: str = "unknown",
+    skip_broken: bool = False,
+) -> ImageDataset | LazyImageDataset:
+    """Your own images as a data set to train on: square, float32 in [-1, 1], with 1 or 3 channels.
 
-    images  a tensor (n, h, w) or (n, c, h, w), uint8 in [0, 255] or float in [-1, 1]; or a data set of
-            (image, label) with such images, or Pillow's
-    labels  of a tensor: (n,) integers from 0; none where None
-    size    pads them to so many pixels with -1; as they are where None
-    name    is written beside the weights
+    images       (n, h, w) or (n, c, h, w), uint8 in [0, 255] or float in [-1, 1], with labels (n,) from 0 or without;
+                 or a data set of (image, label) with such images or Pillow's
+    size         to which they are padded with -1; by default they keep their size
+    name         stored beside the weights
+    skip_broken  leave out the items of a data set that cannot be used
 
-    Raises ValueError for other shapes and types, for images of several shapes, for floats outside [-1, 1]
-    and for floats that never go below 0, since [0, 1] would train a network that knows no black.
+    Raises ValueError for other shapes, types or ranges, and for floats that never fall below 0: a network trained on
+    [0, 1] would never see black.
     """
     if isinstance(images, TensorDataset) and len(images.tensors) <= 2:
         images, labels = (*images.tensors, None)[:2]
-    if isinstance(images, Dataset):
-        if labels is not None:
-            raise ValueError("a data set has its labels in its items: give labels with a tensor only")
-        return Converted(images, size, name)
-    try:
-        images = torch.as_tensor(images)
-    except (TypeError, RuntimeError, ValueError) as error:
+    if isinstance(images, Dataset) and labels is None:
+        return LazyImageDataset(images, size, name, skip_broken)
+    if not isinstance(images, (Tensor, np.ndarray)):
         raise ValueError(
-            f"images are a tensor (n, c, h, w) or a data set of (image, label), got {type(images)} ({error})"
-        ) from error
-    images = shaped(images, 4)
-    if not len(images):
-        raise ValueError("the tensor holds no images: give images to train on")
-    refuse_grey(lowest(images))
-    if labels is not None:
-        labels = torch.as_tensor(labels)
-        whole = not (labels.is_floating_point() or labels.is_complex())
-        if not whole or labels.ndim != 1 or len(labels) and (labels.long() < 0).any():
-            raise ValueError(f"labels are (n,) integers from 0, got {labels.dtype} of shape {tuple(labels.shape)}")
-        labels = labels.long()
-    return ImageDataset(images, labels, side(images.shape, size), name)
-
-
-def shaped(x: Tensor, ndim: int) -> Tensor:
-    """With the axis of a single channel. Raises ValueError for what are no images of 1 or 3 channels."""
-    x = x.unsqueeze(-3) if x.ndim == ndim - 1 else x
-    if x.ndim != ndim or x.shape[-3] not in (1, 3):
-        axes = "(c, h, w)" if ndim == 3 else "(n, c, h, w)"
-        raise ValueError(
-            f"images are {axes} with 1 or 3 channels c, got shape {tuple(x.shape)}: put the channels before the height"
+            "expected a tensor of images (n, c, h, w), or a data set of (image, label) and no other labels, got "
+            f"{type(images).__name__} and labels {type(labels).__name__}"
         )
-    if x.dtype != torch.uint8 and not x.is_floating_point():
-        raise ValueError(f"images are uint8 in [0, 255] or float in [-1, 1], got {x.dtype}")
+    images = check_images(images, 4)
+    size = common_size({tuple(image.shape) for image in images[:1]}, lowest(images), size)
+    return ImageDataset(images, None if labels is None else check_labels(labels, 1), size, name)
+
+
+def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = False) -> LazyImageDataset:
+    """A folder of images: root/NAME/*.png makes NAME a class, in the order of the names; images in root itself have no
+    classes, so num_classes is None and each label 0.
+
+    An image is turned upright, put on black where it is transparent, scaled until its shorter side is `size`, and
+    cropped to its centre; it has 1 channel if all of them are grey, else 3. Raises ValueError for a folder without
+    images, with images beside classes, or with broken images, unless skip_broken leaves those out.
+    """
+    make_dataset = torchvision_datasets().folder.make_dataset
+    found = sorted(Path(root).glob("[!.]*")) if root else []
+    flat = [(str(path), 0) for path in found if path.is_file() and is_image(path)]
+    classes = {path.name: k for k, path in enumerate(path for path in found if path.is_dir())}
+    deep = make_dataset(root, classes, is_valid_file=is_image, allow_empty=True) if classes else []
+    counts = {name: sum(label == k for _, label in deep) for name, k in classes.items()}
+    if bool(flat) == bool(deep) or deep and not all(counts.values()):
+        raise ValueError(
+            "expected a folder (--root) that holds images, or else a folder of images for each class, got "
+            f"{root} with {len(flat)} images ({', '.join(ENDINGS)}) and the folders {counts or 'none'}"
+        )
+    data = LazyImageDataset(flat or deep, size, f"folder {Path(root).resolve().name}", skip_broken)
+    data.num_classes = len(classes) if deep else None
+    return data
+
+
+def is_image(path: str | Path) -> bool:
+    return Path(path).suffix.lower() in ENDINGS and not Path(path).name.startswith(".")
+
+
+def read_picture(path: str | Path, size: int, mode: str | None = None) -> Tensor:
+    """The image of a file as (1 or 3, size, size) uint8, see image_folder; mode="L" makes it grey. Raises ValueError
+    for a file that cannot be read."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(path) as file:
+            picture = flatten(ImageOps.exif_transpose(file), mode)
+        w, h = (max(size, round(side * size / min(picture.size))) for side in picture.size)
+        return crop_to(check_images(picture.resize((w, h), Image.Resampling.BICUBIC), 3), size)
+    except Exception as error:  # each format fails in its own way
+        raise ValueError(f"{path} cannot be read as an image: {error}") from error
+
+
+def flatten(picture, mode: str | None = None):
+    """A picture of Pillow on black, in `mode`: by default "L" if it is grey, else "RGB". One of more than 8 bits stays
+    as it is: Pillow would clip it."""
+    from PIL import Image, ImageMode
+
+    if ImageMode.getmode(picture.mode).typestr not in ("|b1", "|u1"):
+        return picture
+    mode = mode or ("L" if picture.mode in GREY else "RGB")
+    return Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture.convert("RGBA")).convert(mode)
+
+
+def check_images(x, ndim: int) -> Tensor:
+    """Images as a tensor of `ndim` axes. Raises ValueError for another shape, type or range."""
+    if hasattr(x, "getbands"):  # a picture of Pillow, (h, w) or (h, w, c)
+        x = np.array(flatten(x))
+        x = x if x.ndim == 2 else x.transpose(2, 0, 1)
+    x = torch.as_tensor(x)
+    x = x.unsqueeze(-3) if x.ndim == ndim - 1 else x
+    real = x.is_floating_point()
+    in_range = (x.abs() <= 1).all() if real else x.dtype == torch.uint8
+    if x.ndim != ndim or x.shape[-3] not in (1, 3) or not in_range:
+        values = f" with values in [{x.min():g}, {x.max():g}]" if real and x.numel() else ""
+        raise ValueError(
+            f"images are ({'n, ' * (ndim - 3)}c, h, w) with 1 or 3 channels c, uint8 in [0, 255] or float in [-1, 1], "
+            f"got {x.dtype} of shape {tuple(x.shape)}{values}: move the channels before the height, or rescale"
+        )
     return x
 
 
+def check_labels(y, ndim: int) -> Tensor:
+    """Labels as int64. Raises ValueError unless they are integers from 0 with `ndim` axes."""
+    y = torch.as_tensor(y)
+    if y.is_floating_point() or y.is_complex() or y.ndim != ndim or (y.long() < 0).any():
+        raise ValueError(f"labels are integers from 0, one for each image, got {y.dtype} of shape {tuple(y.shape)}")
+    return y.long()
+
+
 def lowest(x: Tensor) -> float:
-    """The smallest value of float images, -1 of uint8. Raises ValueError for floats outside [-1, 1]."""
-    if x.dtype == torch.uint8:
-        return -1.0
-    low, high = float(x.min()), float(x.max())
-    if not -1 <= low <= high <= 1:  # so is NaN
+    """The smallest value of float images, -1 for uint8."""
+    return -1.0 if x.dtype == torch.uint8 or not len(x) else float(x.min())
+
+
+def common_size(shapes: set[tuple[int, ...]], low: float, size: int | None) -> int:
+    """The size of all images, given their shapes and lowest value. Raises ValueError unless they are square and equal,
+    or fit into `size`, and for floats in [0, 1]."""
+    sides = {n for _, h, w in shapes for n in (h, w)}
+    largest = max(sides, default=32)
+    if not sides or len(sides) > 1 and size is None or size is not None and size < largest:
         raise ValueError(
-            f"float images must lie in [-1, 1], got values in [{low:g}, {high:g}]: give uint8 pixels in "
-            "[0, 255] instead"
+            "expected square images of one size, or a size to pad them to, got "
+            f"{sorted(shapes)[:5] or 'no images'}: give size={largest}"
         )
-    return low
-
-
-def refuse_grey(low: float) -> None:
     if low >= 0:
         raise ValueError(
-            f"float images must fill [-1, 1], -1 is black, but these never go below {low:g}: where they are "
-            "in [0, 1], give 2 * images - 1"
+            f"float images are in [-1, 1], where -1 is black, but these never fall below {low:g}: if they are in "
+            "[0, 1], give 2 * images - 1"
         )
+    return size or largest
 
 
-def side(shape: tuple[int, ...], size: int | None) -> int:
-    """How large images of that shape become. Raises ValueError where they do not fit or are not square."""
-    h, w = shape[-2:]
-    if size is None and h != w or size is not None and max(h, w) > size:
-        raise ValueError(f"images of {h}x{w} are not square or too large: pad them with size={max(h, w)}")
-    return size or h
+def torchvision_datasets():
+    """torchvision.datasets, even where torch is for the CPU and torchvision for CUDA: torchvision's compiled part does
+    not load then, and its import fails until two operators are declared, which data sets never call."""
+    try:
+        import torchvision.datasets
+    except RuntimeError:
+        for module in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+            del sys.modules[module]
+        library = torch.library.Library("torchvision", "DEF")
+        for operator in ("nms", "qnms"):
+            library.define(f"{operator}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+        torchvision_datasets.library = library  # the operators live as long as this does
+        import torchvision.datasets
+    return torchvision.datasets
