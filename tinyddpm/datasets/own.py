@@ -1,6 +1,7 @@
 """Images of your own as a data set: tensors, any data set of (image, label), or a folder of image files."""
 
 import sys
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -105,7 +106,8 @@ def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = Fa
     flat = [(str(path), 0) for path in found if path.is_file() and is_image(path)]
     classes = {path.name: k for k, path in enumerate(path for path in found if path.is_dir())}
     deep = make_dataset(root, classes, is_valid_file=is_image, allow_empty=True) if classes else []
-    counts = {name: sum(label == k for _, label in deep) for name, k in classes.items()}
+    images_of = Counter(label for _, label in deep)
+    counts = {name: images_of[k] for name, k in classes.items()}
     if bool(flat) == bool(deep) or deep and not all(counts.values()):
         raise ValueError(
             "expected a folder (--root) that holds images, or else a folder of images for each class, got "
@@ -142,7 +144,9 @@ def flatten(picture, mode: str | None = None):
     if ImageMode.getmode(picture.mode).typestr not in ("|b1", "|u1"):
         return picture
     mode = mode or ("L" if picture.mode in GREY else "RGB")
-    return Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture.convert("RGBA")).convert(mode)
+    if picture.mode[-1] in "Aa" or "transparency" in picture.info:
+        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture.convert("RGBA"))
+    return picture.convert(mode)
 
 
 def check_images(x, ndim: int) -> Tensor:
