@@ -1,4 +1,4 @@
-"""The judge: a small convolutional network that reads digits, and never sees the diffusion model."""
+"""The digit classifier that scores samples: a small convolutional network, trained on real digits alone."""
 
 import math
 from pathlib import Path
@@ -11,11 +11,13 @@ from tqdm import tqdm
 
 from ..files import asset, read_checkpoint, write_checkpoint
 
+FORMAT_VERSION = 1
+
 
 class DigitClassifier(nn.Module):
     """A small convolutional network for digits: (b, 1, 32, 32) in [-1, 1] to (b, 10) logits.
 
-    Its features are the mean of the last convolution's maps: what the distances of metrics.py compare.
+    Its features are the averages of the last convolution's maps; the distances in metrics.py compare them.
     """
 
     image_size = 32
@@ -41,113 +43,110 @@ def conv_norm(c_in: int, c_out: int) -> nn.Sequential:
 
 
 def distort(
-    x: Float[Tensor, "b c h w"], generator: Generator | None = None, turn: float = 12.0, move: float = 2.0
+    x: Float[Tensor, "b c h w"], generator: Generator | None = None, degrees: float = 12.0, pixels: float = 2.0
 ) -> Float[Tensor, "b c h w"]:
-    """Each image turned by up to `turn` degrees, scaled and sheared by up to a tenth and moved by up to
-    `move` pixels, at random and by itself; never mirrored. What comes in from outside is -1."""
+    """A random affine map of each image: rotation by up to `degrees`, scaling and shear by up to a tenth, translation
+    by up to `pixels`. No reflection; the border is filled with -1."""
     n, side = len(x), x.shape[-1]
     angle, scale, shear, dx, dy = 2 * torch.rand(5, n, generator=generator) - 1
-    angle, scale, shear = angle * math.radians(turn), 1 + 0.1 * scale, 0.1 * shear
+    angle, scale, shear = angle * math.radians(degrees), 1 + 0.1 * scale, 0.1 * shear
     cos, sin = angle.cos() * scale, angle.sin() * scale
-    dx, dy = dx * 2 * move / side, dy * 2 * move / side
+    dx, dy = dx * 2 * pixels / side, dy * 2 * pixels / side
     theta = torch.stack([cos, shear - sin, dx, sin, cos, dy], 1).reshape(n, 2, 3)
     grid = F.affine_grid(theta, x.shape, align_corners=False)
-    return F.grid_sample(x + 1, grid, align_corners=False) - 1  # zeros come in: the background is -1
+    return F.grid_sample(x + 1, grid, align_corners=False) - 1  # zero padding is the background of -1
 
 
 def train_classifier(
     x: Float[Tensor, "n 1 h w"], y: Int[Tensor, " n"], epochs: int = 10, batch_size: int = 100, seed: int = 0
 ) -> DigitClassifier:
-    """A DigitClassifier trained on images and labels, each image distorted anew each time it is seen.
-
-    The same seed gives the same weights on the same machine. Raises ValueError for less than a batch.
-    """
-    if len(x) != len(y) or len(x) < batch_size:
-        raise ValueError(f"one label an image and at least {batch_size}: got {len(x)} and {len(y)} labels")
+    """A new classifier, trained with cross-entropy on images that are distorted anew in each epoch. One seed gives the
+    same weights on the same machine. Raises ValueError for invalid digits or labels, and for less than a batch."""
+    check_digits(x)
+    check_labels(x, y, batch_size)
     generator = Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = DigitClassifier().to(memory_format=torch.channels_last)
     steps = len(x) // batch_size
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, fused=True)
-    pace = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps)
     for epoch in range(epochs):
         order = torch.randperm(len(x), generator=generator)[: steps * batch_size]
-        for chosen in tqdm(order.split(batch_size), f"classifier, epoch {epoch + 1}", disable=None):
-            logits = model(distort(x[chosen], generator))
-            loss = F.cross_entropy(logits, y[chosen], label_smoothing=0.05)
+        for batch in tqdm(order.split(batch_size), f"classifier, epoch {epoch + 1}", disable=None):
+            logits = model(distort(x[batch], generator))
+            loss = F.cross_entropy(logits, y[batch], label_smoothing=0.05)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            pace.step()
+            schedule.step()
     return model.to(memory_format=torch.contiguous_format).eval()
 
 
 def save_classifier(model: DigitClassifier, path: str | Path, notes: dict | None = None) -> None:
-    """Writes one .safetensors file in half precision: half the size, the same reading."""
+    """Writes one .safetensors file with the weights in half precision."""
     tensors = {name: value.half() if value.is_floating_point() else value for name, value in model.state_dict().items()}
-    write_checkpoint(Path(path), {"classifier": model.arguments, "notes": notes or {}}, tensors)
+    write_checkpoint(path, FORMAT_VERSION, {"classifier": model.arguments, "notes": notes or {}}, tensors)
 
 
 def load_classifier(path: str | Path | None = None) -> DigitClassifier:
     """The classifier that ships with the package, or one that save_classifier wrote.
 
-    Raises ValueError for a file that is missing, cut off or holds something else.
+    Raises ValueError for a file that is missing or damaged, or that does not hold a classifier.
     """
-    path = asset("weights/digit-classifier.safetensors") if path is None else Path(path)
-    description, tensors = read_checkpoint(path)
-    if "classifier" not in description:
-        raise ValueError(f"{path} holds no classifier: save_classifier writes one")
+    path = asset("weights/digit-classifier.safetensors") if path is None else path
+    description, tensors = read_checkpoint(path, FORMAT_VERSION)
     try:
         model = DigitClassifier(**description["classifier"])
         model.load_state_dict(tensors)  # into float32
-    except (TypeError, RuntimeError) as error:
-        raise ValueError(f"{path} describes another classifier than the one it holds: {error}") from error
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise ValueError(f"{path} holds no digit classifier ({error}): save_classifier writes one") from error
     return model.eval()
 
 
 @torch.no_grad()
+def read(
+    classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500
+) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
+    """The features of each image and the probability of each class. Raises ValueError for invalid digits."""
+    check_digits(x)
+    found = [classifier.features(part) for part in x.split(batch_size)]
+    return torch.cat(found), torch.cat([classifier.head(part).softmax(1) for part in found])
+
+
 def features(classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n d"]:
-    """What the classifier sees in each image: (n, d). Raises ValueError for what are no digits."""
-    check_digits(x)
-    return torch.cat([classifier.features(part) for part in x.split(batch_size)])
+    """The classifier's features of each image. Raises ValueError for invalid digits."""
+    return read(classifier, x, batch_size)[0]
 
 
-@torch.no_grad()
-def classify(classifier: nn.Module, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n k"]:
-    """The probability of each class: (n, 10). Raises ValueError for what are no digits."""
-    check_digits(x)
-    return torch.cat([classifier(part).softmax(1) for part in x.split(batch_size)])
+def classify(classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n k"]:
+    """The probability of each class. Raises ValueError for invalid digits."""
+    return read(classifier, x, batch_size)[1]
 
 
 def check_digits(x: Tensor, size: int = DigitClassifier.image_size) -> None:
-    """Raises ValueError unless x is float32 images (n, 1, 32, 32), finite and in [-1, 1]."""
-    if not isinstance(x, Tensor):
-        raise ValueError(f"digits are a tensor (n, 1, {size}, {size}), got {type(x)}: see torch.as_tensor")
-    if x.ndim != 4 or len(x) == 0 or x.shape[1:] != (1, size, size):
+    """Raises ValueError unless x is float32 (n, 1, 32, 32), finite, in [-1, 1] and on a background of -1."""
+    if (
+        not isinstance(x, Tensor)
+        or x.ndim != 4
+        or not len(x)
+        or x.shape[1:] != (1, size, size)
+        or x.dtype != torch.float32
+    ):
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x)
+        raise ValueError(f"digits are float32 tensors (n, 1, {size}, {size}), got {got}: data.pad_to pads 28x28")
+    low, high = float(x.min()), float(x.max())  # NaN if there is one
+    halved = abs(low + 0.5) < 0.01 and high < 0.51  # [-0.5, 0.5]; in [0, 1], low is not negative
+    if not (-1.001 <= low < 0 and high <= 1.001) or halved:
+        wrong = int((~x.flatten(1).isfinite().all(1)).sum())
         raise ValueError(
-            f"digits are images (n, 1, {size}, {size}), got shape {tuple(x.shape)}: "
-            "tinyddpm.data.pad_to brings 28x28 there"
-        )
-    if not (finite := x.flatten(1).isfinite().all(1)).all():
-        raise ValueError(f"{int((~finite).sum())} of {len(x)} images hold NaN or infinite values")
-    if x.dtype != torch.float32:
-        raise ValueError(f"digits are float32, got {x.dtype}: x.float() makes them that")
-    low, high = float(x.min()), float(x.max())
-    half = abs(low + 0.5) < 0.01 and high < 0.51  # [-0.5, 0.5] and [0, 1] are the usual mistakes
-    if low < -1.001 or high > 1.001 or low >= 0 or half:
-        raise ValueError(
-            f"digits lie in [-1, 1] on a background of -1, got values in [{low:.3g}, {high:.3g}]: "
-            "tinyddpm.data.from_uint8 maps [0, 255] there"
+            f"digits are finite, in [-1, 1] and on a background of -1, got [{low:.3g}, {high:.3g}] and {wrong} of "
+            f"{len(x)} images with NaN or infinite values: data.from_uint8 maps [0, 255] to [-1, 1]"
         )
 
 
-def check_labels(x: Tensor, y: Tensor) -> None:
-    """Raises ValueError unless y holds one integer in 0..9 for each image of x."""
-    if not isinstance(y, Tensor):
-        raise ValueError(f"labels are a tensor (n,) of integers 0..9, got {type(y)}: see torch.as_tensor")
-    if len(x) != len(y) or len(x) == 0:
-        raise ValueError(f"one label an image and at least one: got {len(x)} images and {len(y)} labels")
-    if y.ndim != 1 or y.is_floating_point() or y.dtype == torch.bool or y.min() < 0 or y.max() > 9:
-        values = "" if y.ndim != 1 else f", values {y.min():g}..{y.max():g}"
-        raise ValueError(f"labels are integers 0..9, one an image, got {y.dtype} of shape {tuple(y.shape)}{values}")
+def check_labels(x: Tensor, y: Tensor, least: int = 1) -> None:
+    """Raises ValueError unless y holds an integer in 0..9 for each image of x, and x at least that many images."""
+    whole = isinstance(y, Tensor) and y.ndim == 1 and not y.is_floating_point() and y.dtype != torch.bool
+    if not whole or not len(y) == len(x) >= least or y.min() < 0 or y.max() > 9:
+        raise ValueError(f"expected one label in 0..9 for each of {len(x)} images, at least {least}, got {y!r:.200}")

@@ -1,171 +1,248 @@
-"""`tinyddpm eval`: draws samples, measures them beside real digits and keeps all that it finds."""
+"""The one way to draw samples and to measure them: `score` for two metrics, `evaluate` for a report with all."""
 
-from collections.abc import Callable
-from dataclasses import asdict, replace
+import functools
+import hashlib
+import io
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from ..data import crop_to, mnist
+from ..data import ImageDataset, crop_to, from_uint8, mnist, pad_to, to_uint8
 from ..extensions.likelihood import bits_per_dim, denoising_error
+from ..extensions.score_sde import euler_maruyama, predictor_corrector
 from ..files import writable_folder, write_whole
-from ..pipeline import DDPM
-from .classifier import DigitClassifier, classify, features, load_classifier
-from .draw import Draw, digest, fingerprint
-from .metrics import (
-    frechet_digit_distance,
-    inception_score,
-    kernel_distance,
-    memorisation,
-    precision_recall,
-    train_on_synthetic,
-)
-from .report import BITS, Kept, page, save_curves, save_pictures
+from ..guidance import Scale
+from ..pipeline import DDPM, Guide
+from ..samplers import SAMPLERS, Sampler, ddim
+from ..schedules import Grid, Schedule, choose
+from .classifier import features, load_classifier, read
+from .metrics import METRICS, WITHOUT_FLOOR, DigitBatch
+from .report import BOUND_IMAGES, ReportCache, page, save_curves, save_pictures
 
-SWEEP = 1000  # samples for each point of a plot, at most
-SCALES = (0.5, 1.0, 1.5, 2.0, 3.0)
-STEPS = (5, 10, 20, 50, 100)
-MOST = 10_000  # the test set
-NEED_LABELS = ("label_accuracy", "train_on_synthetic")
-NO_FLOOR = ("memorisation",)  # it holds its own
+NAMED_SAMPLERS = SAMPLERS | {"euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
+SWEEPS = {"scale": (0.5, 1.0, 1.5, 2.0, 3.0), "steps": (5, 10, 20, 50, 100)}
+SWEEP_SAMPLES = 1000  # for each point of a curve, at most
+CURVES = ("label_accuracy", "frechet_digit_distance")
 
 
-def evaluate(ddpm: DDPM, out: str | Path, draw: Draw, sweeps: bool = True) -> dict:
-    """Measures draw's samples and writes to out: report.json, report.md, samples.png, worst.png,
-    nearest.png and, with sweeps, scale.png and steps.png. Returns what report.json holds.
+class ReferenceDigits:
+    """The real digits beside which samples are measured, MNIST by default, in a random order: the first n test digits
+    are a fair sample. Samples take the labels of the training digits, since the classes of MNIST differ in size:
+    equally many of each would be farther from the test set."""
 
-    Called again with the same arguments it goes on where it was interrupted. Raises ValueError for a
-    model of other images than digits, for a number of samples that a figure cannot do with, for NaN
-    samples and for a folder that holds the report of another model or other samples.
+    def __init__(self, train: ImageDataset | None = None, test: ImageDataset | None = None):
+        self.classifier, self.floors = load_classifier(), {}
+        self.train, y_train = (mnist() if train is None else train).tensors()
+        self.test, self.test_labels = (mnist(train=False) if test is None else test).tensors()
+        generator = Generator().manual_seed(0)
+        self.order = torch.randperm(len(self.train), generator=generator)
+        self.test_order = torch.randperm(len(self.test), generator=generator)
+        self.labels = y_train[self.order]
+
+    @functools.cached_property
+    def test_features(self) -> Tensor:
+        return features(self.classifier, self.test[self.test_order])
+
+    def batch(self, x: Tensor, y: Tensor | None) -> DigitBatch:
+        """Images with all that their metrics need. Raises ValueError for invalid digits."""
+        real = self.test_features[: len(x)], self.train, self.test, self.test_labels
+        return DigitBatch(x, y, *read(self.classifier, x), *real)
+
+    def floor(self, n: int) -> DigitBatch:
+        """n training digits."""
+        if n not in self.floors:
+            self.floors[n] = self.batch(self.train[self.order[:n]], self.labels[:n])
+        return self.floors[n]
+
+
+mnist_reference = functools.cache(ReferenceDigits)
+
+
+@dataclass(frozen=True)
+class Score:
+    """The share of samples that the classifier reads as their label (None without labels) and the Frechet digit
+    distance, both also of as many real digits; the CPU time of an image; and the samples."""
+
+    accuracy: float | None
+    distance: float
+    floor_accuracy: float
+    floor_distance: float
+    milliseconds: float
+    samples: DigitBatch
+
+
+def score(
+    ddpm: DDPM,
+    n: int = 1000,
+    steps: int = 50,
+    sampler: Sampler | str = ddim,
+    scale: Scale = 1.0,
+    seed: int = 0,
+    grid: Grid | None = None,
+    guide: Guide | None = None,
+    batch_size: int = 200,
+    reference: ReferenceDigits | None = None,
+    folder: Path | None = None,
+) -> Score:
+    """Draws n samples (see DDPM.sample) with seeds from `seed` on and the labels of real digits, rounds them to 256
+    grey values as real digits are, and compares them with as many test digits. Batches are kept in `folder` and read
+    from it: one for each model and each way to sample.
+
+    Raises ValueError for a model of other images than digits, for too few or too many samples, and for samples that
+    are not finite.
     """
-    classifier = load_classifier()
-    check(ddpm, draw.n, draw.seed, classifier.head.in_features)
-    out = writable_folder(out)
-    of = {"weights": fingerprint(ddpm), "data": ddpm.notes.get("data", "unknown")}
-    of |= {"classifier": digest(classifier), "draw": asdict(draw), "labels": "those of real digits"}
-    kept = Kept(out / "report.json", of)
-    data = Real(classifier, draw.n)
-    x, y = samples(ddpm, draw, data, out)
-    kept.write()
-    probabilities = classify(classifier, x)
-    save_pictures(out, x, y, probabilities, data.train)
-    figures = figures_of(classifier, x, y, data)
-    floors = figures_of(classifier, data.real, data.y_real, data)
-    if y is not None:
-        kept.once("confusion", lambda: confusion(probabilities, y))
-    for name in tqdm(figures, "figures", disable=None):
-        kept.once(name, figures[name])
-        if name not in NO_FLOOR:
-            kept.once(f"floor of {name}", floors[name])
-        write_whole(out / "report.md", page(kept).encode())
-    if sweeps:
-        sweep(ddpm, draw, classifier, data, kept, out)
-    kept.once("bits_per_dim", lambda: bits(ddpm, data))
-    write_whole(out / "report.md", page(kept).encode())
-    return kept
+    reference = mnist_reference() if reference is None else reference
+    check_measurable(ddpm, n, seed, reference)
+    seeds, started = torch.arange(seed, seed + n), time.process_time()
+    y = None if ddpm.model.num_classes is None else reference.labels[seeds % len(reference.labels)]
+    sample = partial(ddpm.sample, steps=steps, sampler=sampler, scale=scale, grid=grid, guide=guide)
+    parts = tqdm(torch.arange(n).split(batch_size), "samples", disable=None)
+    x = torch.cat([draw(sample, None if y is None else y[part], seeds[part], folder) for part in parts])
+    milliseconds = (time.process_time() - started) * 1000 / n
+    samples, floor = reference.batch(x, y), reference.floor(n)
+    found = [batch.measure(METRICS[name]) for batch in (samples, floor) for name in CURVES]
+    return Score(*found, milliseconds, samples)
 
 
-def check(ddpm: DDPM, n: int, seed: int, features: int) -> None:
-    if ddpm.image_shape not in ((1, 32, 32), (1, 28, 28)) or ddpm.model.num_classes not in (None, 10):
+def draw(sample: Callable[..., Tensor], y: Tensor | None, seeds: Tensor, folder: Path | None) -> Tensor:
+    """A batch (b, 1, 32, 32), read from the folder if it holds one of these seeds and labels."""
+    labels = "" if y is None else "-" + short_hash(repr(y.tolist()).encode())
+    path = folder and folder / f"{seeds[0]}-{seeds[-1]}{labels}.npy"
+    if path and path.exists():
+        return from_uint8(torch.from_numpy(np.load(path)))
+    x = sample(y, n=len(seeds) if y is None else None, seeds=seeds.tolist(), batch_size=len(seeds))
+    if bad := int((~x.flatten(1).isfinite().all(1)).sum()):
+        raise ValueError(f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values")
+    pixels, content = to_uint8(pad_to(x.cpu())), io.BytesIO()
+    if path:
+        np.save(content, pixels.numpy())
+        write_whole(writable_folder(path.parent) / path.name, content.getvalue())
+    return from_uint8(pixels)
+
+
+def check_measurable(ddpm: DDPM, n: int, seed: int, reference: ReferenceDigits) -> None:
+    """Raises ValueError unless the model draws digits, and n samples can be compared with as many test digits."""
+    shape, classes, data = ddpm.image_shape, ddpm.model.num_classes, str(ddpm.notes.get("data", "unknown"))
+    digits = shape in ((1, 32, 32), (1, 28, 28)) and classes in (None, 10)
+    if not digits or data.lower() not in ("mnist", "unknown"):
         raise ValueError(
-            "only models of MNIST's digits can be measured, since the classifier knows nothing else: this "
-            f"one draws images {ddpm.image_shape} of {ddpm.model.num_classes} classes"
+            "only models of MNIST's digits can be measured, since the classifier knows nothing else: this one draws "
+            f"images {shape} of {classes} classes and was trained on {data}"
         )
-    if (data := str(ddpm.notes.get("data", "unknown"))).lower() not in ("mnist", "unknown"):
-        raise ValueError(f"only models of MNIST's digits can be measured: this one was trained on {data}")
-    if not 0 <= seed < 2**62:
-        raise ValueError(f"seeds count from 0, got {seed}")
-    if not features < n <= MOST:
+    least, most = reference.classifier.head.in_features + 1, len(reference.test)
+    if not (least <= n <= most and 0 <= seed < 2**62):
         raise ValueError(
-            f"the distance needs more samples than the classifier has features, and as many real test "
-            f"digits as samples: take n in {features + 1}..{MOST}, got {n}"
+            "the distance needs more samples than the classifier has features and as many test digits as samples: "
+            f"take n in {least}..{most} and a seed from 0, got {n} and {seed}"
         )
 
 
-class Real:
-    """Real digits: n of the training set for the floor, n of the test set to compare with, and all.
+def fingerprint(model: nn.Module, more: bytes = b"") -> str:
+    """A hash of a network's arguments and weights, and of more."""
+    weights = [value.detach().cpu().flatten().view(torch.uint8).numpy() for value in model.state_dict().values()]
+    return short_hash(more, repr(getattr(model, "arguments", type(model).__name__)).encode(), *weights)
 
-    Samples are asked for with the labels of the floor's digits: digits of MNIST are not equally frequent,
-    and as many real ones of each would be 0.01 further from the test set.
+
+def short_hash(*parts: bytes | np.ndarray) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """The samples of a report, in the names of the command line. eta and spacing: see ddim and Schedule.grid."""
+
+    n: int
+    steps: int
+    scale: float
+    sampler: str
+    seed: int
+    eta: float = 0.0
+    spacing: str = "uniform"
+
+    def arguments(self, schedule: Schedule) -> dict:
+        """The arguments of `score`. Raises ValueError for names and steps that do not exist, and for eta with another
+        sampler than ddim."""
+        samplers = {"ddim": partial(ddim, eta=self.eta)} if self.eta else NAMED_SAMPLERS
+        sampler = choose(samplers, self.sampler, "sampler with eta" if self.eta else "sampler")
+        grid = schedule.grid(self.steps, self.spacing)
+        return {"n": self.n, "seed": self.seed, "sampler": sampler, "scale": self.scale, "grid": grid}
+
+    def score(self, ddpm: DDPM, folder: Path, reference: ReferenceDigits) -> Score:
+        way = "-".join(map(str, (self.sampler, self.steps, self.scale, self.eta, self.spacing)))
+        return score(ddpm, **self.arguments(ddpm.schedule), reference=reference, folder=folder / way)
+
+    def point(self, ddpm: DDPM, folder: Path, reference: ReferenceDigits) -> dict[str, float]:
+        """What the curves show of these samples."""
+        found = self.score(ddpm, folder, reference)
+        return {name: value for name, value in zip(CURVES, (found.accuracy, found.distance)) if value is not None}
+
+
+def evaluate(
+    ddpm: DDPM,
+    out: str | Path,
+    spec: SampleSpec,
+    sweeps: bool | Mapping[str, Sequence[float]] = True,
+    metrics: Mapping[str, tuple] = METRICS,
+    reference: ReferenceDigits | None = None,
+) -> dict:
+    """Measures the samples of spec and writes report.json, report.md, samples.png, worst.png, nearest.png and a plot
+    for each sweep, a field of spec and its values (True: SWEEPS), to out. Returns what report.json holds. Called again,
+    it resumes where it was interrupted.
+
+    Raises ValueError as `score` does, and for a folder that holds the report of another model or other samples.
     """
-
-    def __init__(self, classifier: DigitClassifier, n: int):
-        (self.train, y_train), (self.test, self.y_test) = mnist().tensors(), mnist(train=False).tensors()
-        order = Generator().manual_seed(0)
-        chosen = torch.randperm(len(self.train), generator=order)
-        self.labels = y_train[chosen]
-        self.real, self.y_real = self.train[chosen[:n]], self.labels[:n]
-        self.order = torch.randperm(len(self.test), generator=order)
-        self.features = features(classifier, self.test[self.order])  # any first part of it is a fair sample
-
-
-def samples(ddpm: DDPM, draw: Draw, data: Real, out: Path) -> tuple[Tensor, Tensor | None]:
-    """Images and what was asked for: None of a model without labels."""
-    y = None if ddpm.model.num_classes is None else draw.labels(data.labels)
-    return draw.images(ddpm, y, out / "samples"), y
-
-
-Figures = dict[str, Callable[[], object]]
-
-
-def figures_of(classifier: DigitClassifier, x: Tensor, y: Tensor | None, data: Real) -> Figures:
-    """Each figure of images x, found when it is called; the last two take minutes."""
-    f, p, g = features(classifier, x), classify(classifier, x), data.features[: len(x)]
-    figures = {
-        "label_accuracy": lambda: float((p.argmax(1) == y).float().mean()),
-        "frechet_digit_distance": lambda: frechet_digit_distance(f, g),
-        "kernel_distance": lambda: kernel_distance(f, g),
-        "inception_score": lambda: inception_score(p),
-        "precision_recall": lambda: precision_recall(f, g),
-        "memorisation": lambda: memorisation(x, data.train, data.test),
-        "train_on_synthetic": lambda: train_on_synthetic(x, y, data.test, data.y_test),
-    }
-    return figures if y is not None else {n: figures[n] for n in figures if n not in NEED_LABELS}
+    reference = mnist_reference() if reference is None else reference
+    check_measurable(ddpm, spec.n, spec.seed, reference)
+    weights = fingerprint(ddpm.model, ddpm.schedule.beta.numpy().tobytes() + ddpm.predicts.encode())
+    identity = {"weights": weights, "data": ddpm.notes.get("data", "unknown"), "samples": asdict(spec)}
+    identity["classifier"] = fingerprint(reference.classifier)
+    cache = ReportCache(writable_folder(out) / "report.json", identity)
+    samples, floor = spec.score(ddpm, cache.samples, reference).samples, reference.floor(spec.n)
+    cache.write()
+    save_pictures(cache.folder, samples)
+    for name, metric in tqdm(metrics.items(), "metrics", disable=None):
+        if samples.labels is not None or "labels" not in metric:
+            cache.once(name, samples.measure, metric)
+            if name not in WITHOUT_FLOOR:
+                cache.once(f"floor of {name}", floor.measure, metric)
+            write_whole(cache.folder / "report.md", page(cache).encode())
+    for axis, values in (SWEEPS if sweeps is True else sweeps or {}).items():
+        sweep(ddpm, replace(spec, n=min(spec.n, SWEEP_SAMPLES)), axis, values, cache, reference)
+    cache.once("bits_per_dim", bits, ddpm, reference)
+    write_whole(cache.folder / "report.md", page(cache).encode())
+    return cache
 
 
-def bits(ddpm: DDPM, data: Real, n: int = BITS) -> tuple[float, float]:
-    """Mean and standard error over n test digits, given their labels; with the variances that the model's
-    error on n training digits asks for."""
-    ddpm.model.eval()
-    labelled, generator = ddpm.model.num_classes is not None, Generator().manual_seed(0)
-    denoiser = ddpm.denoiser(data.y_real[:n] if labelled else None)
-    real = crop_to(data.real[:n], ddpm.image_shape[-1]).to(ddpm.device)
-    error = denoising_error(denoiser, real, ddpm.schedule, generator=generator)
-    chosen = data.order[:n]
-    denoiser = ddpm.denoiser(data.y_test[chosen] if labelled else None)
-    x = crop_to(data.test[chosen], ddpm.image_shape[-1]).to(ddpm.device)
-    found = bits_per_dim(denoiser, x, ddpm.schedule, None, error, generator)
+def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: ReportCache, reference: ReferenceDigits):
+    """Plots accuracy and distance against one field of spec; not against the scale of a model without labels."""
+    if axis == "scale" and ddpm.model.num_classes is None:
+        return
+    if axis == "steps":
+        values = [steps for steps in values if steps <= ddpm.schedule.T] or [ddpm.schedule.T]
+    points = [
+        cache.once(f"{axis} {v:g}", replace(spec, **{axis: v}).point, ddpm, cache.samples, reference) for v in values
+    ]
+    curves = {name: [found[name] for found in points] for name in points[0]}
+    floors = {name: reference.floor(spec.n).measure(METRICS[name]) for name in curves}
+    save_curves(values, curves, floors, f"{axis} (n = {spec.n})", cache.folder / f"{axis}.png")
+
+
+def bits(ddpm: DDPM, reference: ReferenceDigits, n: int = BOUND_IMAGES) -> tuple[float, float]:
+    """The mean of bits_per_dim over n test digits given their labels, with the error variance of n training digits; and
+    its standard error."""
+    labelled, size, generator = ddpm.model.num_classes is not None, ddpm.image_shape[-1], Generator().manual_seed(0)
+    x = crop_to(reference.train[reference.order[:n]], size).to(ddpm.device)
+    denoiser = ddpm.denoiser(reference.labels[:n] if labelled else None)
+    error_variance = denoising_error(denoiser, x, ddpm.schedule, generator=generator)
+    chosen = reference.test_order[:n]
+    x = crop_to(reference.test[chosen], size).to(ddpm.device)
+    denoiser = ddpm.denoiser(reference.test_labels[chosen] if labelled else None)
+    found = bits_per_dim(denoiser, x, ddpm.schedule, error_variance=error_variance, generator=generator)
     return float(found.mean()), float(found.std() / n**0.5)
-
-
-def confusion(probabilities: Tensor, y: Tensor) -> list[list[int]]:
-    """Row: the digit asked for. Column: the digit read."""
-    k = probabilities.shape[1]
-    return torch.bincount(y * k + probabilities.argmax(1), minlength=k * k).reshape(k, k).tolist()
-
-
-def sweep(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, kept: Kept, out: Path) -> None:
-    """Accuracy and distance against the guidance scale and against the number of steps."""
-    n = min(draw.n, SWEEP)
-    axes = {"steps": [steps for steps in STEPS if steps <= ddpm.schedule.T] or [ddpm.schedule.T]}
-    if ddpm.model.num_classes is not None:
-        axes = {"scale": list(SCALES), **axes}
-    for axis, values in axes.items():
-        others = [replace(draw, n=n, **{axis: value}) for value in values]
-        points = [
-            kept.once(f"{axis} {v:g}", partial(point, ddpm, other, classifier, data, out))
-            for v, other in zip(values, others)
-        ]
-        curves = {name: [found[name] for found in points] for name in points[0]}
-        floor = figures_of(classifier, data.real[:n], data.y_real[:n], data)
-        floors = {name: floor[name]() for name in curves}
-        save_curves(values, curves, floors, f"{axis} (n = {n})", out / f"{axis}.png")
-
-
-def point(ddpm: DDPM, draw: Draw, classifier: DigitClassifier, data: Real, out: Path) -> dict[str, float]:
-    """What a plot shows of one setting."""
-    figures = figures_of(classifier, *samples(ddpm, draw, data, out), data)
-    return {name: figures[name]() for name in ("label_accuracy", "frechet_digit_distance") if name in figures}

@@ -1,63 +1,68 @@
-"""What samples are worth: figures that compare them with real digits, each a function on tensors.
+"""Metrics of samples beside real digits, each a function of tensors.
 
-No figure means anything alone: each depends on the number of samples n, and each has a floor, which is
-what as many real training digits score against the test set. Give both. (The classifier was trained on those
-training digits, so that the floor of its accuracy is above what digits that it has not seen can reach.) The
-features are those of the classifier (n, d); `features` and `classify` in classifier.py make them from images.
+None means anything alone: each depends on the number n of samples and has a floor, its value for n real training digits
+beside the test set. Report both. (The classifier was trained on those training digits, so its accuracy on them is above
+what unseen digits reach.) Features (n, d) and probabilities (n, k) are the classifier's.
 """
 
-import math
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
-from .classifier import check_digits, check_labels, classify, train_classifier
+from .classifier import DigitClassifier, check_digits, check_labels, classify, train_classifier
 
 Features = Float[Tensor, "n d"]
+Digits = Float[Tensor, "n 1 h w"]
+Labels = Int[Tensor, " n"]
 
 
-def label_accuracy(classifier: nn.Module, x: Float[Tensor, "n 1 h w"], y: Int[Tensor, " n"]) -> float:
-    """The share of images that the classifier reads as the digit in y.
-
-    Raises ValueError when images and labels differ in number, and for what are no digits.
-    """
+def label_accuracy(classifier: DigitClassifier, x: Digits, y: Labels) -> float:
+    """The share of images that are read as the digit in y. Raises ValueError for invalid digits or labels."""
     check_labels(x, y)
-    return float((classify(classifier, x).argmax(1) == y).float().mean())
+    return accuracy(classify(classifier, x), y)
+
+
+def accuracy(probabilities: Float[Tensor, "n k"], y: Labels) -> float:
+    return float((probabilities.argmax(1) == y).float().mean())
+
+
+def confusion(probabilities: Float[Tensor, "n k"], y: Labels) -> list[list[int]]:
+    """How often each label (row) is read as each class (column)."""
+    k = probabilities.shape[1]
+    return torch.bincount(y * k + probabilities.argmax(1), minlength=k * k).reshape(k, k).tolist()
 
 
 def frechet_digit_distance(a: Features, b: Features) -> float:
-    """The Frechet distance between the Gaussians that have the features' means and covariances (Heusel
-    et al. 2017, equation 6, there with Inception's features: the figures do not compare with any FID).
+    """The Frechet distance between Gaussians with the features' means and covariances (Heusel et al. 2017, eq. 6; there
+    with Inception's features, so it is not comparable with a FID):
 
-    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)). Falls with n: compare at the same n only.
-    Raises ValueError for fewer samples than features, and for NaN.
+    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
+
+    It falls with n: compare at the same n. Raises ValueError unless there are more images than features, all finite.
     """
-    check_features(a, b, more_than=a.shape[-1])
+    check_features(a, b, a.shape[-1] + 1)
     a, b = a.double(), b.double()
-    root = matrix_root(a.T.cov())
+    values, vectors = torch.linalg.eigh(a.T.cov())
+    root = vectors * values.clamp(min=0).sqrt() @ vectors.T
     cross = torch.linalg.eigvalsh(root @ b.T.cov() @ root).clamp(min=0).sqrt().sum()
     spread = a.var(0).sum() + b.var(0).sum() - 2 * cross
     return float((a.mean(0) - b.mean(0)).square().sum() + spread)
 
 
-def matrix_root(c: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
-    values, vectors = torch.linalg.eigh(c)
-    return vectors * values.clamp(min=0).sqrt() @ vectors.T
-
-
 def kernel_distance(a: Features, b: Features, blocks: int = 10) -> tuple[float, float]:
-    """The squared maximum mean discrepancy under the kernel (a . b / d + 1)^3, without bias (Binkowski
-    et al. 2018, section 3), as the mean over disjoint blocks; and its standard error.
+    """The unbiased squared maximum mean discrepancy under the kernel (a . b / d + 1)^3 (Binkowski et al. 2018, section
+    3), as the mean over disjoint blocks; and its standard error.
 
-    0 is expected of two samples of one distribution, whatever n; single values fall below it, too. The
-    error is that of a U-statistic (Hoeffding 1948, equation 5.13), its moments averaged over the blocks: the
-    spread of so few values, skewed as they are, would be too small wherever their mean is low.
-    Raises ValueError for fewer than two blocks or two samples a block, and for NaN.
+    Its expectation is 0 for samples of one distribution at any n, so that single values may be negative. The error is
+    that of a U-statistic (Hoeffding 1948, eq. 5.13) with moments averaged over the blocks: the spread of a few skewed
+    values would be too small where their mean is low.
+
+    Raises ValueError for fewer than two blocks or two images a block, and for features that are not finite.
     """
-    if blocks < 2:
-        raise ValueError(f"an error needs at least 2 blocks, got {blocks}")
-    check_features(a, b, more_than=2 * blocks - 1)
+    check_at_least(2, blocks, "blocks")
+    check_features(a, b, 2 * blocks)
     n = min(len(a), len(b)) // blocks
     parts = [mmd_moments(a[i * n :][:n].double(), b[i * n :][:n].double()) for i in range(blocks)]
     value, mean, square, rows = torch.stack(parts).mean(0)
@@ -68,8 +73,8 @@ def kernel_distance(a: Features, b: Features, blocks: int = 10) -> tuple[float, 
 
 
 def mmd_moments(a: Features, b: Features) -> Float[Tensor, "4"]:
-    """The squared discrepancy without bias; and of its terms h_ij = k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) -
-    k(a_j, b_i), i unlike j: mean, mean square, and the variance of the means over j."""
+    """The unbiased squared discrepancy; and the mean, the mean square and the variance of the row means of its terms
+    h_ij = k(a_i, a_j) + k(b_i, b_j) - k(a_i, b_j) - k(a_j, b_i), i != j."""
     n, d = a.shape
     aa, bb, ab = ((p @ q.T / d + 1) ** 3 for p, q in ((a, a), (b, b), (a, b)))
     h = (aa + bb - ab - ab.T).fill_diagonal_(0)
@@ -80,40 +85,26 @@ def mmd_moments(a: Features, b: Features) -> Float[Tensor, "4"]:
 
 
 def inception_score(probabilities: Float[Tensor, "n k"]) -> float:
-    """exp(mean KL(p(y | x) || p(y))) of the classifier's probabilities, from 1 to k (Salimans et al. 2016,
-    section 4): high where each image is read with certainty and all classes are as frequent.
-
-    Raises ValueError unless each row is a distribution.
-    """
+    """exp(mean KL(p(y | x) || p(y))), from 1 to k (Salimans et al. 2016, section 4): high if each image is read with
+    certainty and the classes are equally frequent. Raises ValueError unless each row is a distribution."""
     p = probabilities.double()
-    if p.ndim != 2 or len(p) == 0 or not is_distribution(p).all():
-        wrong = "" if p.ndim != 2 else f", {int((~is_distribution(p)).sum())} of whose rows are none"
-        raise ValueError(f"one distribution over the classes an image, got shape {tuple(p.shape)}{wrong}")
+    if p.ndim != 2 or len(p) == 0 or not ((p >= 0).all() and ((p.sum(1) - 1).abs() < 1e-3).all()):
+        raise ValueError(f"expected a distribution over the classes for each image, got {tuple(p.shape)}: {p!r:.200}")
     entropy = torch.special.entr(p.mean(0)).sum() - torch.special.entr(p).sum(1).mean()
     return float(entropy.exp())
 
 
-def is_distribution(p: Float[Tensor, "n k"]) -> Tensor:
-    """Which rows are none below 0 and have the sum 1; those with NaN are not."""
-    return (p >= 0).all(1) & ((p.sum(1) - 1).abs() < 1e-3)
-
-
 def precision_recall(samples: Features, real: Features, k: int = 3) -> tuple[float, float]:
-    """How much of the samples lies where real data are, and how much of the real data where samples are
-    (Kynkaanniemi et al. 2019, equations 1 and 2: a region is the union of balls that reach from each
-    point to its k-th nearest neighbour). Both fall and rise with n: compare at the same n.
-
-    Raises ValueError for k or fewer samples, a k below 1, and for NaN.
-    """
-    if k < 1:
-        raise ValueError(f"k counts neighbours, from 1, got {k}")
-    check_features(samples, real, more_than=k)
+    """The share of samples within the region of the real data, and the share of real data within that of the samples
+    (Kynkäänniemi et al. 2019, eq. 1 and 2): the union of balls that reach from each point to its k-th nearest
+    neighbour. Both depend on n. Raises ValueError for k below 1, k or fewer images, and features not finite."""
+    check_at_least(1, k, "neighbours k")
+    check_features(samples, real, k + 1)
     return covered(samples, real, k), covered(real, samples, k)
 
 
 def covered(points: Features, centres: Features, k: int, chunk: int = 1000) -> float:
-    """The share of points within the k-th neighbour's distance of at least one centre."""
-    # the point itself is the nearest of all: so one more is looked for
+    """The share of points within the ball of at least one centre. Each centre is its own nearest: hence k + 1."""
     radius = [torch.cdist(c, centres).topk(k + 1, largest=False).values[:, k] for c in centres.split(chunk)]
     radius = torch.cat(radius)
     inside = [(torch.cdist(p, centres) <= radius).any(1) for p in points.split(chunk)]
@@ -123,8 +114,7 @@ def covered(points: Features, centres: Features, k: int, chunk: int = 1000) -> f
 def nearest(
     x: Float[Tensor, "n c h w"], data: Float[Tensor, "m c h w"], chunk: int = 500
 ) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
-    """The distance in pixels (root of the summed squares) from each x to its nearest image in data, and
-    which one that is."""
+    """The Euclidean distance from each x to its nearest image in data, and the index of that image."""
     flat = data.flatten(1)
     square = flat.square().sum(1)
     found = [(square - 2 * part.flatten(1) @ flat.T).min(1) for part in x.split(chunk)]
@@ -132,59 +122,71 @@ def nearest(
     return (x - data[index]).flatten(1).norm(dim=1), index
 
 
-def memorisation(
-    x: Float[Tensor, "n 1 h w"], train: Float[Tensor, "m 1 h w"], test: Float[Tensor, "l 1 h w"], share: float = 0.001
-) -> dict[str, float]:
-    """How near the samples come to training digits, beside how near test digits do.
-
-    "copied" is the share of samples nearer to a training digit than all but that share of test digits are, so
-    that a model which copies nothing scores about as much; "median" and "floor_median" are the distances.
-    Raises ValueError for what are no digits, a share outside (0, 1), and for fewer test digits than the share
-    takes to be found.
-    """
-    for images in (x, train, test):
-        check_digits(images)
-    if not 0 < share < 1:
-        raise ValueError(f"a share of the test digits lies between 0 and 1, got {share}")
-    if len(test) < (least := math.ceil(1 / share)):
-        raise ValueError(
-            f"that all but {share:g} of test digits are farther off takes at least {least} of them to say, "
-            f"got {len(test)}: take more, or a larger share"
-        )
+def memorisation(x: Digits, train: Digits, test: Digits, quantile: float = 0.001) -> dict[str, float]:
+    """The distances of samples to their nearest training digits, and those of test digits, the floor. "copied" is the
+    share of samples nearer than this quantile of the test digits: without memorisation, about the quantile itself.
+    Raises ValueError for invalid digits, a quantile outside (0, 1), and too few test digits to estimate it."""
+    check_digits(x)
+    if not 0 < quantile < 1 or len(test) < 1 / quantile:
+        raise ValueError(f"a quantile in (0, 1) needs 1 / quantile test digits, got {quantile} and {len(test)} digits")
     ours, floor = nearest(x, train)[0], nearest(test, train)[0]
     return {
         "median": float(ours.median()),
         "floor_median": float(floor.median()),
         "smallest": float(ours.min()),
         "floor_smallest": float(floor.min()),
-        "copied": float((ours < floor.quantile(share)).float().mean()),
+        "copied": float((ours < floor.quantile(quantile)).float().mean()),
     }
 
 
-def train_on_synthetic(
-    x: Float[Tensor, "n 1 h w"],
-    y: Int[Tensor, " n"],
-    x_test: Float[Tensor, "m 1 h w"],
-    y_test: Int[Tensor, " m"],
-    epochs: int = 20,
-    seed: int = 0,
-) -> float:
-    """The accuracy on real test digits of a classifier that has seen the given images only (Ravuri &
-    Vinyals 2019, "Classification Accuracy Score"). Its floor is the same with as many real ones.
-
-    Raises ValueError when images and labels differ in number, and for what are no digits.
-    """
-    for images, labels in ((x, y), (x_test, y_test)):
-        check_labels(images, labels)
-        check_digits(images)
+def train_on_synthetic(x: Digits, y: Labels, x_test: Digits, y_test: Labels, epochs: int = 20, seed: int = 0) -> float:
+    """The accuracy on test digits of a classifier trained on x and y alone (Ravuri & Vinyals 2019, "Classification
+    Accuracy Score"); its floor takes as many real digits. Raises ValueError for invalid digits or labels."""
+    check_labels(x_test, y_test)
     return label_accuracy(train_classifier(x, y, epochs, seed=seed), x_test, y_test)
 
 
-def check_features(a: Tensor, b: Tensor, more_than: int) -> None:
-    for f in (a, b):
-        if f.ndim != 2 or f.shape[1] != a.shape[1]:
-            raise ValueError(f"features are (n, d) with one d, got {tuple(a.shape)} and {tuple(b.shape)}")
-        if len(f) <= more_than:
-            raise ValueError(f"this figure needs at least {more_than + 1} samples on each side, got {len(f)}")
-        if not f.isfinite().all():
-            raise ValueError(f"{int((~f.isfinite().all(1)).sum())} of {len(f)} features are NaN or infinite")
+def check_at_least(least: int, n: int, what: str) -> None:
+    if n < least:
+        raise ValueError(f"the number of {what} must be at least {least}, got {n}")
+
+
+def check_features(a: Tensor, b: Tensor, least: int) -> None:
+    """Raises ValueError unless both are finite (n, d) of one d, with n at least `least`."""
+    if not all(f.ndim == 2 and f.shape[1:] == a.shape[1:] and len(f) >= least and f.isfinite().all() for f in (a, b)):
+        got = (f"{tuple(f.shape)} with {int((~f.isfinite()).sum())} NaN or infinite values" for f in (a, b))
+        raise ValueError(f"expected finite features (n, d) of at least {least} images a side, got {' and '.join(got)}")
+
+
+METRICS = {  # a metric: a function, and the fields of DigitBatch that are its arguments
+    "confusion": (confusion, "probabilities", "labels"),
+    "label_accuracy": (accuracy, "probabilities", "labels"),
+    "frechet_digit_distance": (frechet_digit_distance, "features", "test_features"),
+    "kernel_distance": (kernel_distance, "features", "test_features"),
+    "inception_score": (inception_score, "probabilities"),
+    "precision_recall": (precision_recall, "features", "test_features"),
+    "memorisation": (memorisation, "images", "train", "test"),
+    "train_on_synthetic": (train_on_synthetic, "images", "labels", "test", "test_labels"),
+}
+WITHOUT_FLOOR = ("confusion", "memorisation")  # the latter brings its own
+
+
+@dataclass(frozen=True)
+class DigitBatch:
+    """What metrics are functions of: images (n, 1, 32, 32), their labels (n,) or None, what the classifier makes of
+    them, the features of n test digits, and all training and test digits."""
+
+    images: Tensor
+    labels: Tensor | None
+    features: Tensor
+    probabilities: Tensor
+    test_features: Tensor
+    train: Tensor
+    test: Tensor
+    test_labels: Tensor
+
+    def measure(self, metric: tuple):
+        """The metric of these images; None if they lack one of its arguments."""
+        function, *fields = metric
+        arguments = [getattr(self, field) for field in fields]
+        return None if any(argument is None for argument in arguments) else function(*arguments)

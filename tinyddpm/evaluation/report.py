@@ -1,94 +1,106 @@
-"""What an evaluation found: kept as it is found, and shown as a table with floors and as pictures."""
+"""The results of an evaluation: saved as they are found, as a table with floors, as pictures and as plots."""
 
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ..files import write_whole
 from ..viz import image_grid, save_picture
-from .metrics import nearest
+from .metrics import DigitBatch, nearest
 
-BITS = 100  # test digits that the bound is found for: each takes T calls of the network, twice
+BOUND_IMAGES = 100  # test digits whose likelihood is bounded: each takes 2 T calls of the network
+ROWS = (  # metric, its name in the table, its format
+    ("label_accuracy", "read as the digit asked for", "{:.2%}"),
+    ("frechet_digit_distance", "Frechet digit distance", "{:.4f}"),
+    ("kernel_distance", "kernel distance, with standard error", "{0[0]:.5f} ± {0[1]:.5f}"),
+    ("inception_score", "inception score of the classifier", "{:.3f}"),
+    ("precision_recall", "precision, recall", "{0[0]:.3f}, {0[1]:.3f}"),
+    ("memorisation", "nearer to a training digit than 99.9 % of test digits are", "{0[copied]:.2%}"),
+    ("memorisation", "median distance to a training digit (test digits)", "{0[median]:.2f} ({0[floor_median]:.2f})"),
+    ("memorisation", "smallest distance to one (test digits)", "{0[smallest]:.2f} ({0[floor_smallest]:.2f})"),
+    ("train_on_synthetic", "a classifier trained on them reads the test set", "{:.2%}"),
+    ("bits_per_dim", f"bits per dimension of {BOUND_IMAGES} test digits, at most", "{0[0]:.4f} ± {0[1]:.4f}"),
+)
 
 
-class Kept(dict):
-    """What was found so far, written to a JSON file with each new entry: an interruption loses one of them
-    at most. There is no file before `write` or the first entry, so that what cannot be drawn leaves none."""
+class ReportCache(dict):
+    """The results so far, written to a JSON file with each new one, so that an interruption loses at most one. Raises
+    ValueError for a file that is damaged, or that reports on something else than `identity`."""
 
     def __init__(self, path: Path, identity: dict):
-        self.path = path
+        self.path, self.folder = path, path.parent
         super().__init__(of=json.loads(json.dumps(identity)))
-        if not path.exists():
-            return
         try:
-            found = json.loads(path.read_text())
-            of = found["of"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path} is no report that can be gone on with: choose another folder") from error
-        if of != self["of"]:
-            raise ValueError(f"{path} reports on something else ({of}, not {identity}): choose another folder")
+            found = json.loads(path.read_text()) if path.exists() else dict(self)
+            same = found["of"] == self["of"]
+        except (KeyError, TypeError, ValueError):
+            found, same = {"of": "nothing that can be read"}, False
+        if not same:
+            raise ValueError(f"{path} reports on something else ({found['of']}, not {identity}): choose another folder")
         self.update(found)
+
+    @property
+    def samples(self) -> Path:
+        """The folder of this model's samples."""
+        return self.folder / "samples" / self["of"]["weights"]
 
     def write(self) -> None:
         write_whole(self.path, json.dumps(self, indent=1).encode())
 
-    def once(self, name: str, find: Callable[[], object]):
-        """self[name], found now if it was not yet."""
+    def once(self, name: str, find: Callable[..., object], *arguments: object):
+        """self[name], the result of find(*arguments) unless it is known."""
         if name not in self:
-            self[name] = find()
+            self[name] = find(*arguments)
             self.write()
         return self[name]
 
 
-def save_pictures(out: Path, x: Tensor, y: Tensor | None, probabilities: Tensor, train: Tensor) -> None:
-    """Ten samples a digit, the worst by the classifier's confidence, and training digits beside samples."""
-    shown = torch.arange(100)
+def save_pictures(out: Path, batch: DigitBatch) -> None:
+    """samples.png, ten a digit; worst.png, by the classifier's confidence; nearest.png, above training digits."""
+    x, y, confidence, shown = batch.images, batch.labels, batch.probabilities.max(1).values, torch.arange(100)
     if y is not None:
+        confidence = batch.probabilities.gather(1, y[:, None])[:, 0]
         shown = torch.cat([(y == digit).nonzero()[:10, 0] for digit in y.unique()])
-    save_picture(image_grid(x[shown], columns=10, enlarge=2), out / "samples.png")
-    confidence = probabilities.max(1).values if y is None else probabilities.gather(1, y[:, None])[:, 0]
-    save_picture(image_grid(x[confidence.argsort()[:50]], columns=10, enlarge=2), out / "worst.png")
-    distance, index = nearest(x, train)
+    distance, index = nearest(x, batch.train)
     closest = distance.argsort()[:20]
-    pairs = torch.cat([x[closest], train[index[closest]]])
+    pairs = torch.cat([x[closest], batch.train[index[closest]]])
+    save_picture(image_grid(x[shown], columns=10, enlarge=2), out / "samples.png")
+    save_picture(image_grid(x[confidence.argsort()[:50]], columns=10, enlarge=2), out / "worst.png")
     save_picture(image_grid(pairs, columns=20, enlarge=2), out / "nearest.png")
 
 
-def page(kept: dict) -> str:
-    """The report as Markdown: each figure, and that of real digits."""
-    draw = kept["of"]["draw"]
-    rows = [(label, read(kept[name]), read(kept.get(f"floor of {name}"))) for name, label, read in ROWS if name in kept]
-    sampler = draw["sampler"] + (f" (eta {draw['eta']:g})" if draw.get("eta") else "")
-    how = f"{draw['n']} samples, {draw['steps']} steps of {sampler}, guidance scale {draw['scale']:g}"
+def page(cache: dict) -> str:
+    """The report as Markdown: each metric of the samples beside that of real digits."""
+    spec = cache["of"]["samples"]
+    sampler = spec["sampler"] + (f" (eta {spec['eta']:g})" if spec["eta"] else "")
     lines = [
-        f"{how}, seeds from {draw['seed']}; weights {kept['of']['weights']}.",
-        f"Beside them: {draw['n']} real training digits. Samples as good as the data score the same.",
+        f"{spec['n']} samples, {spec['steps']} steps of {sampler}, guidance scale {spec['scale']:g}, seeds from "
+        f"{spec['seed']}; weights {cache['of']['weights']}.",
+        f"Beside them: {spec['n']} real training digits. Samples as good as the data score the same.",
         "",
-        "| figure | samples | real digits |",
+        "| metric | samples | real digits |",
         "|---|---|---|",
-        *(f"| {label} | {value} | {floor} |" for label, value, floor in rows),
     ]
-    if {"train_on_synthetic", "floor of train_on_synthetic"} <= kept.keys():
-        share = kept["train_on_synthetic"] / kept["floor of train_on_synthetic"]
-        lines += ["", f"Trained on samples, the classifier reaches {share:.1%} of what it does on real digits."]
-    if kept["of"]["data"] == "unknown":
-        lines += ["", "The checkpoint does not say what it was trained on; all figures are beside MNIST."]
-    if "confusion" in kept:
-        counts = kept["confusion"]
-        each = [row[digit] / sum(row) for digit, row in enumerate(counts)]
-        lines += ["", "| asked for | " + " | ".join(f"read as {digit}" for digit in range(len(counts))) + " | right |"]
-        lines += ["|---" * (len(counts) + 2) + "|"]
-        lines += [f"| {d} | " + " | ".join(map(str, row)) + f" | {each[d]:.1%} |" for d, row in enumerate(counts)]
+    own = [(name, name, "{}") for name in cache if f"floor of {name}" in cache and name not in {row[0] for row in ROWS}]
+    for name, label, form in (row for row in (*ROWS, *own) if row[0] in cache):
+        floor = form.format(cache[f"floor of {name}"]) if f"floor of {name}" in cache else ""
+        lines.append(f"| {label} | {form.format(cache[name])} | {floor} |")
+    if cache["of"]["data"] == "unknown":
+        lines += ["", "The checkpoint does not say what it was trained on; all metrics are beside MNIST."]
+    if counts := cache.get("confusion"):
+        head = [f"read as {digit}" for digit in range(len(counts))]
+        lines += ["", f"| asked for | {' | '.join(head)} | right |", "|---" * (len(counts) + 2) + "|"]
+        right = [row[digit] / max(sum(row), 1) for digit, row in enumerate(counts)]
+        lines += [f"| {d} | {' | '.join(map(str, row))} | {right[d]:.1%} |" for d, row in enumerate(counts)]
     return "\n".join(lines) + "\n"
 
 
 def save_curves(
     x: Sequence[float], curves: dict[str, Sequence[float]], floors: dict[str, float], label: str, path: str | Path
 ) -> None:
-    """One plot a curve, side by side, over x on a shared axis; its floor as a dashed line."""
+    """One plot for each curve, side by side over a shared axis, its floor as a dashed line."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(curves), 3.2), layout="constrained")
@@ -100,32 +112,3 @@ def save_curves(
         axes.set(xlabel=label, title=name.replace("_", " "))
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
-
-
-def number(form: str) -> Callable:
-    return lambda value: "" if value is None else format(value, form)
-
-
-def pair(form: str, between: str) -> Callable:
-    return lambda value: "" if value is None else between.join(format(v, form) for v in value)
-
-
-ROWS = [
-    ("label_accuracy", "read as the digit asked for", number(".2%")),
-    ("frechet_digit_distance", "Frechet digit distance", number(".4f")),
-    ("kernel_distance", "kernel distance, with standard error", pair(".5f", " ± ")),
-    ("inception_score", "inception score of the classifier", number(".3f")),
-    ("precision_recall", "precision, recall", pair(".3f", ", ")),
-    (
-        "memorisation",
-        "nearer to a training digit than 99.9 % of test digits are; median distance (of test digits)",
-        lambda m: "" if m is None else f"{m['copied']:.2%}; {m['median']:.2f} ({m['floor_median']:.2f})",
-    ),
-    (
-        "memorisation",
-        "smallest distance of all to a training digit (of test digits)",
-        lambda m: "" if m is None else f"{m['smallest']:.2f} ({m['floor_smallest']:.2f})",
-    ),
-    ("train_on_synthetic", "a classifier trained on them reads the test set", number(".2%")),
-    ("bits_per_dim", f"bits per dimension of {BITS} test digits of the model's own size, at most", pair(".4f", " ± ")),
-]
