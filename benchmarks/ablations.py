@@ -1,96 +1,133 @@
-"""What was tried for the recipe `tiny`, one change at a time, each for as many minutes of one core.
+"""What was tried for the recipe `tiny`, one change at a time, for equally many minutes of one core.
 
     python benchmarks/ablations.py run [NAME ...] [--seeds 0] [--workers 2]
     python benchmarks/ablations.py table     # writes benchmarks/ablations.md
 
-Every run is a process of its own with one thread. Its time is that process's own CPU time from the third
-step on, so that neither a busy machine nor torch.compile's start decides anything. A run that is there
-already is not run again.
+Each run is a process of its own with one thread. Its time is that process's CPU time from the third step on, so that
+neither a busy machine nor torch.compile's start decides anything. A run whose record exists is not repeated.
 """
 
 import argparse
-import dataclasses
-import functools
 import json
 import statistics
-import subprocess
 import sys
 import time
 from collections import defaultdict
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peers import floors
+from peers import file_name, run_all
+from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 
-import tinyddpm.trainer.trainer
-from tinyddpm import DDPM, q_sample, v_from
+from tinyddpm import DDPM, cosine_betas, eps_from_x_0, q_sample, v_from
 from tinyddpm.data import mnist
-from tinyddpm.diffusion import eps_from_x_0
-from tinyddpm.evaluation.classifier import features, load_classifier
-from tinyddpm.evaluation.metrics import frechet_digit_distance, label_accuracy
+from tinyddpm.evaluation import score
 from tinyddpm.files import write_whole
-from tinyddpm.nn.conv import WeightStandardizedConv2d
 from tinyddpm.nn.resnet import ResnetBlock
-from tinyddpm.schedules import BETAS, cosine_betas
-from tinyddpm.trainer.recipes import RECIPES, Recipe
+from tinyddpm.schedules import BETAS
+from tinyddpm.trainer.optim import OPTIMIZERS, muon
+from tinyddpm.trainer.recipes import RECIPES, TIMES, Recipe
+from tinyddpm.trainer.trainer import train
 
 HERE = Path(__file__).parent
-N = 1000  # samples that each run is judged by
-Adam = torch.optim.Adam  # as it is before a trial changes it
 
 
-@dataclasses.dataclass(frozen=True)
-class Trial(Recipe):
-    """A recipe, and the changes that are not worth a place in one."""
-
-    standardized: bool = True  # the convolutions' weights
-    additive: bool = False  # the condition shifts and does not scale
-    dropout: float = 0.0
-    moved: int = 0  # pixels that a digit is moved by, at most
-    beta2: float = 0.999
-
-    def network(self, image_shape=(1, 32, 32)):
-        net = super().network(image_shape)
-        for block in [m for m in net.modules() if isinstance(m, ResnetBlock)]:
-            if not self.standardized:
-                for half in (block.block1, block.block2):
-                    half.conv = plain(half.conv)
-            if self.additive:
-                block.modulation.register_forward_hook(no_scale)
-            if self.dropout:
-                block.block2.register_forward_pre_hook(dropping(self.dropout))
-        return net
+# --- what is tried besides the fields of a recipe: rows of its tables, other networks, other data ------
 
 
-def plain(conv: WeightStandardizedConv2d) -> torch.nn.Conv2d:
-    return torch.nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1)
+def stratified(n: int, T: int, generator: Generator, progress: float) -> Tensor:
+    """One time in each n-th part of 1..T (Kingma et al. 2021, appendix I.1)."""
+    u = (torch.rand(1, generator=generator) + torch.arange(n) / n) % 1
+    return (u * T).ceil().long().clamp(1, T)
 
 
-def no_scale(module, arguments, out):
+def beta(n: int, T: int, generator: Generator, progress: float) -> Tensor:
+    """Times T u, u from Beta(2, 2)."""
+    u = torch.rand(3, n, generator=generator).median(0).values
+    return (u * T).ceil().long().clamp(1, T)
+
+
+def muon_beta2(model: nn.Module, weight_decay: float, half: bool) -> torch.optim.Optimizer:
+    optimizer = muon(model, weight_decay, half)
+    for group in optimizer.param_groups:
+        group["betas"] = (0.9, 0.99)
+    return optimizer
+
+
+BETAS["cosine-shift-0.25"] = partial(cosine_betas, shift=0.25)
+TIMES |= {"stratified": stratified, "beta": beta}
+OPTIMIZERS["muon, beta2 0.99"] = muon_beta2
+
+
+def plain_convolutions(net: nn.Module) -> None:
+    """Does not standardise the weights."""
+    for block in blocks(net):
+        for half in (block.block1, block.block2):
+            half.conv = nn.Conv2d(half.conv.in_channels, half.conv.out_channels, 3, padding=1)
+
+
+def shift_only(net: nn.Module) -> None:
+    """Adds the condition, without a scale."""
+    for block in blocks(net):
+        block.modulation.register_forward_hook(without_scale)
+
+
+def dropout(net: nn.Module) -> None:
+    for block in blocks(net):
+        block.block2.register_forward_pre_hook(drop_a_tenth)
+
+
+def blocks(net: nn.Module) -> list[ResnetBlock]:
+    return [module for module in net.modules() if isinstance(module, ResnetBlock)]
+
+
+def without_scale(module, arguments, out):
     scale, shift = out.chunk(2, dim=1)
     return torch.cat([torch.zeros_like(scale), shift], dim=1)
 
 
-def dropping(p):
-    return lambda module, arguments: (F.dropout(arguments[0], p, module.training), *arguments[1:])
+def drop_a_tenth(module, arguments):
+    return F.dropout(arguments[0], 0.1, module.training), *arguments[1:]
 
 
 class Moved(Dataset):
-    """Digits, each moved by up to `by` pixels each way, another way each time."""
+    """Digits, each moved anew by up to a pixel each way."""
 
-    def __init__(self, data: Dataset, by: int):
-        self.data, self.by = data, by
+    num_classes = 10
+
+    def __init__(self, data: Dataset):
+        self.data = data
 
     def __len__(self):
         return len(self.data)
 
     def __getitem__(self, i):
         x, y = self.data[i]
-        dx, dy = torch.randint(-self.by, self.by + 1, (2,)).tolist()
-        return x.roll((dx, dy), (-2, -1)), y
+        return x.roll(torch.randint(-1, 2, (2,)).tolist(), (-2, -1)), y
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A recipe, and the changes that are not worth a field in one."""
+
+    recipe: Recipe = field(default_factory=Recipe)
+    network: str | None = None  # a row of EDITS
+    moved: bool = False
+
+
+EDITS = {"plain convolutions": plain_convolutions, "shift only": shift_only, "dropout": dropout}
+
+
+def trial(dims=None, patch=None, blocks=None, attention=None, network=None, moved=False, **fields) -> Trial:
+    """`tiny` with these fields of its recipe or of its U-Net changed."""
+    unet = {"dims": dims, "patch": patch, "blocks": blocks, "attention": attention}
+    unet = {name: value for name, value in unet.items() if value is not None}
+    tiny = RECIPES["tiny"]
+    return Trial(replace(tiny, network=replace(tiny.network, **unet), **fields), network, moved)
 
 
 V = {"predicts": "v", "attention": (8, 4)}  # where the search began
@@ -110,7 +147,7 @@ FIRST = {
     "v, attention at 4": {"attention": (4,)},
     "v, two blocks a level": {"blocks": 2},
     "v, label drop 0.05": {"label_drop": 0.05},
-    "v, plain convolutions": {"standardized": False},
+    "v, plain convolutions": {"network": "plain convolutions"},
     "v, weights min-snr": {"weights": "min-snr"},
     "eps": {"predicts": "eps"},
     "x_0": {"predicts": "x_0"},
@@ -136,27 +173,27 @@ SECOND = {
     "patch 1, 16/32/64/128": {"patch": 1, "dims": (16, 32, 64, 128)},
     "attention none": {"attention": ()},
     "attention at 16, 8, 4": {"attention": (16, 8, 4)},
-    "plain convolutions": {"standardized": False},
-    "condition added, not scaled": {"additive": True},
+    "plain convolutions": {"network": "plain convolutions"},
+    "condition added, not scaled": {"network": "shift only"},
     "times stratified": {"times": "stratified"},
     "times logit-normal": {"times": "logit-normal"},
     "weights min-snr": {"weights": "min-snr"},
     "loss huber": {"loss": "huber"},
     "label drop 0.05": {"label_drop": 0.05},
-    "dropout 0.1": {"dropout": 0.1},
-    "moved by up to 1 pixel": {"moved": 1},
+    "dropout 0.1": {"network": "dropout"},
+    "moved by up to 1 pixel": {"moved": True},
     "EMA 0.99": {"ema_decay": 0.99},
     "EMA 0.9999": {"ema_decay": 0.9999},
     "warm-up 500": {"warmup": 500},
     "decay linear": {"decay": "linear"},
     "no decay": {"decay": "none"},
-    "Adam's beta2 0.99": {"beta2": 0.99},
+    "Adam's beta2 0.99": {"optimizer": "muon, beta2 0.99"},
 }
 THIRD = {
     "tiny: x_0, SNR held in [1, 5]": {},
     "x_0, weight 1, 4 minutes": {"weights": "none"},
     "v, SNR held in [1, 5]": {"predicts": "v"},
-    "10, then 100, then all times": {"grow": (10, 100)},
+    "10, then 100, then all times": {"times": "progressive"},
     "tiny, times logit-normal": {"times": "logit-normal"},
     "tiny, times half logit-normal": {"times": "half-logit-normal"},
     "tiny, times Beta(2, 2)": {"times": "beta"},
@@ -170,79 +207,49 @@ VARIANTS = {name: base | change for base, changes, _ in ROUNDS.values() for name
 MINUTES = {name: minutes for _, changes, minutes in ROUNDS.values() for name in changes}
 
 
-def trial_of(name: str) -> Trial:
-    return Trial(**{**dataclasses.asdict(RECIPES["tiny"]), **VARIANTS[name]})
-
-
 def as_json(trial: Trial) -> dict:
     """What tells trials apart: all but the epochs, since minutes end a trial."""
-    return json.loads(json.dumps({**dataclasses.asdict(trial), "epochs": None}))
+    return json.loads(json.dumps(asdict(replace(trial, recipe=replace(trial.recipe, epochs=0)))))
+
+
+class ClockFromThirdStep:
+    """CPU time in seconds that stands still until the third step: the trainer asks once before the first step and once
+    after each."""
+
+    def __init__(self):
+        self.asked = 0
+
+    def __call__(self) -> float:
+        self.asked += 1
+        if self.asked <= 4:
+            self.start = time.process_time()
+        return time.process_time() - self.start
 
 
 def run_trial(name: str, seed: int, out: Path) -> None:
     """Trains and measures one variant; writes out/NAME-SEED.json."""
-    minutes = MINUTES[name]
     torch.set_num_threads(1)
-    BETAS["cosine-shift-0.25"] = functools.partial(cosine_betas, shift=0.25)
-    trial = trial_of(name)
-    data = mnist()
-    data = Moved(data, trial.moved) if trial.moved else data
-    patch_training(trial)
-    folder = out / file_name(name, seed)
-    how = {"minutes": minutes, "seed": seed, "device": "cpu", "precision": "bf16", "compile": True}
-    ddpm = tinyddpm.trainer.trainer.train(trial, folder, data, fresh=True, **how)
-    record = {"trial": as_json(trial), "name": name, "seed": seed, "minutes": minutes, "steps": ddpm.notes["steps"]}
-    record["images"] = ddpm.notes["steps"] * trial.batch_size
-    record |= measure(ddpm)
+    chosen, data, folder, network = trial(**VARIANTS[name]), mnist(), out / file_name(name, seed), None
+    if chosen.network is not None:
+        torch.manual_seed(seed)
+        network = chosen.recipe.build((1, 32, 32))
+        EDITS[chosen.network](network)
+    data = Moved(data) if chosen.moved else data
+    how = {"minutes": MINUTES[name], "seed": seed, "device": "cpu", "precision": "bf16", "compile": True}
+    ddpm = train(chosen.recipe, folder, data, fresh=True, network=network, clock=ClockFromThirdStep(), **how)
+    found, steps = score(ddpm, steps=20), ddpm.notes["steps"]
+    record = {"trial": as_json(chosen), "name": name, "seed": seed, "minutes": MINUTES[name], "steps": steps}
+    record |= {"images": steps * chosen.recipe.batch_size, "accuracy": found.accuracy, "distance": found.distance}
+    test = mnist(train=False)[:1000]
+    record |= {"floor": found.floor_distance, "v error": v_error(ddpm, *test)}
     write_whole(out / f"{folder.name}.json", json.dumps(record).encode())
     print(record, flush=True)
 
 
-DRAWS = {  # of shares of T, beside those that a recipe may name
-    # one in each n-th part (Kingma et al. 2021, appendix I.1)
-    "stratified": lambda n, g: (torch.rand(1, generator=g) + torch.arange(n) / n) % 1,
-    "beta": lambda n, g: torch.rand(3, n, generator=g).median(0).values,  # Beta(2, 2)
-}
-
-
-def patch_training(trial: Trial) -> None:
-    """What a Trial changes in the loop itself, and a clock of CPU time."""
-    if trial.times in DRAWS:
-
-        def draw_times(n, T, generator, *_):
-            share = DRAWS[trial.times](n, generator)
-            return (share * T).ceil().long().clamp(1, T)
-
-        tinyddpm.trainer.step.draw_times = draw_times
-
-    torch.optim.Adam = functools.partial(Adam, betas=(0.9, trial.beta2))
-
-    def elapsed(clock):
-        if clock.steps <= 3:
-            clock.started = time.process_time()
-        return (time.process_time() - clock.started) / 60
-
-    tinyddpm.trainer.clock.Clock.elapsed = elapsed
-
-
-def measure(ddpm: DDPM, n: int = N, steps: int = 20) -> dict:
-    y = torch.arange(10).repeat(n // 10)
-    parts = zip(y.split(200), torch.arange(n).split(200))
-    x = torch.cat([ddpm.sample(part, steps=steps, seeds=seeds.tolist()) for part, seeds in parts])
-    classifier = load_classifier()
-    test = mnist(train=False)
-    real = torch.stack([test[i][0] for i in range(len(test))])
-    return {
-        "accuracy": label_accuracy(classifier, x, y),
-        "distance": frechet_digit_distance(features(classifier, x), features(classifier, real)),
-        "v error": v_error(ddpm, real[:1000], test.labels[:1000]),
-    }
-
-
 @torch.no_grad()
 def v_error(ddpm: DDPM, x_0: torch.Tensor, y: torch.Tensor) -> float:
-    """The mean squared error in v at log-SNRs even in [-8, 8], the same noise for every model: one yardstick
-    for every prediction, schedule and weight."""
+    """The mean squared error in v at log-SNRs even in [-8, 8], with the same noise for every model: comparable between
+    predictions, schedules and weights."""
     generator = torch.Generator().manual_seed(0)
     wanted = torch.linspace(-8, 8, len(x_0), dtype=torch.float64)
     t = (ddpm.schedule.log_snr[1:][None] - wanted[:, None]).abs().argmin(1) + 1
@@ -254,42 +261,26 @@ def v_error(ddpm: DDPM, x_0: torch.Tensor, y: torch.Tensor) -> float:
 
 
 def run(args: argparse.Namespace) -> None:
-    out = Path(args.out)
-    out.mkdir(parents=True, exist_ok=True)
     names = args.names or list(VARIANTS)
     if unknown := set(names) - set(VARIANTS):
         raise SystemExit(f"there is no variant {sorted(unknown)}: choose among {list(VARIANTS)}")
-    todo = [(name, seed) for seed in args.seeds for name in names]
-    todo = [(n, s) for n, s in todo if not (out / f"{file_name(n, s)}.json").exists()]
-
-    def one(trial: tuple[str, int]) -> bool:
-        name, seed = trial
-        with open(out / f"{file_name(name, seed)}.log", "w") as log:
-            command = [sys.executable, __file__, "one", name, "--seeds", str(seed), "--out", str(out)]
-            ok = subprocess.run(command, stdout=log, stderr=log).returncode == 0
-        print(f"{'done' if ok else f'FAILED, see {log.name}'}: {name}, seed {seed}", flush=True)
-        return ok
-
-    with ThreadPoolExecutor(args.workers) as pool:
-        sys.exit(not all(pool.map(one, todo)))
-
-
-def file_name(name: str, seed: int) -> str:
-    return f"{name.replace('/', '-').replace(' ', '_')}-{seed}"
+    jobs = {file_name(name, seed): (name, "--seeds", seed) for seed in args.seeds for name in names}
+    sys.exit(not run_all(jobs, __file__, args.workers, args.out))
 
 
 def table(args: argparse.Namespace) -> None:
     """Writes benchmarks/ablations.md from the records in out."""
     found = defaultdict(list)
-    for path in sorted(Path(args.out).glob("*.json")):
+    for path in sorted(args.out.glob("*.json")):
         record = json.loads(path.read_text())
-        trial = as_json(Trial()) | record["trial"]  # what recipes did not have then is as it is by default
-        if record["name"] not in VARIANTS or trial != as_json(trial_of(record["name"])):
+        if record["name"] not in VARIANTS or record["trial"] != as_json(trial(**VARIANTS[record["name"]])):
             raise SystemExit(f"{path} is of another recipe than today's {record['name']!r}: move it away")
         if record["minutes"] != (minutes := MINUTES[record["name"]]):
             raise SystemExit(f"{path} had {record['minutes']} minutes, not {minutes}: move it away")
         found[record["name"]].append(record)
-    lines = [HEAD.format(floor=floors({N})[N])]
+    if not found:
+        raise SystemExit(f"{args.out} holds no record: python benchmarks/ablations.py run")
+    lines = [HEAD.format(floor=next(iter(found.values()))[0]["floor"])]
     for title, (_, names, minutes) in ROUNDS.items():
         lines += [f"## {title} ({minutes:g} minutes each)", "", COLUMNS, "|---|---|---|---|---|---|"]
         for name in sorted(set(names) & set(found), key=lambda name: mean(found[name], "distance")):
@@ -306,7 +297,7 @@ HEAD = """# What was tried for the recipe `tiny`
 Made by `python benchmarks/ablations.py run`, then `table`. Each run has so many minutes of CPU time on one
 core, in bf16 and compiled, the compiler's own time not counted; then 1,000 samples of 20 DDIM steps at
 guidance scale 1. *Read* is the share that the classifier reads as asked (standard error of one run: about 1
-point), *distance* the Frechet digit distance to the test set (as many real training digits have {floor:.2f}),
+point), *distance* the Frechet digit distance to as many test digits (real training digits have {floor:.2f}),
 *v error* the mean squared error in v on test digits at log-SNRs even in [-8, 8]. Each row changes the recipe
 that its round began with (`v`; `x_0, weight 1`; `tiny`) by what it names; rows are ordered by distance. With
 several seeds: mean and standard deviation. One seed's distance differs from the next one's by 0.03: smaller
@@ -331,10 +322,10 @@ def main() -> None:
     parser.add_argument("names", nargs="*")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--out", default="runs/ablations")
+    parser.add_argument("--out", type=Path, default=Path("runs/ablations"))
     args = parser.parse_args()
     if args.command == "one":
-        run_trial(args.names[0], args.seeds[0], Path(args.out))
+        run_trial(args.names[0], args.seeds[0], args.out)
     else:
         {"run": run, "table": table}[args.command](args)
 

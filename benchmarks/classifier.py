@@ -1,8 +1,8 @@
-"""Trains the digit classifier that judges the samples, and writes it where it ships from.
+"""Trains the digit classifier that scores samples, and writes it to where it ships from.
 
     python benchmarks/classifier.py [--epochs 10] [--seed 0] [--out FILE]
 
-Six minutes on one core. The test set is looked at once, at the end.
+Six minutes on one core. The test set is used once, at the end.
 """
 
 import argparse
@@ -11,8 +11,7 @@ from pathlib import Path
 import torch
 
 from tinyddpm.data import mnist
-from tinyddpm.evaluation.classifier import load_classifier, save_classifier, train_classifier
-from tinyddpm.evaluation.metrics import label_accuracy
+from tinyddpm.evaluation import label_accuracy, load_classifier, save_classifier, train_classifier
 
 SHIPPED = Path(__file__).parent.parent / "assets" / "weights" / "digit-classifier.safetensors"
 

@@ -1,4 +1,4 @@
-"""What samplers and steering are worth on the shipped weights, each figure printed as it is found.
+"""What samplers and steering are worth on the shipped weights; each result is printed as it is found.
 
     python benchmarks/steering.py samplers [--n 2000] [--scale 1] [--weights FILE]
     python benchmarks/steering.py thousand [--n 1000]    # DDPM with all 1000 steps: 20 minutes
@@ -8,8 +8,8 @@
     python benchmarks/steering.py inpaint [--n 200]
     python benchmarks/steering.py guidance [--n 500]
 
-Read: the share that the shipped classifier reads as asked. Distance: Frechet digit distance to the first
-test digits, as many as samples; `samplers` prints beside it what as many real training digits have.
+Read: the share that the shipped classifier reads as asked. Distance: Frechet digit distance to as many test digits.
+Both, and those of real digits, are what tinyddpm.evaluation.score finds.
 """
 
 import argparse
@@ -20,58 +20,43 @@ from functools import partial
 
 import torch
 
-from tinyddpm import DDPM, dynamic_threshold, energy_guidance, interval, invert, last, load_pretrained
+from tinyddpm import DDPM, dynamic_threshold, energy_guidance, interval, invert, last, load_pretrained, p_sample_loop
 from tinyddpm.data import mnist
-from tinyddpm.editing.handwriting import all_but, complete, handwriting
+from tinyddpm.editing.handwriting import brightness, handwriting, slant, stroke_width
+from tinyddpm.editing.inpainting import complete, hide_half
 from tinyddpm.editing.inversion import round_trip_error
 from tinyddpm.editing.strip import windows_of, write
-from tinyddpm.editing.stroke import brightness, slant, stroke_width
-from tinyddpm.evaluation.classifier import classify, features, load_classifier
-from tinyddpm.evaluation.metrics import frechet_digit_distance
+from tinyddpm.evaluation import Score, classify, load_classifier, score
+from tinyddpm.evaluation.evaluate import mnist_reference
 from tinyddpm.extensions.gradient_guidance import classifier_guidance
 
-BATCH = 200
 WAYS = [("ddim", "uniform"), ("ddim", "quadratic"), ("ddim", "log-snr"), ("heun", "uniform")]
 WAYS += [("dpm_solver_pp", spacing) for spacing in ("uniform", "quadratic", "log-snr")]
 
 
-def drawn(ddpm: DDPM, n: int, scale: float, **how) -> tuple[torch.Tensor, torch.Tensor]:
-    """n digits, with the labels of n training digits in a fixed order, and seeds from 0."""
-    labels = mnist().labels[in_fixed_order(n)]
-    parts = zip(labels.split(BATCH), torch.arange(n).split(BATCH))
-    x = [ddpm.sample(y, scale=scale, seeds=seeds.tolist(), **how) for y, seeds in parts]
-    return torch.cat(x), labels
-
-
-def in_fixed_order(n: int) -> torch.Tensor:
-    return torch.randperm(60_000, generator=torch.Generator().manual_seed(0))[:n]
-
-
-def report(name: str, x: torch.Tensor, y: torch.Tensor, started: float) -> None:
-    classifier, real = load_classifier(), mnist(train=False).tensors()[0]
-    read = float((classify(classifier, x).argmax(1) == y).float().mean())
-    error = (read * (1 - read) / len(x)) ** 0.5
-    distance = frechet_digit_distance(features(classifier, x), features(classifier, real[: len(x)]))
-    spent = (time.process_time() - started) / len(x) * 1000
-    print(f"{name:36} n {len(x)}  read {read:.2%} +- {error:.2%}  distance {distance:.4f}  {spent:.0f} ms", flush=True)
+def report(name: str, found: Score) -> None:
+    n, error = len(found.samples.images), (found.accuracy * (1 - found.accuracy) / len(found.samples.images)) ** 0.5
+    print(
+        f"{name:36} n {n}  read {found.accuracy:.2%} +- {error:.2%}  distance {found.distance:.4f}  "
+        f"{found.milliseconds:.0f} ms  (real: {found.floor_accuracy:.2%}, {found.floor_distance:.4f})",
+        flush=True,
+    )
 
 
 def samplers(ddpm: DDPM, args: argparse.Namespace) -> None:
-    started, chosen = time.process_time(), in_fixed_order(args.n)
-    report("real training digits", mnist().tensors()[0][chosen], mnist().labels[chosen], started)
     for steps in (5, 10, 20):
         for sampler, spacing in WAYS:
             calls = steps if sampler != "heun" else (steps + 1) // 2  # two calls a step, one in the last
-            started = time.process_time()
-            x, y = drawn(ddpm, args.n, args.scale, steps=calls, sampler=sampler, spacing=spacing)
-            report(f"{sampler} {spacing}, {steps} calls", x, y, started)
-    started = time.process_time()
-    report("ddpm uniform, 50 calls", *drawn(ddpm, args.n, args.scale, sampler="ddpm"), started)
+            grid = ddpm.schedule.grid(calls, spacing)
+            report(
+                f"{sampler} {spacing}, {steps} calls", score(ddpm, args.n, sampler=sampler, scale=args.scale, grid=grid)
+            )
+    report("ddpm uniform, 50 calls", score(ddpm, args.n, sampler=p_sample_loop, scale=args.scale))
 
 
 def thousand(ddpm: DDPM, args: argparse.Namespace) -> None:
-    started, steps = time.process_time(), ddpm.schedule.T
-    report(f"ddpm, {steps} calls", *drawn(ddpm, args.n, args.scale, sampler="ddpm", steps=steps), started)
+    steps = ddpm.schedule.T
+    report(f"ddpm, {steps} calls", score(ddpm, args.n, steps, p_sample_loop, args.scale))
 
 
 def seconds(ddpm: DDPM, args: argparse.Namespace) -> None:
@@ -85,31 +70,32 @@ def seconds(ddpm: DDPM, args: argparse.Namespace) -> None:
 
 
 def style(ddpm: DDPM, args: argparse.Namespace) -> None:
-    """Test digits, each written again as another digit. The slant of a 7 is not that of a 1, whoever writes
-    it: besides the plain correlation, that of what is left without each digit's mean in the training set."""
-    (train, labels), (x, y) = mnist().tensors(), mnist(train=False).tensors()
-    x, y, n = x[: args.n], y[: args.n], args.n
+    """Test digits, each rewritten as another digit. A 7 slants otherwise than a 1 in any handwriting: hence the plain
+    correlation, and that of what remains without each digit's mean in the training set."""
+    (train, labels), (x, y), n = mnist()[:], mnist(train=False)[: args.n], args.n
     other = (y + torch.randint(1, 10, (n,), generator=torch.Generator().manual_seed(0))) % 10
-    parts = zip(x.split(BATCH), y.split(BATCH), other.split(BATCH))
+    parts = zip(x.split(200), y.split(200), other.split(200))
     done = torch.cat([handwriting(ddpm, *part) for part in parts])
-    read = classify(load_classifier(), done).argmax(1) == other
-    print(f"style: n {n}  read as the new label {float(read.float().mean()):.2%}")
+    print(f"style: n {n}  read as the new label {read(done, other):.2%}")
     for measure in (slant, stroke_width):
         mean = torch.stack([measure(train[labels == digit]).mean() for digit in range(10)])
         plain = correlation(measure(x), measure(done))
         rest = correlation(measure(x) - mean[y], measure(done) - mean[other])
         print(f"  {measure.__name__}: correlation {plain:.3f}, of what the digit does not explain {rest:.3f}")
-    x, y = x[:100], y[:100]
+    x, denoiser = x[:100], ddpm.denoiser(y[:100])
     for steps in (20, 50, 100):
         for iterations in (1, 3, 10):
             how = ddpm.schedule, ddpm.schedule.grid(steps), iterations
-            error = float(round_trip_error(ddpm.denoiser(y), x, *how).square().mean().sqrt())
-            noise = last(invert(ddpm.denoiser(y), x, *how)).x_t
+            error = float(round_trip_error(denoiser, x, *how).square().mean().sqrt())
+            variance = float(last(invert(denoiser, x, *how)).x_t.var())
             print(
-                f"  round trip, {steps} steps, {iterations} iterations: rms {error:.4f}, noise of variance "
-                f"{float(noise.var()):.3f}",
-                flush=True,
+                f"  round trip, {steps} steps, {iterations} iterations: rms {error:.4f}, noise variance {variance:.3f}"
             )
+
+
+def read(x: torch.Tensor, y: torch.Tensor) -> float:
+    """The share of any 32x32 images that is read as y."""
+    return float((classify(load_classifier(), x).argmax(1) == y).float().mean())
 
 
 def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
@@ -118,29 +104,27 @@ def correlation(a: torch.Tensor, b: torch.Tensor) -> float:
 
 def writing(ddpm: DDPM, args: argparse.Namespace) -> None:
     """Random strings of 1 to 12 digits, cut into the windows that they were drawn in."""
-    choose, classifier, right, count = random.Random(0), load_classifier(), 0, 0
-    for seed in range(min(args.n, 100)):
+    choose, windows, digits = random.Random(0), [], ""
+    for seed in range(args.n):
         text = "".join(choose.choice("0123456789") for _ in range(choose.randint(1, 12)))
-        found = classify(classifier, windows_of(write(text, ddpm, seed=seed), text, 32)).argmax(1)
-        right, count = right + int((found == torch.tensor([int(c) for c in text])).sum()), count + len(text)
-    print(f"write: {min(args.n, 100)} strings, {count} digits, read {right / count:.2%}")
+        windows.append(windows_of(write(text, ddpm, seed=seed), text, 32))
+        digits += text
+    right = read(torch.cat(windows), torch.tensor([int(digit) for digit in digits]))
+    print(f"write: {args.n} strings, {len(digits)} digits, read {right:.2%}")
 
 
 def inpainting(ddpm: DDPM, args: argparse.Namespace) -> None:
-    """The left half of test digits hidden, completed with and without going over it again. How well it fits
-    where it meets what is known: the difference of ink across the seam, beside that in real digits."""
-    x, y = mnist(train=False).tensors()
-    x, y, mask = x[: args.n], y[: args.n], all_but("left", 32, 32)
+    """The left half of test digits hidden, completed with and without repeating steps. The fit at the seam: the
+    difference of ink across it, beside that in real digits."""
+    (x, y), mask = mnist(train=False)[: args.n], hide_half("left", 32, 32)
     print(f"  real digits: step at the seam {seam(x):.4f}")
-    for times in (1, 2, 5):
+    for repeats in (1, 2, 5):
         for labels in (None, y):
-            chosen = [None] * len(x) if labels is None else labels.split(BATCH)
-            parts = zip(x.split(BATCH), chosen)
-            done = torch.cat([complete(ddpm, part, mask, 1, label, times=times) for part, label in parts])
-            read = float((classify(load_classifier(), done).argmax(1) == y).float().mean())
-            told = "untold" if labels is None else "told which digit"
+            done = complete(ddpm, x, mask, 1, labels, repeats=repeats)
+            known = "without labels" if labels is None else "with labels"
             print(
-                f"  inpaint, {told}, times {times}: read as the real one {read:.1%}, step at the seam {seam(done):.4f}",
+                f"  inpaint, {known}, repeats {repeats}: read as the real one {read(done, y):.1%}, step at the seam "
+                f"{seam(done):.4f}",
                 flush=True,
             )
 
@@ -150,33 +134,28 @@ def seam(x: torch.Tensor) -> float:
 
 
 def guidance(ddpm: DDPM, args: argparse.Namespace) -> None:
-    """Ways to steer, at 20 steps of DDIM: the first block with the labels, the last without any."""
-    n, T, classifier = args.n, ddpm.schedule.T, load_classifier()
+    """Ways to steer, at 20 steps of DDIM: first with labels, then by the classifier alone, then by measures."""
+    n, T, labels = args.n, ddpm.schedule.T, mnist_reference().labels[: args.n]
     ways = {"scale 1": {}, "scale 3": {"scale": 3.0}, "scale 8": {"scale": 8.0}}
     ways |= {f"scale 3 at t in {a}..{b}": {"scale": interval(3.0, a, b)} for a, b in ((1, T // 2), (T // 2, T))}
     ways["scale 8, dynamic threshold"] = {"scale": 8.0, "guide": dynamic_threshold}
+    for s in (0.0, 1.0, 3.0):
+        read_as = {"classifier": load_classifier(), "y": labels, "schedule": ddpm.schedule, "scale": s}
+        guide = partial(classifier_guidance, **read_as)
+        ways[f"no label, classifier's scale {s:g}"] = {"scale": 0.0, "guide": guide, "batch_size": n}
     for name, how in ways.items():
-        started = time.process_time()
-        report(name, *drawn(ddpm, n, **{"scale": 1.0, "steps": 20, **how}), started)
-    y = torch.arange(n) % 10
-    for scale in (0.0, 1.0, 3.0):
-        started, x = time.process_time(), []
-        for labels, seeds in zip(y.split(BATCH), torch.arange(n).split(BATCH)):
-            guide = partial(classifier_guidance, classifier=classifier, y=labels, schedule=ddpm.schedule, scale=scale)
-            x.append(ddpm.sample(n=len(labels), steps=20, seeds=seeds.tolist(), guide=guide))
-        report(f"no label, classifier's scale {scale:g}", torch.cat(x), y, started)
+        report(name, score(ddpm, n, steps=20, **how))
     for measure, strength in ((brightness, 300.0), (slant, 30.0), (stroke_width, 30.0)):
         means = []
-        for sign in (-1, 0, 1):
-            guide = partial(
-                energy_guidance,
-                log_weight=lambda x, t, sign=sign: sign * strength * measure(x),  # noqa: B023
-                schedule=ddpm.schedule,
-            )
-            x = ddpm.sample(y[:100], steps=20, seeds=range(len(y[:100])), guide=guide)
-            read = float((classify(classifier, x).argmax(1) == y[:100]).float().mean())
-            means.append(f"{sign * strength:g}: {float(measure(x).mean()):.3f} (read {read:.0%})")
+        for scale in (-strength, 0.0, strength):
+            guide = partial(energy_guidance, log_weight=partial(of_image, measure), schedule=ddpm.schedule, scale=scale)
+            x = ddpm.sample(labels[:100], steps=20, seeds=range(len(labels[:100])), guide=guide)
+            means.append(f"{scale:g}: {float(measure(x).mean()):.3f} (read {read(x, labels[:100]):.0%})")
         print(f"  energy {measure.__name__}: {', '.join(means)}", flush=True)
+
+
+def of_image(measure, x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    return measure(x)
 
 
 COMMANDS = {
