@@ -21,36 +21,13 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
-from tinyddpm.artwork import all_but, complete, handwriting, morph
-from tinyddpm.classifier import classify, features, load_classifier
-from tinyddpm.continuous import log_likelihood, score
-from tinyddpm.edit import invert, round_trip_error, sdedit, slerp, transfer
-from tinyddpm.energy import classifier_guidance, energy_guidance
-from tinyddpm.grids import SPACINGS, resampling_grid
-from tinyddpm.inpainting import inpaint
-from tinyddpm.likelihood import bits_per_dim, denoising_error
-from tinyddpm.metrics import (
-    frechet_digit_distance,
-    inception_score,
-    kernel_distance,
-    label_accuracy,
-    memorisation,
-    nearest,
-    precision_recall,
-)
-from tinyddpm.pen import brightness, slant, stroke_width
-from tinyddpm.recipes import RECIPES, Recipe
-from tinyddpm.self_conditioning import self_conditioned, self_conditioned_loss
-from tinyddpm.strip import windowed, write
-from tinyddpm.train import train
-from tinyddpm.variance import LearnedVariance, hybrid_loss, learned_variance
 from torch import Generator, Tensor
 from torch.utils.data import Subset
 
 from tinyddpm.data import mnist
 from tinyddpm.diffusion import (
     LOSSES,
-    PREDICTS,
+    PREDICTIONS,
     WEIGHTS,
     diffusion_loss,
     eps_from_x_0,
@@ -64,10 +41,31 @@ from tinyddpm.diffusion import (
     x_0_from_flow,
     x_0_from_v,
 )
-from tinyddpm.guidance import blend, dynamic_threshold, interval
+from tinyddpm.editing.handwriting import brightness, handwriting, morph, slant, stroke_width
+from tinyddpm.editing.inpainting import complete, hide_half, inpaint, resampling_grid
+from tinyddpm.editing.inversion import invert, round_trip_error, sdedit, slerp, transfer
+from tinyddpm.editing.strip import windowed, write
+from tinyddpm.evaluation.classifier import classify, features, load_classifier
+from tinyddpm.evaluation.metrics import (
+    frechet_digit_distance,
+    inception_score,
+    kernel_distance,
+    label_accuracy,
+    memorisation,
+    nearest,
+    precision_recall,
+)
+from tinyddpm.extensions.gradient_guidance import blend, classifier_guidance, dynamic_threshold, energy_guidance
+from tinyddpm.extensions.learned_variance import LearnedVariance, hybrid_loss, learned_variance, variance_tables
+from tinyddpm.extensions.likelihood import bits_per_dim, denoising_error
+from tinyddpm.extensions.score_sde import euler_maruyama, log_likelihood, predictor_corrector, score
+from tinyddpm.extensions.self_conditioning import self_conditioned
+from tinyddpm.guidance import interval
 from tinyddpm.pipeline import DDPM, load_pretrained
-from tinyddpm.samplers import Step, p_sample, p_sample_loop
-from tinyddpm.schedules import BETAS, Schedule, zero_terminal_snr
+from tinyddpm.samplers import SAMPLERS, Step, ddim, p_sample, p_sample_loop
+from tinyddpm.schedules import BETAS, SPACINGS, Schedule, zero_terminal_snr
+from tinyddpm.trainer.recipes import RECIPES, Recipe
+from tinyddpm.trainer.trainer import train
 
 VALUES = Path(__file__).with_name("values.safetensors")
 GROUPS: dict[str, Callable[[], dict[str, Tensor]]] = {}
@@ -145,7 +143,7 @@ def grids() -> Values:
             found[f"{name} {T} {spacing} from {start or 'T'}"] = torch.tensor(sum(walked, []), dtype=torch.int16)
     grid = schedule("cosine", 50).grid(10)
     for jump, times in product((1, 3, 10), (1, 2, 3)):
-        walked = resampling_grid(grid, jump=jump, times=times)
+        walked = resampling_grid(grid, jump=jump, repeats=times)
         found[f"resampling jump {jump} times {times}"] = torch.tensor(walked)
     return found
 
@@ -167,7 +165,7 @@ def small_batch(T: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def predictions(made: Schedule) -> list[str]:
-    return [name for name in PREDICTS if name != "eps" or made.alpha_bar[-1] > 0]
+    return [name for name in PREDICTIONS if name != "eps" or made.alpha_bar[-1] > 0]
 
 
 @group
@@ -236,16 +234,19 @@ def walk(name: str, steps: Iterable[Step], look_at: int = 5) -> Values:
 @group
 def samplers() -> Values:
     ddpm, found = pretrained(), {}
-    names = ("ddim", "ddpm", "heun", "dpm_solver_pp", "euler_maruyama", "predictor_corrector")
+    others = {"euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
     four = {"y": LABELS.repeat(2), "seeds": [*SEEDS, 1000, 1001]}
-    runs = {name: {"sampler": name, **four} for name in names}
-    runs |= {"ddim eta": {"sampler": "ddim", "eta": 0.5, **four}}
-    runs |= {spacing: {"spacing": spacing, "y": LABELS, "seeds": SEEDS} for spacing in ("quadratic", "log-snr")}
+    runs = {name: {"sampler": sampler, **four} for name, sampler in (SAMPLERS | others).items()}
+    runs |= {"ddim eta": {"sampler": partial(ddim, eta=0.5), **four}}
+    runs |= {
+        spacing: {"grid": ddpm.schedule.grid(10, spacing), "y": LABELS, "seeds": SEEDS}
+        for spacing in ("quadratic", "log-snr")
+    }
     for name, how in runs.items():
         found |= walk(name, ddpm.sample_steps(steps=10, scale=1.0, **how))
     loops = {
         "ddpm beta": {"grid": ddpm.schedule.grid(10), "variance": "beta"},
-        "climbing": {"grid": resampling_grid(ddpm.schedule.grid(6), jump=2, times=2)},
+        "climbing": {"grid": resampling_grid(ddpm.schedule.grid(6), jump=2, repeats=2)},
     }
     x_T, denoiser = seeded(2, 1, 32, 32), ddpm.denoiser(LABELS)
     for name, how in loops.items():
@@ -263,15 +264,15 @@ def ink_energy(x: Tensor, t: Tensor) -> Tensor:
 @group
 def guidance() -> Values:
     ddpm, known = pretrained(), digits(0, 2)[0]
-    mask = all_but("left", 32, 32)
+    mask = hide_half("left", 32, 32)
     other = ddpm.denoiser(torch.tensor([8, 8]))
     runs = {
         "scale 2": {"scale": 2.0},
         "scale 0": {"scale": 0.0},
         "interval": {"scale": interval(3.0, 333, 667)},
         "dynamic_threshold": {"scale": 3.0, "guide": dynamic_threshold},
-        "blend": {"guide": partial(blend, b=other, share=0.3)},
-        "blend shares": {"guide": partial(blend, b=other, share=torch.tensor([0.2, 1.0]))},
+        "blend": {"guide": partial(blend, b=other, weight=0.3)},
+        "blend shares": {"guide": partial(blend, b=other, weight=torch.tensor([0.2, 1.0]))},
         "inpaint": {"guide": partial(inpaint, known=known, mask=mask)},
     }
     found = {}
@@ -318,16 +319,16 @@ def editing() -> Values:
 def pictures() -> Values:
     ddpm = pretrained()
     x_0, y = digits(0, 2)
-    mask = all_but("bottom", 32, 32)
+    mask = hide_half("bottom", 32, 32)
     columns = windowed(ddpm.denoiser(LABELS), places=[0, 12], width=32)
     return {
         "morph": morph(ddpm, torch.tensor([3, 8]), frames=2, steps=4),
         "morph wander": morph(ddpm, torch.tensor([3, 8]), frames=1, steps=4, wander=True),
-        "complete": complete(ddpm, x_0, mask, each=2, steps=4, times=2),
+        "complete": complete(ddpm, x_0, mask, each=2, steps=4, repeats=2),
         "handwriting": handwriting(ddpm, x_0, y, LABELS, steps=4),
         "write": write("2026 1", ddpm, steps=4),
         "windowed": columns(seeded(1, 1, 32, 46), torch.tensor([700])),
-        "all_but": torch.stack([all_but(h, 32, 32) for h in ("left", "right", "top", "bottom", "middle")]),
+        "all_but": torch.stack([hide_half(h, 32, 32) for h in ("left", "right", "top", "bottom", "middle")]),
     }
 
 
@@ -352,7 +353,7 @@ def measures() -> Values:
     found["kernel_distance"] = numbers(*kernel_distance(f, g))
     found["inception_score"] = numbers(inception_score(p))
     found["precision_recall"] = numbers(*precision_recall(f, g))
-    found["memorisation"] = numbers(*memorisation(x, seen, other, share=0.01).values())
+    found["memorisation"] = numbers(*memorisation(x, seen, other, quantile=0.01).values())
     drawn = pretrained().sample(y=torch.arange(20) % 10, steps=4, seeds=range(20))
     return found | {"reading of samples": classify(judge, drawn)}
 
@@ -384,22 +385,29 @@ def double_model(x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
     return torch.cat([function_model(x_t, t, y) + beside / 2, torch.tanh(x_t)], dim=1)
 
 
+def with_variance(x_t: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+    return double_model(torch.cat([x_t, torch.zeros_like(x_t)], dim=1), t, y)
+
+
+def with_estimate(x_t: Tensor, t: Tensor, y: Tensor | None, x_0_hat: Tensor) -> Tensor:
+    return double_model(torch.cat([x_t, x_0_hat], dim=1), t, y)[:, :1]
+
+
 @group
 def twice_the_channels() -> Values:
     found = {}
     for name, T in NOISE_LEVELS:
         made, (x_0, t, eps, y) = schedule(name, T), small_batch(T)
-        x_t = q_sample(x_0, t, eps, made)
-        values = {"learned_variance": learned_variance(eps.tanh(), t, t // 2, made)}
+        x_t, first_small = q_sample(x_0, t, eps, made), float(variance_tables(made)[0][1])
+        each = [made.posterior_variance(u, u // 2) if u > 1 else (first_small, float(made.beta[1])) for u in t.tolist()]
+        small, large = (torch.tensor(column, dtype=x_t.dtype).reshape(-1, 1, 1, 1) for column in zip(*each))
+        values = {"learned_variance": learned_variance(eps.tanh(), small, large)}
         grid = made.grid(5)
         for predicts in predictions(made):
-            given = double_model, x_0, t, eps, made, y, predicts
-            draws = {"share": 0.5, "generator": Generator().manual_seed(0)}
-            both = LearnedVariance(double_model, made, predicts, y)
+            both = LearnedVariance(with_variance, made, predicts, y)
             drawn = {"variance": both.variance, "generator": Generator().manual_seed(0)}
-            shown = self_conditioned(double_model, made, predicts, y)
-            values[f"{predicts} hybrid_loss"] = hybrid_loss(*given)
-            values[f"{predicts} self_conditioned_loss"] = self_conditioned_loss(*given, **draws)
+            shown = self_conditioned(with_estimate, made, predicts, y)
+            values[f"{predicts} hybrid_loss"] = hybrid_loss(with_variance, x_0, t, eps, made, y, predicts).mean()
             values |= walk(f"{predicts} learned", p_sample_loop(both, x_t, made, grid, **drawn), 3)
             first, second = shown(x_t, t), shown(x_t / 2, t // 2)
             values |= {f"{predicts} first look": first, f"{predicts} second look": second}
@@ -410,6 +418,7 @@ def twice_the_channels() -> Values:
 # ---- training
 
 NANO = RECIPES["nano"]
+SMALL = replace(NANO, network=replace(NANO.network, dims=(8, 16, 32)), warmup=2)
 
 
 def trained(recipe: Recipe, images: int) -> Values:
@@ -436,9 +445,13 @@ def training_nano() -> Values:
 
 @group
 def training_adam() -> Values:
-    """Adam, other times and progressive training in one: each run also pays for its pictures."""
-    small = replace(NANO, dims=(8, 16, 32), warmup=2)
-    recipe = replace(small, optimizer="adam", times="half-logit-normal", grow=(10, 100))
+    recipe = replace(SMALL, optimizer="adam", times="half-logit-normal")
+    return trained(recipe, images=6 * recipe.batch_size)
+
+
+@group
+def training_progressive() -> Values:
+    recipe = replace(SMALL, optimizer="adam", times="progressive")
     return trained(recipe, images=6 * recipe.batch_size)
 
 
