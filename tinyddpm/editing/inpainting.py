@@ -83,10 +83,10 @@ def complete(
 
     Raises ValueError unless there is one label for each image, for a mask that does not fit, and for each below 1.
     """
-    known, n = x_0.repeat_interleave(each, 0), len(x_0) * each
+    known, n = x_0.to(ddpm.device).repeat_interleave(each, 0), len(x_0) * each
     y = None if y is None else check_pairs(ddpm, y, x_0).repeat_interleave(each)
     grid = resampling_grid(ddpm.schedule.grid(steps), max(1, steps // 10), repeats)
-    guide = partial(inpaint, known=known, mask=mask)
+    guide = partial(inpaint, known=known, mask=mask.to(ddpm.device))
     what = {"y": y, "n": n if y is None else None, "seeds": range(seed, seed + n), "batch_size": n}
     return ddpm.sample(**what, sampler=p_sample_loop, scale=scale, grid=grid, guide=guide)
 

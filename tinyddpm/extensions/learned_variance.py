@@ -2,7 +2,8 @@
 DDPM", section 3.1).
 
 The network takes x_t with its c channels and returns 2c, such as UNet(channels=c, out_channels=2 * c): the first c are
-the prediction, the others nu. Train it with LearnedVarianceLoss. DDPM.sample ignores nu; to use it:
+the prediction, the others nu. Train it with LearnedVarianceLoss. DDPM.sample ignores nu; to use it (labels y go to
+both, in one batch):
 
     d = LearnedVariance(ddpm.model, ddpm.schedule, ddpm.predicts)
     x = ddpm.sample(n=4, guide=lambda _: d, sampler=partial(p_sample_loop, variance=d.variance))

@@ -114,14 +114,12 @@ def log_likelihood(
     x = x.detach()
     signs = [noise_like(x, generator).sign() for _ in range(probes)]
     expansion = torch.zeros(len(x), dtype=torch.float64)
-    slope, div = velocity_and_divergence(denoiser, x, grid[-1][1], schedule, signs)
     for t, s in reversed(grid):
         turn = angle(t, schedule) - angle(s, schedule)
+        slope, div = velocity_and_divergence(denoiser, x, s, schedule, signs)
         slope_t, div_t = velocity_and_divergence(denoiser, x + turn * slope, t, schedule, signs)
         x = x + turn * (slope + slope_t) / 2
         expansion += turn * (div + div_t) / 2
-        if t < schedule.T:  # again, at the corrected x
-            slope, div = velocity_and_divergence(denoiser, x, t, schedule, signs)
     normal = -(x.cpu().double().square() + math.log(2 * math.pi)).flatten(1).sum(1) / 2
     return normal + expansion
 
