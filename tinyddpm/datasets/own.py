@@ -143,10 +143,10 @@ def flatten(picture, mode: str | None = None):
 
     if ImageMode.getmode(picture.mode).typestr not in ("|b1", "|u1"):
         return picture
-    mode = mode or ("L" if picture.mode in GREY else "RGB")
+    own = "L" if picture.mode in GREY else "RGB"
     if picture.mode[-1] in "Aa" or "transparency" in picture.info:
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "black"), picture.convert("RGBA"))
-    return picture.convert(mode)
+    return picture.convert(own).convert(mode or own)
 
 
 def check_images(x, ndim: int) -> Tensor:
