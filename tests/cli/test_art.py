@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet
-from tinyddpm.cli.art import own_digit, real_digits
+from tinyddpm.cli.art import load_digit, real_digits
 from tinyddpm.cli.main import main
 from tinyddpm.data import crop_to, mnist, to_uint8
 
@@ -98,20 +98,19 @@ def test_real_digits_are_of_their_labels_and_differ():
     ("words", "message"),
     [
         (["morph", "--digits", "3"], "got 1 labels and 12 frames"),
-        (["morph", "--digits", "3x"], "takes digits such as 0123456789, got '3x'"),
-        (["morph", "--out", "x.png"], "goes to a .gif file, got 'x.png'"),
-        (["inpaint", "--hide", "west"], "one of left, right, top, bottom, middle, got 'west'"),
-        (["inpaint", "--each", "0"], "--each must be at least 1, got 0"),
-        (["inpaint", "--times", "0"], "--times must be at least 1, got 0"),
+        (["morph", "--digits", "3x"], "expected digits such as 2026, or labels with commas such as 3,14, got '3x'"),
+        (["morph", "--out", "x.png"], "expected a .gif file, got 'x.png'"),
+        (["inpaint", "--each", "0"], "at least 1, got 0"),
+        (["inpaint", "--times", "0"], "at least 1, got"),
         (["style", "--hands", "0"], "--hands must be at least 1, got 0"),
-        (["style", "--image", "x.png"], "say with --label which digit x.png is"),
-        (["style", "--image", "x.png", "--label", "34"], "the one digit that the image is, got '34'"),
+        (["style", "--image", "x.png"], "which digit it is as --label, got x.png and None"),
+        (["style", "--label", "3"], "which digit it is as --label, got None and 3"),
         (["style", "--image", "x.png", "--label", "3"], "x.png cannot be read as an image"),
-        (["write", ""], "there is nothing to write"),
-        (["write", "19-5"], "only digits 0 to 9 and blanks can be written, got '-'"),
-        (["write", "1" * 65], "at most 64 characters, got 65"),
-        (["write", "1", "--variety", "2"], "variety goes from 0 (one hand) to 1"),
-        (["write", "1", "--out", "x.jpg"], "goes to a .png or a .gif file, got 'x.jpg'"),
+        (["write", ""], "at least one digit, got ''"),
+        (["write", "19-5"], "digits and blanks with at least one digit, got '19-5'"),
+        (["write", "1" * 65], "up to 64 digits"),
+        (["write", "1", "--variety", "2"], "variety must be in [0, 1]"),
+        (["write", "1", "--out", "x.jpg"], "expected a .png or .gif file, got 'x.jpg'"),
     ],
 )
 def test_bad_input_ends_with_one_clear_line(run, words, message, capsys):
@@ -120,14 +119,22 @@ def test_bad_input_ends_with_one_clear_line(run, words, message, capsys):
     assert message in error and len(error.strip().splitlines()) == 1
 
 
+def test_only_labels_and_halves_that_there_are_can_be_asked_for(run, tmp_path, capsys):
+    assert run("inpaint", "--hide", "west") == 2
+    assert "'middle'" in capsys.readouterr().err
+    Image.fromarray(as_pixels(mnist(train=False)[0][0])).save("mine.png")
+    assert run("style", "--image", "mine.png", "--label", "34") == 2
+    assert "labels are integers in 0..9" in capsys.readouterr().err
+
+
 def test_a_bright_picture_is_refused_with_what_to_do(tmp_path):
     Image.new("L", (28, 28), 255).save(tmp_path / "paper.png")
-    with pytest.raises(ValueError, match="white strokes on black, so invert it"):
-        own_digit(tmp_path / "paper.png")
+    with pytest.raises(ValueError, match="white strokes on black: invert it"):
+        load_digit(tmp_path / "paper.png")
 
 
 def test_weights_that_draw_something_else_are_refused(tmp_path, capsys):
     unet = UNet((8,), attention=(), heads=1)
     DDPM(unet, Schedule.named("cosine", 20), "v").save(tmp_path / "x.safetensors")
     assert main(["write", "12", "--weights", str(tmp_path / "x.safetensors")]) == 2
-    assert "takes weights that draw digits (1, 32, 32) by label" in capsys.readouterr().err
+    assert "expected weights that draw digits (1, 32, 32) by label" in capsys.readouterr().err

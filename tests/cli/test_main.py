@@ -1,14 +1,29 @@
+"""The commands sample, gif, eval and train, and what all commands share: help, errors, signals, exit codes."""
+
 import io
+import os
 import signal
+import subprocess
+import sys
+from dataclasses import fields, replace
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageSequence
 
-from tinyddpm import DDPM, Schedule
-from tinyddpm.cli.main import build_parser, main
+from tinyddpm import DDPM, Schedule, ddim
+from tinyddpm.cli.main import COMMANDS, main
+from tinyddpm.cli.options import ALL_SAMPLERS
+from tinyddpm.data import crop_to, to_uint8
+from tinyddpm.datasets.named import DATASETS
+from tinyddpm.schedules import SPACINGS
 from tinyddpm.trainer.interrupt import Interrupted
-from tinyddpm.trainer.recipes import Recipe
+from tinyddpm.trainer.recipes import RECIPES, UNetConfig
+
+ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture
@@ -17,48 +32,75 @@ def weights(small, tmp_path):
     return str(tmp_path / "small.safetensors")
 
 
-def test_gif_writes_each_digit_and_all_of_them(tmp_path, capsys):
-    out = tmp_path / "new" / "gifs"
-    assert main(["gif", "--out", str(out), "--steps", "40"]) == 0
-    names = sorted(path.name for path in out.iterdir())
-    assert names == [*(f"digit_{digit}.gif" for digit in range(10)), "digits.gif"]
-    for name in names:
-        assert (out / name).stat().st_size <= (100_000 if name != "digits.gif" else 300_000)
-        frames = [np.array(f.convert("L")) for f in ImageSequence.Iterator(Image.open(out / name))]
-        assert len(frames) >= 20
-        changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, frames[1:])]
-        assert min(changes) > 0  # something happens in each frame
-        assert (frames[-1] < 10).mean() > 0.5 > (frames[0] < 10).mean()  # black around the digit, noise at first
-    assert "10 images" in capsys.readouterr().out
-
-
-def test_sample_writes_digits_without_their_padding(weights, tmp_path):
-    out = tmp_path / "samples.npz"
-    ask = ["sample", "--weights", weights, "--steps", "2", "--out", str(out)]
-    assert main([*ask, "--digits", "305", "--per-digit", "4", "--seed", "11"]) == 0
-    file = np.load(out)
-    assert file["images"].shape == (12, 28, 28) and file["images"].dtype == np.uint8
-    assert file["labels"].tolist() == [3] * 4 + [0] * 4 + [5] * 4
-
-
-def test_an_image_of_sample_is_the_image_of_its_seed(weights, tmp_path, small):
-    from tinyddpm.data import crop_to, to_uint8
-
-    ask = ["sample", "--weights", weights, "--steps", "3", "--scale", "2", "--out", str(tmp_path / "x.npz")]
-    assert main([*ask, "--digits", "7", "--per-digit", "3", "--seed", "5"]) == 0
-    alone = small.sample(y=[7], steps=3, scale=2, seeds=[7])
-    third = np.load(tmp_path / "x.npz")["images"][2].astype(int)
-    assert np.abs(third - to_uint8(crop_to(alone))[0, 0].numpy()).max() <= 1
-
-
-def test_sample_writes_a_grid_of_one_row_a_digit(weights, tmp_path):
-    ask = ["sample", "--weights", weights, "--steps", "2", "--out", str(tmp_path / "x.png")]
-    assert main([*ask, "--digits", "12", "--per-digit", "3"]) == 0
-    assert Image.open(tmp_path / "x.png").size == (3 * 28, 2 * 28)
-
-
-def test_sample_shows_digits_as_text_of_the_width_there_is(weights, tmp_path, capsys, monkeypatch):
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+def shown(capsys):
+    """Everything printed, without the boxes and line breaks of a help page."""
+    return " ".join("".join(capsys.readouterr()).replace("│", " ").split())
+
+
+# --- sample
+
+
+def test_sample_writes_digits_without_their_border(weights):
+    ask = ["sample", "--weights", weights, "--steps", "2", "--out", "x.npz"]
+    assert main([*ask, "--digits", "305", "--per-digit", "4", "--seed", "11"]) == 0
+    file = np.load("x.npz")
+    assert file["images"].shape == (12, 28, 28) and file["images"].dtype == np.uint8
+    assert file["labels"].tolist() == [3] * 4 + [0] * 4 + [5] * 4 and file["labels"].dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("options", "same"),
+    [
+        (["--scale", "2"], dict(scale=2)),
+        (["--sampler", "ddpm"], dict(sampler="ddpm")),
+        (["--eta", "0.5", "--grid", "log-snr"], dict(eta=0.5, grid="log-snr")),
+    ],
+)
+def test_an_image_of_sample_is_the_image_of_its_seed(options, same, weights, small):
+
+    ask = ["sample", "--weights", weights, "--steps", "3", "--out", "x.npz", *options]
+    assert main([*ask, "--digits", "7", "--per-digit", "3", "--seed", "5"]) == 0
+    eta, grid = same.pop("eta", None), small.schedule.grid(3, same.pop("grid", "uniform"))
+    same |= {"sampler": partial(ddim, eta=eta)} if eta else {}
+    alone = to_uint8(crop_to(small.sample(y=[7], seeds=[7], grid=grid, **same)))[0, 0].numpy()
+    assert np.abs(np.load("x.npz")["images"][2].astype(int) - alone).max() <= 1
+
+
+@pytest.mark.parametrize("sampler", ALL_SAMPLERS)
+def test_the_bar_ends_at_the_steps_of_all_images(sampler, weights, monkeypatch):
+    bars = []
+
+    class Bar:
+        def __init__(self, total, **_):
+            self.total, self.n = total, 0
+            bars.append(self)
+
+        def update(self, n):
+            self.n += n
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr("tinyddpm.cli.options.tqdm", Bar)
+    main(["sample", "--weights", weights, "--steps", "4", "--sampler", sampler, "--per-digit", "21", "--digits", "0"])
+    assert bars[0].n == bars[0].total == 4 * 21
+
+
+def test_sample_writes_a_grid_of_one_row_a_digit(weights):
+    ask = ["sample", "--weights", weights, "--steps", "2", "--out", "x.png"]
+    assert main([*ask, "--digits", "12", "--per-digit", "3"]) == 0
+    assert Image.open("x.png").size == (3 * 28, 2 * 28)
+
+
+def test_sample_shows_digits_as_text_of_the_width_there_is(weights, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", str(3 * 28 - 1))
     ask = ["sample", "--show", "--weights", weights, "--steps", "3", "--digits", "50"]
     assert main([*ask, "--per-digit", "3", "--out", "x.npz"]) == 0
@@ -66,14 +108,13 @@ def test_sample_shows_digits_as_text_of_the_width_there_is(weights, tmp_path, ca
     assert written == "6 images in x.npz"
     images = np.load("x.npz")["images"]
     shown = np.array([[{" ": (0, 0), "▀": (1, 0), "▄": (0, 1), "█": (1, 1)}[c] for c in s] for s in lines])
-    shown = shown.transpose(0, 2, 1).reshape(4 * 28, 2 * 28)  # a new digit begins a new row
+    shown = shown.transpose(0, 2, 1).reshape(4 * 28, 2 * 28)  # each digit starts a row
     black = np.zeros((28, 28), dtype=np.uint8)
     grid = np.block([[images[0], images[1]], [images[2], black], [images[3], images[4]], [images[5], black]])
     assert (shown == (grid > 127)).all() and 0.1 < shown.mean() < 0.9
 
 
-def test_sample_that_shows_writes_only_what_it_was_told_to(weights, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+def test_sample_that_shows_writes_a_file_only_if_told_to(weights, tmp_path, capsys):
     ask = ["sample", "--weights", weights, "--steps", "2", "--per-digit", "1"]
     before = sorted(tmp_path.iterdir())
     assert main([*ask, "--show"]) == 0 and sorted(tmp_path.iterdir()) == before
@@ -81,98 +122,56 @@ def test_sample_that_shows_writes_only_what_it_was_told_to(weights, tmp_path, ca
     assert main(ask) == 0 and Image.open("samples.png").size == (10 * 28, 28)
 
 
-def test_a_terminal_of_one_digit_is_wide_enough(weights, capsys, monkeypatch):
+def test_a_terminal_as_wide_as_one_digit_is_wide_enough(weights, capsys, monkeypatch):
     ask = ["sample", "--show", "--weights", weights, "--steps", "1", "--per-digit", "1"]
     monkeypatch.setenv("COLUMNS", "28")
     assert main(ask) == 0
     assert [len(line) for line in capsys.readouterr().out.splitlines()] == [28] * 140
+    monkeypatch.setattr(DDPM, "sample", lambda *_, **__: pytest.fail("the work had begun"))
     monkeypatch.setenv("COLUMNS", "27")
-    monkeypatch.setattr("tinyddpm.cli.commands.draw", lambda *_: pytest.fail("the work had begun"))
     assert main(ask) == 2
     assert "an image is 28 characters wide, but this terminal 27" in capsys.readouterr().err
-
-
-def test_text_without_block_characters_is_refused_before_the_work(weights, capsys, monkeypatch):
-    monkeypatch.setattr("tinyddpm.cli.commands.draw", lambda *_: pytest.fail("the work had begun"))
+    monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
-    assert main(["sample", "--show", "--weights", weights]) == 2
+    assert main(ask) == 2
     assert "ascii text has no block characters: set PYTHONIOENCODING=utf-8" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("command", "steps", "scale"), [("sample", 50, 1.0), ("gif", 100, 1.5), ("eval", 50, 1.0)])
-def test_each_command_has_its_own_defaults(command, steps, scale):
-    args = build_parser().parse_args([command])
-    assert (args.steps, args.scale) == (steps, scale)
+# --- gif, and other data than digits
 
 
-def test_without_a_command_the_help_is_shown(capsys):
-    assert main([]) == 2
-    shown = capsys.readouterr().err
-    assert all(f"\n    {name} " in shown for name in "sample gif morph inpaint style write eval train".split())
+def test_gif_writes_each_digit_and_all_of_them(capsys, tmp_path):
+    assert main(["gif", "--out", "new/gifs", "--steps", "40", "--digits", "307"]) == 0
+    out = tmp_path / "new" / "gifs"
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["digit_0.gif", "digit_3.gif", "digit_7.gif", "digits.gif"]
+    for name in names:
+        assert (out / name).stat().st_size <= (100_000 if name != "digits.gif" else 300_000)
+        frames = [np.array(f.convert("L")) for f in ImageSequence.Iterator(Image.open(out / name))]
+        assert len(frames) >= 20
+        changes = [np.abs(a.astype(int) - b).mean() for a, b in zip(frames, frames[1:])]
+        assert min(changes) > 0  # something happens in each frame
+        assert (frames[-1] < 10).mean() > 0.5 > (frames[0] < 10).mean()  # black around the digit, noise at first
+    assert "3 images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("fresh", ["--fresh", "--fr"])
-def test_what_goes_on_does_not_begin_anew(fresh, capsys, monkeypatch):
-    def stopped(args):
-        raise Interrupted("saved", 15)
-
-    monkeypatch.setattr("tinyddpm.cli.main.run_train", stopped)
-    assert main(["train", "--out", "my run", fresh, "--seed", "1"]) == 128 + 15
-    assert capsys.readouterr().err.endswith("to go on: tinyddpm train --out 'my run' --seed 1\n")
+def test_a_digit_asked_for_twice_is_one_gif(weights, capsys, tmp_path):
+    assert main(["gif", "--weights", weights, "--steps", "3", "--digits", "373", "--out", "gifs"]) == 0
+    assert sorted(path.name for path in (tmp_path / "gifs").iterdir()) == ["digit_3.gif", "digit_7.gif", "digits.gif"]
+    assert "2 images" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("argv", "message"),
-    [
-        (["sample", "--digits", "12a"], "--digits takes digits such as 0123456789, got '12a'"),
-        (["sample", "--digits", ""], "--digits takes digits"),
-        (["sample", "--per-digit", "0"], "--per-digit must be at least 1, got 0"),
-        (["sample", "--steps", "0"], "steps must be in 1..T = 1..1000, got 0"),
-        (["sample", "--steps", "1001"], "steps must be in 1..T = 1..1000, got 1001"),
-        (["sample", "--sampler", "euler"], "choose one of ddim, ddpm"),
-        (["sample", "--device", "tpu"], "there is no device 'tpu' here"),
-        (["sample", "--out", "samples.bmp"], "a .npz or a .png file, got 'samples.bmp'"),
-        (["sample", "--weights", "nothing.safetensors"], "there is no checkpoint nothing.safetensors"),
-        (["gif", "--eta", "2"], "eta goes from 0 (no fresh noise) to 1 (as much as DDPM), got 2.0"),
-        (["gif", "--frames", "0"], "--frames must be at least 1, got 0"),
-        (["train", "--recipe", "huge"], "there is no recipe 'huge': choose one of tiny, nano, "),
-        (["train", "--data", "cats"], "there is no data set 'cats': choose one of mnist, fashion, "),
-        (["train", "--data", "folder"], "which folder of images? give it as root (--root DIR)"),
-        (["train", "--data", "folder", "--root", "nothing"], "there is no folder nothing"),
-        (["train", "--size", "48"], "the nearest size that fits is 32 or 64"),
-        (["train", "--size", "200"], "mnist comes in sizes from 28 to 128, got 200"),
-        (["train", "--precision", "fp8"], "there is no precision 'fp8': choose one of no, bf16"),
-        (["train", "--device", "tpu"], "there is no device 'tpu' here: choose one of cpu"),
-    ],
-)
-def test_bad_input_ends_with_one_clear_line(argv, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(argv) == 2
-    error = capsys.readouterr().err
-    assert error.startswith("tinyddpm: ") and message in error and "Traceback" not in error
-
-
-@pytest.mark.parametrize("command", ["gif", "train", "sample"])
-def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(command, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("tinyddpm.cli.commands.load", lambda _: pytest.fail("the work had begun"))
-    monkeypatch.setattr("tinyddpm.trainer.trainer.mnist", lambda **_: pytest.fail("the work had begun"))
-    (tmp_path / "file").write_bytes(b"")
-    assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2
-    assert "cannot write to the folder" in capsys.readouterr().err
-
-
-def drawing(tmp_path, channels=1, size=32, classes=10, **notes):
+def other_weights(channels=1, size=32, classes=10, **notes):
     """The path of an untrained network for such images."""
-    recipe = Recipe(dims=(8, 16), attention=(), channels=channels, image_size=size, num_classes=classes)
-    ddpm = DDPM(recipe.network(), Schedule.named("cosine", 20), "v", (channels, size, size), notes)
-    ddpm.save(tmp_path / "other.safetensors")
-    return str(tmp_path / "other.safetensors")
+    network = UNetConfig((8, 16), attention=()).build((channels, size, size), classes)
+    DDPM(network, Schedule.named("cosine", 20), "v", (channels, size, size), notes).save("other.safetensors")
+    return "other.safetensors"
 
 
 @pytest.mark.parametrize(
     ("network", "shape"),
     [
-        (dict(), (28, 28)),  # older weights say nothing of their data: digits
+        (dict(), (28, 28)),  # old weights say nothing of their data: digits
         (dict(data="letters", classes=26), (28, 28)),
         (dict(data="fashion", size=64), (28, 28)),
         (dict(data="mnist", size=28), (28, 28)),
@@ -182,27 +181,110 @@ def drawing(tmp_path, channels=1, size=32, classes=10, **notes):
         (dict(data="folder cats", channels=3, size=64, classes=None), (64, 64, 3)),
     ],
 )
-def test_only_the_padding_of_28x28_is_taken_off(network, shape, tmp_path):
-    weights, out = drawing(tmp_path, **network), tmp_path / "x.npz"
-    ask = ["--weights", weights, "--steps", "1", "--digits", "10"]
-    assert main(["sample", *ask, "--per-digit", "1", "--out", str(out)]) == 0
-    assert np.load(out)["images"].shape == (2, *shape)
-    assert ("labels" in np.load(out)) == (network.get("classes", 10) is not None)
-    assert main(["gif", *ask, "--out", str(tmp_path / "gifs")]) == 0
-    size = 4 * network.get("size", 32)
-    assert Image.open(tmp_path / "gifs" / "digit_1.gif").size == (size, size)
+def test_only_the_border_of_28x28_images_is_taken_off(network, shape):
+    ask = ["--weights", other_weights(**network), "--steps", "1", "--digits", "10"]
+    assert main(["sample", *ask, "--per-digit", "1", "--out", "x.npz"]) == 0
+    assert np.load("x.npz")["images"].shape == (2, *shape)
+    assert ("labels" in np.load("x.npz")) == (network.get("classes", 10) is not None)
+    assert main(["gif", *ask, "--out", "gifs"]) == 0
+    assert Image.open("gifs/digit_1.gif").size == (4 * network.get("size", 32),) * 2
 
 
-def test_labels_above_nine_are_asked_for_between_commas(tmp_path, capsys):
-    weights, out = drawing(tmp_path, classes=26, data="letters"), tmp_path / "x.npz"
-    ask = ["--weights", weights, "--steps", "1", "--digits", "25,3,25"]
-    assert main(["sample", *ask, "--per-digit", "1", "--out", str(out)]) == 0
-    assert np.load(out)["labels"].tolist() == [25, 3, 25]
-    assert main(["gif", *ask, "--out", str(tmp_path / "gifs")]) == 0
+def test_labels_above_nine_are_asked_for_with_commas(capsys, tmp_path):
+    ask = ["--weights", other_weights(classes=26, data="letters"), "--steps", "1", "--digits"]
+    assert main(["sample", *ask, "25,3,25", "--per-digit", "1", "--out", "x.npz"]) == 0
+    assert np.load("x.npz")["labels"].tolist() == [25, 3, 25]
+    assert main(["gif", *ask, "25,3,25", "--out", "gifs"]) == 0
     names = sorted(path.name for path in (tmp_path / "gifs").iterdir())
     assert names == ["digit_25.gif", "digit_3.gif", "digits.gif"]
-    assert main(["sample", "--weights", weights, "--steps", "1", "--digits", "26,0", "--out", str(out)]) == 2
-    assert "labels must be in 0..25, got [26]" in capsys.readouterr().err
+    assert main(["sample", *ask, "26,0"]) == 2
+    assert "labels are integers in 0..25" in capsys.readouterr().err
+
+
+# --- eval
+
+
+@pytest.mark.parametrize("checkpoint", [["small.safetensors"], ["--weights", "small.safetensors"]])
+def test_eval_measures_the_checkpoint_with_its_options(checkpoint, weights, monkeypatch, capsys):
+    asked = {}
+
+    def evaluate(ddpm, out, spec, sweeps):
+        asked.update(ddpm=ddpm, out=str(out), spec=spec, sweeps=sweeps)
+        return "a report"
+
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate", evaluate)
+    monkeypatch.setattr("tinyddpm.evaluation.report.page", lambda report: f"{report}\n")
+    options = "--n 1000 --steps 20 --scale 1.5 --eta 0.85 --grid quadratic --seed 3 --no-sweeps --out r"
+    assert main(["eval", *checkpoint, *options.split()]) == 0
+    spec = {name: getattr(asked["spec"], name) for name in "n steps scale sampler seed eta spacing".split()}
+    assert list(spec.values()) == [1000, 20, 1.5, "ddim", 3, 0.85, "quadratic"]
+    assert asked["ddpm"].notes == {"seed": 0} and asked["out"] == "r" and asked["sweeps"] is False
+    assert capsys.readouterr().out == "a report\nthe report is in r\n"
+
+
+def test_eval_that_is_interrupted_says_how_to_resume(weights, monkeypatch, capsys):
+    monkeypatch.setattr("tinyddpm.evaluation.evaluate", interrupt)
+    assert main(["eval", weights, "--out", "my report"]) == 128 + signal.SIGINT
+    assert capsys.readouterr().err.endswith(f"resume with: tinyddpm eval {weights} --out 'my report'\n")
+
+
+# --- train
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """What train of the trainer is called with."""
+    calls = []
+
+    def train(recipe, out, data, epochs, minutes, seed, device, **options):
+        calls.append(dict(recipe=recipe, out=str(out), data=data, epochs=epochs, minutes=minutes, **options))
+
+    monkeypatch.setattr("tinyddpm.trainer.trainer.train", train)
+    return calls
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_trains_as_it_is(name, trained):
+    assert main(["train", "--recipe", name]) == 0
+    call = trained[0]
+    assert call["recipe"] == RECIPES[name] and call["out"] == f"runs/{name}"
+    assert call["epochs"] is None and call["minutes"] is None and call["precision"] == "auto"
+    assert call["data"].size == RECIPES[name].image_size
+
+
+def test_every_setting_of_a_recipe_is_an_option(trained, capsys):
+    words = (
+        "train --recipe tiny --learning-rate 1e-3 --network.dims 16 32 64 --times half-logit-normal --grad-norm None"
+    )
+    assert main([*words.split(), "--epochs", "2", "--num-classes=None"]) == 0
+    network = replace(RECIPES["tiny"].network, dims=(16, 32, 64))
+    found = trained[0]["recipe"]
+    assert trained[0]["epochs"] == 2 and replace(found, epochs=30) == replace(
+        RECIPES["tiny"],
+        learning_rate=1e-3,
+        network=network,
+        times="half-logit-normal",
+        grad_norm=None,
+        num_classes=None,
+    )
+    assert main(["train", "--recipe=nano", "--help"]) == 0
+    page = shown(capsys)
+    names = [f.name for f in fields(RECIPES["tiny"]) if f.name != "network"]
+    names += [f"network.{f.name}" for f in fields(UNetConfig)]
+    assert all(f"--{name.replace('_', '-')} " in page for name in names)
+    assert "(default: 16 32 64)" in page  # those of nano
+
+
+def test_a_recipe_of_another_size_takes_the_next_that_fits_the_data(trained, monkeypatch):
+    class Data:
+        channels, num_classes = 3, 10
+
+        def __init__(self, name, root, size, **_):
+            self.size = size
+
+    monkeypatch.setattr("tinyddpm.cli.main.load_data", Data)
+    main(["train", "--recipe", "conditional-500", "--data", "cifar10"])
+    assert trained[0]["recipe"].image_size == 56 and trained[0]["out"] == "runs/conditional-500-cifar10"
 
 
 def folder(root, n=50):
@@ -211,74 +293,147 @@ def folder(root, n=50):
         Image.fromarray(np.full((16, 20, 3), 5 * k, np.uint8)).save(root / "ab"[k % 2] / f"{k}.png")
 
 
-def test_train_suits_the_recipe_to_the_data(tmp_path, capsys):
-    folder(tmp_path / "pictures")
-    out = tmp_path / "run"
-    ask = ["train", "--recipe", "nano", "--device", "cpu", "--epochs", "1", "--out", str(out)]
-    ask += ["--data", "folder", "--root", str(tmp_path / "pictures"), "--size", "16"]
-    assert main(ask) == 0
-    ddpm = DDPM.load(out / "model.safetensors")
-    assert ddpm.image_shape == (3, 16, 16) and ddpm.model.num_classes == 2
-    assert ddpm.notes["data"] == "folder pictures" and ddpm.notes["images"] == 50
-    assert main(["eval", str(out / "model.safetensors"), "--out", str(tmp_path / "report")]) == 2
-    assert "only models of MNIST's digits can be measured" in capsys.readouterr().err
-
-
-def test_train_names_a_broken_image_and_leaves_it_out_when_asked(tmp_path, capsys):
+def test_train_suits_the_recipe_to_the_data_and_leaves_out_broken_images_if_asked(tmp_path, capsys):
     folder(tmp_path / "pictures")
     (tmp_path / "pictures" / "b" / "7.png").write_bytes(b"")
-    ask = ["train", "--recipe", "nano", "--device", "cpu", "--epochs", "1", "--out", str(tmp_path / "run")]
-    ask += ["--data", "folder", "--root", str(tmp_path / "pictures"), "--size", "16"]
+    ask = "train --recipe nano --device cpu --epochs 1 --out run --data folder --root pictures --size 16".split()
     assert main(ask) == 2 and "b/7.png cannot be read" in capsys.readouterr().err
     assert main([*ask, "--skip-broken"]) == 0
-    assert DDPM.load(tmp_path / "run" / "model.safetensors").notes["images"] == 49
+    ddpm = DDPM.load("run/model.safetensors")
+    assert ddpm.image_shape == (3, 16, 16) and ddpm.model.num_classes == 2
+    assert ddpm.notes["data"] == "folder pictures" and ddpm.notes["images"] == 49
+    assert main(["eval", "run/model.safetensors"]) == 2
+    assert "digits" in capsys.readouterr().err  # no others can be measured
 
 
-def test_other_data_goes_to_a_folder_of_its_own(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    folder(tmp_path / "pictures", 3)
-    assert main(["train", "--device", "cpu", "--data", "folder", "--root", "pictures"]) == 2
-    assert "the data has 3" in capsys.readouterr().err and (tmp_path / "runs" / "tiny-folder").is_dir()
+# --- signals
 
 
-def test_a_digit_asked_for_twice_is_one_gif(weights, tmp_path, capsys):
-    ask = ["gif", "--weights", weights, "--steps", "3", "--digits", "373", "--out", str(tmp_path / "gifs")]
-    assert main(ask) == 0
-    names = sorted(path.name for path in (tmp_path / "gifs").iterdir())
-    assert names == ["digit_3.gif", "digit_7.gif", "digits.gif"] and "2 images" in capsys.readouterr().out
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
 
 
 def test_ctrl_c_ends_a_command_without_a_traceback(weights, capsys, monkeypatch):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("tinyddpm.cli.commands.draw", interrupt)
+    monkeypatch.setattr(DDPM, "sample", interrupt)
     assert main(["sample", "--weights", weights]) == 128 + signal.SIGINT
     assert capsys.readouterr().err == "\ntinyddpm: stopped\n"
 
 
-@pytest.mark.parametrize("rank", ["0", "1"])
-def test_the_first_of_several_processes_says_how_all_go_on(rank, capsys, monkeypatch):
-    def stop(_):
-        raise Interrupted("saved", signal.SIGTERM)
+@pytest.mark.parametrize(
+    ("rank", "size", "said"),
+    [("0", "1", "tinyddpm"), ("0", "2", "torchrun --nproc-per-node 2 -m tinyddpm"), ("1", "2", None)],
+)
+def test_an_interrupted_run_says_how_to_resume_and_not_to_begin_anew(rank, size, said, capsys, monkeypatch):
+    def stop(*_, command, **__):
+        raise Interrupted("saved" if "--fresh" not in command else "wrong", signal.SIGTERM)
 
-    monkeypatch.setattr("tinyddpm.cli.main.run_train", stop)
+    monkeypatch.setattr("tinyddpm.trainer.trainer.train", stop)
     monkeypatch.setenv("RANK", rank)
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    assert main(["train", "--out", "my run", "--fresh"]) == 128 + signal.SIGTERM
-    again = "to go on: torchrun --nproc-per-node 2 -m tinyddpm train --out 'my run'\n"
-    assert capsys.readouterr().err == (f"tinyddpm: saved\n{again}" if rank == "0" else "")
+    monkeypatch.setenv("WORLD_SIZE", size)
+    assert main(["train", "--out", "my run", "--fresh", "--seed", "1"]) == 128 + signal.SIGTERM
+    again = f"\ntinyddpm: saved\nresume with: {said} train --out 'my run' --seed 1\n"
+    assert capsys.readouterr().err == (again if said else "")
 
 
-def test_a_recipe_of_another_size_takes_the_next_that_fits_the_data(tmp_path, monkeypatch):
-    class Data:
-        channels, num_classes = 3, 10
+# --- help and bad input
 
-        def __init__(self, name, root, size, **_):
-            self.size = size
 
-    seen = []
-    monkeypatch.setattr("tinyddpm.cli.commands.load_data", Data)
-    monkeypatch.setattr("tinyddpm.trainer.trainer.train", lambda recipe, *_, **__: seen.append(recipe))
-    main(["train", "--recipe", "conditional-500", "--data", "cifar10", "--out", str(tmp_path)])
-    assert seen[0].image_size == 56 and seen[0].network()
+@pytest.mark.parametrize(("command", "steps", "scale"), [("sample", 50, 1.0), ("gif", 100, 1.5), ("eval", 50, 1.0)])
+def test_the_help_of_a_command_shows_its_defaults_and_choices(command, steps, scale, capsys):
+    assert main([command, "--help"]) == 0
+    page = shown(capsys)
+    assert f"(default: {steps})" in page and f"(default: {scale})" in page
+    assert "{" + ",".join(ALL_SAMPLERS) + "}" in page and "{" + ",".join(SPACINGS) + "}" in page
+
+
+def test_the_help_of_train_shows_its_choices(capsys):
+    assert main(["train", "--help"]) == 0
+    page = shown(capsys)
+    assert "{" + ",".join(DATASETS) + "}" in page and "{auto,no,bf16,fp16}" in page
+    assert all(name in page for name in RECIPES)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_option_of_a_command_is_explained(command, capsys):
+    assert main([command, "--help"]) == 0
+    page = shown(capsys).split("--objective")[0]  # the settings of a recipe
+    assert "] (default" not in page.replace("--no-", "") and not any(
+        f"{kind} (default" in page for kind in ("INT", "FLOAT", "STR", "PATH", "}")
+    )
+
+
+def test_without_a_command_the_help_is_shown(capsys):
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert not out and all(f"• {name} " in err for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample --digits 12a", "expected digits such as 2026, or labels with commas such as 3,14, got '12a'"),
+        ("sample --digits ,3", "expected digits such as 2026"),
+        ("sample --per-digit 0", "--per-digit must be at least 1, got 0"),
+        ("sample --steps 0", "steps=0"),
+        ("sample --steps 1001", "T = 1000, got steps=1001"),
+        ("sample --sampler heun --eta 0.5", "--eta is the noise of ddim, and heun takes none: got 0.5"),
+        ("sample --device tpu", "there is no device 'tpu' here"),
+        ("sample --out samples.bmp", "expected a .npz or .png file, got 'samples.bmp'"),
+        ("sample --weights nothing.safetensors", "there is no checkpoint nothing.safetensors"),
+        ("gif --eta 2", "must be in [0, 1] (1 is DDPM), got 2.0"),
+        ("gif --frames 0", "--frames must be at least 1, got 0"),
+        ("eval a.safetensors --weights b.safetensors", "expected one checkpoint, got a.safetensors and --weights"),
+        ("train --data folder", "--root"),
+        ("train --data folder --root nothing", "nothing"),
+        ("train --size 48", "the nearest size that fits is 32 or 64"),
+        ("train --size 200", "mnist comes in sizes from 28 to 128, got 200"),
+        ("train --device tpu", "there is no device 'tpu' here: choose one of cpu"),
+        ("train --epochs 3 --minutes 1", "3"),
+    ],
+)
+def test_bad_input_ends_with_one_clear_line(words, message, capsys):
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("tinyddpm: ") and message in error and len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("sample --sampler euler", "ddim"),
+        ("sample --steps many", "invalid"),
+        ("sample --step 5", "--steps"),
+        ("train --recipe huge", "'nano'"),
+        ("train --data cats", "'fashion'"),
+        ("train --precision fp8", "'bf16'"),
+        ("train --network.dims wide", "--network.dims"),
+        ("train --times rarely", "half-logit-normal"),
+        ("write", "STR"),
+        ("paint", "inpaint"),
+    ],
+)
+def test_a_bad_option_ends_with_what_is_possible(words, message, capsys):
+    assert main(words.split()) == 2
+    assert message in shown(capsys)
+
+
+@pytest.mark.parametrize("command", ["gif", "train", "sample"])
+def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(command, tmp_path, capsys, monkeypatch):
+    for name in ("options.load_pretrained", "main.load_data"):
+        monkeypatch.setattr(f"tinyddpm.cli.{name}", lambda *_, **__: pytest.fail("the work had begun"))
+    (tmp_path / "file").write_bytes(b"")
+    assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2
+    assert "cannot write to the folder" in capsys.readouterr().err
+
+
+def test_the_version_and_a_script_for_completion_are_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out.strip() == version("tinyddpm")
+    assert main(["--tyro-print-completion", "bash"]) == 0
+    assert "--per-digit" in capsys.readouterr().out
+
+
+def test_as_a_program_it_exits_with_a_code():
+    command = [sys.executable, "-m", "tinyddpm", "sample", "--digits", "x"]
+    ended = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
+    assert ended.returncode == 2 and ended.stderr.startswith("tinyddpm: ") and not ended.stdout

@@ -1,137 +1,142 @@
-"""What the commands morph, inpaint, style and write do, each with the arguments that it was given."""
+"""The commands morph, inpaint, style and write: pictures made with one trained network."""
 
-import argparse
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
+from tyro.conf import Positional
 
 from ..data import crop_to, from_uint8, mnist, pad_to
-from ..datasets.folder import pixels, read_picture, smaller
-from ..editing.handwriting import all_but, complete, handwriting, morph
+from ..datasets.own import read_picture
+from ..editing.handwriting import handwriting, morph
+from ..editing.inpainting import complete, hide_half
 from ..editing.strip import check_text, write_steps
-from ..files import writable_folder
 from ..pipeline import DDPM
-from ..viz import frames_even_in_log_snr, image_grid, save_gif, save_picture
-from .commands import GREYS, at_least_one, digits_of, load
+from ..viz import image_grid, save_gif, save_picture
+from .options import DIGIT, GREYS, Drawing, Half, at_least_one, file_of, frames_of, labels_in
 
-DIGIT = 28  # pixels wide, without its border
-HIDDEN = 0.0  # how a pixel that is not known is shown: grey
 FRAMES = 40  # of a strip on its way from noise
-STRIP_ENDINGS = (".png", ".gif")
 
 
-def run_morph(args: argparse.Namespace) -> None:
-    out = file_of(args.out, ".gif")
-    y = digits_of(args.digits)
-    images = morph(digit_model(args), y, args.frames, args.steps, args.scale, args.seed, args.wander)
-    film = [image_grid(x[None], columns=1, enlarge=4, levels=GREYS) for x in crop_to(images.cpu(), DIGIT)]
-    save_gif(film, out, hold=1 / 12.5)
-    print(f"{len(film)} frames in {out}")
+@dataclass(frozen=True, kw_only=True)
+class Morph(Drawing):
+    """Write a GIF of digits that turn into each other."""
+
+    steps: int = 20
+    scale: float = 2.0
+    digits: str = "0123456789"  # which, in this order
+    frames: int = 12  # from each digit to the next
+    wander: bool = False  # change the handwriting from digit to digit, too
+    out: Path = Path("morph.gif")  # GIF to write
+
+    def run(self) -> None:
+        out, y, ddpm = file_of(self.out, ".gif"), torch.tensor(labels_in(self.digits)), digit_model(self)
+        images = morph(ddpm, y, self.frames, self.steps, self.scale, self.seed, self.wander)
+        film = [image_grid(x[None], columns=1, enlarge=4, levels=GREYS) for x in crop_to(images.cpu(), DIGIT)]
+        save_gif(film, out, hold=1 / 12.5)
+        print(f"{len(film)} frames in {out}")
 
 
-def run_inpaint(args: argparse.Namespace) -> None:
-    out = file_of(args.out, ".png")
-    y, each = digits_of(args.digits), at_least_one(args.each, "--each")
-    x_0 = real_digits(y, args.seed)
-    mask = all_but(args.hide, *x_0.shape[2:])
-    labels = y if args.labelled else None
-    ddpm = digit_model(args)
-    rows = [
-        complete(ddpm, x[None], mask, each, None if labels is None else labels[k : k + 1], **inpaint_options(args, k))
-        for k, x in enumerate(tqdm(x_0, "inpainting", leave=False, disable=None))
-    ]
-    seen = torch.where(mask > 0, x_0, HIDDEN)
-    save_rows(zip(x_0, seen, rows), out)
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Drawing):
+    """Complete real digits, half hidden, in several ways."""
+
+    digits: str = "0123456789"  # which of the test set
+    hide: Half = "left"  # part to hide
+    each: int = 8  # completions of each digit
+    labelled: bool = False  # tell the network which digit it is
+    times: int = 5  # how often to go over each part of the sampling, until it fits
+    out: Path = Path("inpaint.png")  # picture to write: a row is a digit, what is left of it, and its completions
+
+    def run(self) -> None:
+        out, y = file_of(self.out, ".png"), torch.tensor(labels_in(self.digits))
+        x_0, ddpm, rows = real_digits(y, self.seed), digit_model(self), []
+        mask = hide_half(self.hide, *x_0.shape[2:])
+        for k, x in enumerate(tqdm(x_0, "inpainting", leave=False, disable=None)):
+            label, seed = y[k : k + 1] if self.labelled else None, self.seed + k * self.each
+            completed = complete(ddpm, x[None], mask, self.each, label, self.steps, self.times, self.scale, seed)
+            rows.append(torch.cat([x[None], torch.where(mask > 0, x, 0.0)[None], completed.cpu()]))
+        save_rows(rows, out)
 
 
-def inpaint_options(args: argparse.Namespace, row: int) -> dict:
-    """Seeds of one row do not come again in another."""
-    return {
-        "steps": args.steps,
-        "times": at_least_one(args.times, "--times"),
-        "scale": args.scale,
-        "seed": args.seed + row * args.each,
-    }
+@dataclass(frozen=True, kw_only=True)
+class Style(Drawing):
+    """Write all digits in the handwriting of a real one."""
+
+    steps: int = 20
+    scale: float = 2.5
+    digits: str = "0123456789"  # to write
+    hands: int = 8  # digits of the test set whose handwriting to take
+    image: Path | None = None  # a digit of your own instead, in white on black
+    label: int | None = None  # which digit the image is
+    out: Path = Path("style.png")  # picture to write: a row is a real digit, and those in its handwriting
+
+    def run(self) -> None:
+        out, y_new = file_of(self.out, ".png"), torch.tensor(labels_in(self.digits))
+        if (self.image is None) != (self.label is None):
+            raise ValueError(f"expected --image and which digit it is as --label, got {self.image} and {self.label}")
+        y = torch.arange(at_least_one(self.hands, "--hands")) % 10 if self.label is None else torch.tensor([self.label])
+        x_0 = real_digits(y, self.seed) if self.image is None else load_digit(self.image)
+        ddpm, n, rows = digit_model(self), len(y_new), []
+        for x, label in zip(tqdm(x_0[:, None], "writing", leave=False, disable=None), y):
+            written = handwriting(ddpm, x.expand(n, -1, -1, -1), label.repeat(n), y_new, self.steps, self.scale)
+            rows.append(torch.cat([x, written.cpu()]))
+        save_rows(rows, out)
 
 
-def run_style(args: argparse.Namespace) -> None:
-    out = file_of(args.out, ".png")
-    y_new = digits_of(args.digits)
-    if args.image is None:
-        y = torch.arange(at_least_one(args.hands, "--hands")) % 10
-        x_0 = real_digits(y, args.seed)
-    else:
-        if args.label is None:
-            raise ValueError(f"say with --label which digit {args.image} is")
-        y = digits_of(args.label)
-        if len(y) != 1:
-            raise ValueError(f"--label takes the one digit that the image is, got {args.label!r}")
-        x_0 = own_digit(args.image)
-    ddpm = digit_model(args)
-    ways = tqdm(list(zip(x_0, y)), "writing", leave=False, disable=None)
-    n, how = len(y_new), (args.steps, args.scale)
-    rows = [handwriting(ddpm, x.expand(n, -1, -1, -1), label.repeat(n), y_new, *how) for x, label in ways]
-    save_rows(zip(x_0, rows), out)
+@dataclass(frozen=True, kw_only=True)
+class Write(Drawing):
+    """Write a strip of digits in one handwriting."""
+
+    scale: float = 2.0
+    text: Positional[str]  # digits and blanks, such as "2026 11 21"
+    variety: float = 0.2  # from 0, every 2 alike, to 1, each digit in a handwriting of its own
+    out: Path = Path("strip.png")  # x.png, or x.gif of the strip on its way from noise
+
+    def run(self) -> None:
+        check_text(self.text)
+        out, ddpm = file_of(self.out, ".png", ".gif"), digit_model(self)
+        steps = write_steps(self.text, ddpm, self.steps, self.scale, self.seed, self.variety)
+        shown = frames_of(steps, self.steps, ddpm, FRAMES)
+        if out.suffix == ".png":
+            save_picture(image_grid(shown[-1], columns=1, enlarge=4), out)
+        else:
+            save_gif([image_grid(x, columns=1, enlarge=2, levels=GREYS) for x in shown], out)
+        print(f"{self.text!r} in {out}")
 
 
-def run_write(args: argparse.Namespace) -> None:
-    out = file_of(args.out, *STRIP_ENDINGS)
-    check_text(args.text)
-    ddpm = digit_model(args)
-    way = write_steps(args.text, ddpm, args.steps, args.scale, args.seed, args.variety)
-    steps = list(tqdm(way, "writing", total=args.steps + 1, leave=False, disable=None))
-    if out.suffix == ".png":
-        save_picture(image_grid(steps[-1].x_t, columns=1, enlarge=4), out)
-    else:
-        shown = frames_even_in_log_snr(ddpm.schedule.log_snr[torch.tensor([step.t for step in steps])], FRAMES)
-        save_gif([image_grid(steps[i].x_t, columns=1, enlarge=2, levels=GREYS) for i in shown], out)
-    print(f"{args.text!r} in {out}")
-
-
-def file_of(name: str, *endings: str) -> Path:
-    """A file to write, in a folder that can be written to. Raises ValueError for another kind of file."""
-    if Path(name).suffix not in endings:
-        raise ValueError(f"this picture goes to a {' or a '.join(endings)} file, got {Path(name).name!r}")
-    return writable_folder(Path(name).parent) / Path(name).name
-
-
-def digit_model(args: argparse.Namespace) -> DDPM:
-    """Raises ValueError for weights that do not draw digits by their labels."""
-    ddpm = load(args)
+def digit_model(drawing: Drawing) -> DDPM:
+    """The weights to draw with. Raises ValueError unless they draw digits by label."""
+    ddpm = drawing.load()
     if ddpm.image_shape != (1, 32, 32) or ddpm.model.num_classes != 10:
         raise ValueError(
-            f"this takes weights that draw digits (1, 32, 32) by label, and these draw {ddpm.image_shape} of "
-            f"{ddpm.model.num_classes} classes: leave --weights away for the shipped ones"
+            f"expected weights that draw digits (1, 32, 32) by label, got images {ddpm.image_shape} of "
+            f"{ddpm.model.num_classes} classes: leave out --weights for the shipped ones"
         )
     return ddpm
 
 
 def real_digits(y: Tensor, seed: int) -> Tensor:
-    """A digit of the test set for each label, another for the same label and for another seed."""
+    """A digit of the test set for each label, another one for the same label again and for another seed."""
     x, labels = mnist(train=False).tensors()
-    places = {digit: (labels == digit).nonzero()[:, 0] for digit in set(y.tolist())}
-    count = dict.fromkeys(places, seed)
     chosen = []
-    for digit in y.tolist():
-        chosen.append(places[digit][count[digit] % len(places[digit])])
-        count[digit] += 1
+    for k, digit in enumerate(y):
+        places, before = (labels == digit).nonzero()[:, 0], int((y[:k] == digit).sum())
+        chosen.append(places[(seed + before) % len(places)])
     return x[torch.stack(chosen)]
 
 
-def own_digit(path: str) -> Tensor:
-    """An image file as (1, 1, 32, 32): bright strokes on a dark ground, at the size of MNIST's digits."""
-    picture = crop_to(pixels(smaller(read_picture(Path(path)), DIGIT), 1), DIGIT)
-    x = pad_to(from_uint8(picture))[None]
+def load_digit(path: Path) -> Tensor:
+    """An image file as (1, 1, 32, 32), scaled to 28x28. Raises ValueError for a bright background."""
+    x = pad_to(from_uint8(read_picture(path, DIGIT, "L")))[None]
     if float(x.mean()) > 0:
-        raise ValueError(f"{path} is bright: digits are white strokes on black, so invert it")
+        raise ValueError(f"{path} is bright, and digits are white strokes on black: invert it")
     return x
 
 
-def save_rows(rows: Iterable[tuple[Tensor, ...]], out: Path) -> None:
-    """Pictures side by side: single images (c, h, w) and several (n, c, h, w) in each row."""
-    rows = [torch.cat([x.cpu() if x.ndim == 4 else x[None] for x in row]) for row in rows]
+def save_rows(rows: list[Tensor], out: Path) -> None:
+    """Writes rows of equally many images (n, c, h, w)."""
     save_picture(image_grid(crop_to(torch.cat(rows), DIGIT), columns=len(rows[0]), enlarge=2), out)
     print(f"{len(rows)} rows in {out}")

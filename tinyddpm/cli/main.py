@@ -1,171 +1,194 @@
-"""The library from the command line: tinyddpm and a command, or alone."""
+"""The command line: `tinyddpm` and a command, or alone for a menu."""
 
-import argparse
+import contextlib
+import importlib.metadata
 import os
 import signal
 import sys
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Literal
 
-from ..datasets.named import NAMES
-from ..editing.handwriting import HALVES
-from ..pipeline import SAMPLERS
-from ..schedules import SPACINGS
+import numpy as np
+import tyro
+from tyro.conf import Fixed, Positional, Suppress
+
+from ..data import to_uint8
+from ..datasets.named import DATASETS, LARGEST, load_data
+from ..files import writable_folder
 from ..trainer.interrupt import Interrupted, is_first
-from ..trainer.unfinished import typed
-from .art import run_inpaint, run_morph, run_style, run_write
-from .commands import run_eval, run_gif, run_sample, run_train
+from ..trainer.recipes import RECIPES, Recipe
+from ..trainer.state import shell_command
+from ..viz import image_grid, save_gif, save_picture
+from .art import Inpaint, Morph, Style, Write
+from .options import GREYS, DataName, RecipeName, Sampling, at_least_one, file_of, frames_of, labels_in, shown_size
+from .terminal import blocks, images_in_a_row, terminal_colours
 
-ABOUT = "Denoising diffusion from scratch, on MNIST. Alone, on a terminal, it asks what to do."
+ABOUT = """Denoising diffusion from scratch, on MNIST. Without a command: a menu, on a terminal.
+
+--version prints the version; --tyro-print-completion bash (zsh, fish, tcsh) a script for completion in that shell."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Sampling):
+    """Draw digits into a file or the terminal."""
+
+    digits: str = "0123456789"  # labels, such as 2026; above 9 with commas, such as 3,14
+    per_digit: int = 10  # images of each label
+    # file to write; None: samples.png, or none with --show. x.npz holds images (n, 28, 28), in colour (n, h, w, 3), as
+    # uint8 and their labels; x.png shows a grid
+    out: Path | None = None
+    show: bool = False  # show the images in the terminal
+
+    def run(self) -> None:
+        out = None if self.show and not self.out else file_of(self.out or Path("samples.png"), ".npz", ".png")
+        y = [label for label in labels_in(self.digits) for _ in range(at_least_one(self.per_digit, "--per-digit"))]
+        ddpm = self.load()
+        columns = images_in_a_row(shown_size(ddpm)) if self.show else 0
+        x = self.draw(ddpm, y)
+        for part in x.split(self.per_digit if self.per_digit > 1 else len(x)) if self.show else ():
+            print(blocks(image_grid(part, min(columns, len(part))), terminal_colours()))
+        if out and out.suffix == ".png":
+            save_picture(image_grid(x, self.per_digit if self.per_digit > 1 else 10), out)
+        elif out:
+            images = to_uint8(x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)).numpy()
+            np.savez_compressed(out, images=images, **({} if ddpm.model.num_classes is None else {"labels": y}))
+        if out:
+            print(f"{len(x)} images in {out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gif(Sampling):
+    """Write a GIF of each digit on its way from noise, and one of all."""
+
+    steps: int = 100
+    scale: float = 1.5
+    out: Path = Path("gifs")  # folder to write
+    digits: str = "0123456789"  # labels, such as 2026; above 9 with commas, such as 3,14
+    frames: int = 40  # of each GIF, at most
+
+    def run(self) -> None:
+        out, frames = writable_folder(self.out), at_least_one(self.frames, "--frames")
+        y, ddpm = list(dict.fromkeys(labels_in(self.digits))), self.load()
+        shown = frames_of(ddpm.sample_steps(**self.arguments(ddpm, y)), self.steps, ddpm, frames)
+        for i, digit in enumerate(y):
+            film = [image_grid(x[i : i + 1], columns=1, enlarge=4, levels=GREYS) for x in shown]
+            save_gif(film, out / f"digit_{digit}.gif")
+        save_gif([image_grid(x, columns=5, enlarge=2, levels=GREYS) for x in shown], out / "digits.gif")
+        print(f"{len(y)} images, {len(shown)} frames each, in {out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Sampling):
+    """Measure samples beside real digits, and write a report."""
+
+    checkpoint: Positional[Path | None] = None  # checkpoint file; None: the shipped weights
+    n: int = 10_000  # samples
+    out: Path = Path("report")  # folder to write; the same command resumes an interrupted report
+    sweeps: bool = True  # plot accuracy and distance against guidance scale and steps
+
+    def run(self) -> None:
+        from ..evaluation import SampleSpec, evaluate
+        from ..evaluation.report import page
+
+        if self.checkpoint and self.weights:
+            raise ValueError(f"expected one checkpoint, got {self.checkpoint} and --weights {self.weights}")
+        ddpm = replace(self, weights=self.checkpoint or self.weights).load()
+        spec = SampleSpec(self.n, self.steps, self.scale, self.sampler, self.seed, self.eta, self.grid)
+        print(page(evaluate(ddpm, self.out, spec, sweeps=self.sweeps)), end="")
+        print(f"the report is in {self.out}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a network by a recipe, whose settings are options, too."""
+
+    recipe: RecipeName = "tiny"  # name of the recipe, which holds the defaults of its settings
+    data: DataName = "mnist"  # data set
+    root: Path | None = None  # folder of images, or folder for downloads
+    size: int | None = None  # side of the images in pixels, at most 128; None: image_size, or the next that fits
+    skip_broken: bool = False  # leave out images that cannot be read
+    out: Path | None = None  # folder to write; None: runs/RECIPE, or runs/RECIPE-DATA
+    minutes: float | None = None  # stop by the clock instead of after epochs
+    seed: int = 0  # of the weights, the batches and the noise
+    device: str | None = None  # cpu, cuda or mps; None: the fastest
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 if it is fast, else no (float32)
+    compile: bool = False  # use torch.compile: slow to start, then faster
+    accumulate: int = 1  # parts in which each batch passes the network, to save memory
+    tensorboard: bool = False  # write the log for TensorBoard, too
+    fresh: bool = False  # begin anew if the folder holds a run
+    settings: Annotated[Recipe, tyro.conf.arg(name="")]
+    command: Suppress[Fixed[tuple[str, ...]]] = ()  # the words that resume the run
+
+    def run(self) -> None:
+        from ..trainer.trainer import train
+
+        recipe = self.settings
+        out = self.out or Path("runs", self.recipe if self.data == "mnist" else f"{self.recipe}-{self.data}")
+        writable_folder(out)
+        least = max(recipe.image_size, DATASETS[self.data].smallest)
+        size = self.size or next((n for n in range(least, LARGEST + 1) if recipe.network.fits(n)), least)
+        data = load_data(self.data, self.root, size, skip_broken=self.skip_broken)
+        epochs = None if recipe.epochs == RECIPES[self.recipe].epochs else recipe.epochs  # refused beside minutes
+        options = {name: getattr(self, name) for name in ("precision", "compile", "fresh", "accumulate", "tensorboard")}
+        how = epochs, self.minutes, self.seed, self.device
+        train(recipe.suited(data), out, data, *how, **options, command=self.command)
+        if is_first():
+            print(f"the trained network is {out / 'model.safetensors'}")
+
+
+COMMANDS = {
+    "sample": Sample, "gif": Gif, "morph": Morph, "inpaint": Inpaint, "style": Style, "write": Write, "eval": Eval,
+    "train": Train,
+}  # fmt: skip
+
+
+def recipe_name(recipe: RecipeName = "tiny") -> str:
+    return recipe
+
+
+def run(argv: list[str], resume: list[str]) -> None:
+    """Runs a command. resume: the words of the command that resumes it."""
+    name = "tiny"
+    if argv[:1] == ["train"]:
+        name, _ = tyro.cli(recipe_name, prog="tinyddpm train", args=argv[1:], return_unknown_args=True, add_help=False)
+    train = partial(Train, settings=RECIPES[name], command=tuple(resume))
+    command = tyro.extras.subcommand_cli_from_dict(
+        COMMANDS | {"train": train}, prog="tinyddpm", description=ABOUT, args=argv,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )  # fmt: skip
+    command.run()
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one command; without one asks for some where there is a terminal to ask on. Returns 0; 2 after
-    a message on stderr where something was not as it must be; and after a signal that ended it 128 and
-    its number, as shells do."""
+    """Runs the command in argv, or a menu if there is none and stdin and stdout are a terminal. Returns 0; 2 after a
+    message on stderr about bad input; and 128 plus the signal's number after SIGINT or SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
-    parser = build_parser()
-    args = parser.parse_args(argv)
-    if args.command is None:
-        if sys.stdin.isatty() and sys.stdout.isatty():
-            from .menu import interact
-
-            return interact(main)
-        parser.print_help(sys.stderr)
-        return 2
-    args.again = [word for word in argv if not is_fresh(word)]
+    resume = [word for word in argv if word != "--fresh"]
     try:
-        args.command(args)
-    except Interrupted as interrupted:
+        if argv == ["--version"]:
+            print(importlib.metadata.version("tinyddpm"))
+        elif argv:
+            run(argv, resume)
+        elif sys.stdin.isatty() and sys.stdout.isatty():
+            from .menu import menu
+
+            return menu(main)
+        else:
+            with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
+                run(["--help"], [])
+            return 2
+    except SystemExit as error:  # of tyro, after a message
+        return int(error.code or 0)
+    except KeyboardInterrupt as error:
+        number, message = getattr(error, "signal", signal.SIGINT), str(error) or "stopped"
         if is_first():
-            again = typed(args.again, int(os.environ.get("WORLD_SIZE", "1")))
-            print(f"tinyddpm: {interrupted}\nto go on: {again}", file=sys.stderr)
-        return 128 + interrupted.signal
-    except KeyboardInterrupt:
-        print("\ntinyddpm: stopped", file=sys.stderr)
-        return 128 + signal.SIGINT
+            print(f"\ntinyddpm: {message}", file=sys.stderr)
+            if isinstance(error, Interrupted) or argv[0] == "eval":
+                print(f"resume with: {shell_command(resume, int(os.environ.get('WORLD_SIZE', '1')))}", file=sys.stderr)
+        return 128 + number
     except (ValueError, OSError) as error:
         print(f"tinyddpm: {error}", file=sys.stderr)
         return 2
     return 0
-
-
-def is_fresh(word: str) -> bool:
-    """Whether this is --fresh, which the parser takes cut short, too: with it a run would not go on."""
-    return len(word) > 2 and "--fresh".startswith(word)
-
-
-def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser("tinyddpm", description=ABOUT)
-    parser.set_defaults(command=None)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-
-    sample = commands.add_parser(
-        "sample", parents=[draw_options(50, 1.0)], help="draw digits into a file or the terminal"
-    )
-    sample.add_argument("--digits", default="0123456789", help="which (0123456789)")
-    sample.add_argument("--per-digit", type=int, default=10, help="how many of each (10)")
-    sample.add_argument(
-        "--out",
-        help="x.npz: images (N, 28, 28) uint8, with colours (N, h, w, 3), and labels; x.png: a grid (samples.png)",
-    )
-    show = "show the digits here, in the terminal; to a file then only with --out"
-    sample.add_argument("--show", action="store_true", help=show)
-    sample.set_defaults(command=run_sample)
-
-    gif = commands.add_parser("gif", parents=[draw_options(100, 1.5)], help="a GIF of each digit on its way from noise")
-    gif.add_argument("--out", default="gifs", help="the folder to write to (gifs)")
-    gif.add_argument("--digits", default="0123456789", help="which (0123456789)")
-    gif.add_argument("--frames", type=int, default=40, help="at most (40)")
-    gif.set_defaults(command=run_gif)
-
-    add_art(commands)
-
-    judge = commands.add_parser("eval", parents=[draw_options(50, 1.0)], help="what the samples are worth")
-    judge.add_argument("checkpoint", nargs="?", help="a checkpoint; the shipped weights if not given")
-    judge.add_argument("--n", type=int, default=10_000, help="samples (10000)")
-    judge.add_argument("--out", default="report", help="the folder to write to, and to go on in (report)")
-    judge.add_argument("--no-sweeps", action="store_true", help="no plots against scale and steps")
-    judge.set_defaults(command=run_eval)
-
-    train = commands.add_parser("train", help="train a network by a recipe")
-    train.add_argument("--recipe", default="tiny", help="by name (tiny)")
-    train.add_argument("--data", default="mnist", help=f"one of {', '.join(NAMES)} (mnist)")
-    train.add_argument("--root", metavar="DIR", help="where the data is, or is downloaded to")
-    train.add_argument("--size", type=int, help="of the images, up to 128; the recipe's if not given")
-    train.add_argument("--skip-broken", action="store_true", help="leave out images that cannot be read")
-    train.add_argument("--out", help="the folder to write to (runs/RECIPE, or runs/RECIPE-DATA)")
-    train.add_argument("--epochs", type=float, help="the recipe's number if not given")
-    train.add_argument("--minutes", type=float, help="stop by the clock instead")
-    train.add_argument("--seed", type=int, default=0, help="(0)")
-    train.add_argument("--device", help="cpu, cuda or mps; the fastest there is if not given")
-    train.add_argument("--precision", default="no", help="no (float32), bf16 or fp16 (no)")
-    train.add_argument("--compile", action="store_true", help="through torch.compile: slow to start, then faster")
-    train.add_argument(
-        "--accumulate", type=int, default=1, metavar="N", help="each batch in N parts, for less memory (1)"
-    )
-    train.add_argument(
-        "--grow", help="progressive: how many different times to begin with, such as 10,100, before all T"
-    )
-    train.add_argument("--tensorboard", action="store_true", help="write the figures for TensorBoard, too")
-    train.add_argument("--fresh", action="store_true", help="begin anew where the folder holds a run")
-    train.set_defaults(command=run_train)
-    return parser
-
-
-def add_art(commands) -> None:
-    """The commands that make pictures of what artwork.py and strip.py can do."""
-    morph = commands.add_parser(
-        "morph", parents=[model_options(20, 2.0)], help="a GIF of digits that turn into each other"
-    )
-    morph.add_argument("--digits", default="0123456789", help="which, in this order (0123456789)")
-    morph.add_argument("--frames", type=int, default=12, help="from a digit to the next (12)")
-    morph.add_argument("--wander", action="store_true", help="from hand to hand, too; else all in one")
-    morph.add_argument("--out", default="morph.gif", help="x.gif (morph.gif)")
-    morph.set_defaults(command=run_morph)
-
-    inpaint = commands.add_parser(
-        "inpaint", parents=[model_options(50, 1.0)], help="real digits, half hidden, completed in several ways"
-    )
-    inpaint.add_argument("--digits", default="0123456789", help="which of the test set (0123456789)")
-    inpaint.add_argument("--hide", default="left", help=f"{', '.join(HALVES)} (left)")
-    inpaint.add_argument("--each", type=int, default=8, help="ways to complete each (8)")
-    inpaint.add_argument("--labelled", action="store_true", help="tell the network which digit it is")
-    inpaint.add_argument("--times", type=int, default=5, help="to go over each part, until it fits (5)")
-    inpaint.add_argument("--out", default="inpaint.png", help="x.png (inpaint.png)")
-    inpaint.set_defaults(command=run_inpaint)
-
-    style = commands.add_parser(
-        "style", parents=[model_options(20, 2.5)], help="all digits in the hand of one that somebody wrote"
-    )
-    style.add_argument("--digits", default="0123456789", help="to write (0123456789)")
-    style.add_argument("--hands", type=int, default=8, help="digits of the test set to take the hand of (8)")
-    style.add_argument("--image", metavar="FILE", help="a digit of your own instead: white on black, square")
-    style.add_argument("--label", metavar="DIGIT", help="which digit that is")
-    style.add_argument("--out", default="style.png", help="x.png (style.png)")
-    style.set_defaults(command=run_style)
-
-    write = commands.add_parser("write", parents=[model_options(50, 2.0)], help="a strip of digits in one hand")
-    write.add_argument("text", help='digits and blanks, such as "2026 11 21"')
-    write.add_argument("--variety", type=float, default=0.2, help="0 every 2 alike, 1 each another hand (0.2)")
-    write.add_argument("--out", default="strip.png", help="x.png, or x.gif on its way from noise (strip.png)")
-    write.set_defaults(command=run_write)
-
-
-def draw_options(steps: int, scale: float) -> argparse.ArgumentParser:
-    """What every command takes that leaves the sampler open."""
-    draw = argparse.ArgumentParser(add_help=False, parents=[model_options(steps, scale)])
-    draw.add_argument("--sampler", default="ddim", help=f"{', '.join(SAMPLERS)} (ddim)")
-    draw.add_argument("--grid", default="uniform", help=f"times to visit: {', '.join(SPACINGS)} (uniform)")
-    draw.add_argument("--eta", type=float, default=0.0, help="fresh noise in ddim: 0 none, 1 as ddpm (0)")
-    return draw
-
-
-def model_options(steps: int, scale: float) -> argparse.ArgumentParser:
-    """What every command that draws takes. One for each: parsers share the options of their parents."""
-    draw = argparse.ArgumentParser(add_help=False)
-    draw.add_argument("--weights", metavar="FILE", help="a checkpoint; the shipped weights if not given")
-    draw.add_argument("--steps", type=int, default=steps, help=f"from noise to the image ({steps})")
-    guidance = f"guidance: 1 none, above 1 the label counts for more ({scale:g})"
-    draw.add_argument("--scale", type=float, default=scale, help=guidance)
-    draw.add_argument("--seed", type=int, default=0, help="of the first image; the next has the next (0)")
-    draw.add_argument("--device", help="cpu, cuda or mps; cpu if not given")
-    return draw

@@ -1,178 +1,139 @@
-"""tinyddpm alone, on a terminal: asks what to do, does it by a command that it says, and asks again."""
+"""`tinyddpm` alone, on a terminal: asks what to do, prints the command that does it, and runs it."""
 
 import itertools
+import os
+import re
 import shlex
 import signal
 from collections.abc import Callable
 from pathlib import Path
 
-from ..files import writable_folder
+import questionary
+from questionary import Choice
+
 from ..trainer.recipes import RECIPES
-from ..trainer.unfinished import Unfinished, is_unfinished, unfinished_runs
-from .commands import in_a_row
-from .questions import (
-    Back,
-    ask,
-    digits_in,
-    epochs_or_minutes,
-    file_for_a_strip,
-    folder_for_files,
-    from_0,
-    one_of,
-    picture_or_no,
-    say,
-    text_to_write,
-    whole_number,
-)
+from ..trainer.state import is_unfinished, unfinished_runs
+from .options import DIGIT
+from .terminal import images_in_a_row
 
 RUNS = Path("runs")
-SHIPPED = "shipped"  # the weights that come with the package
-HELLO = """
-tinyddpm draws handwritten digits out of noise.
-
-  draw     digits, here in the terminal
-  gif      digits on their way from noise
-  write    many digits in one hand, into a picture
-  train    a network of your own
-  resume   a training run that was stopped
-  quit
-
-Enter takes what stands in [brackets]; the first letters of a word are enough.
-"back" at any question leads back here, Ctrl-C out.
-"""
+Words = list[str]
+ACTIONS = {
+    "draw": "digits, here in the terminal",
+    "gif": "digits on their way from noise",
+    "write": "many digits in one handwriting, into a picture",
+    "train": "a network of your own",
+    "resume": "a training run that was interrupted",
+    "quit": "",
+}
+DIGITS, NUMBER, SCALE = "[0-9]+", "[1-9][0-9]*", r"[0-9]*\.?[0-9]+"
 
 
-def interact(run: Callable[[list[str]], int]) -> int:
-    """Asks and does until it is told to quit, or by Ctrl-C or Ctrl-D at a question. Returns 0; and what
-    `run` returned after a SIGTERM, which is for all of the program.
+class Back(Exception):
+    """The answer to a question was "back"."""
 
-    run    does one command, given the words behind "tinyddpm", and returns its exit status
+
+def menu(run: Callable[[Words], int]) -> int:
+    """Asks and runs until "quit", or Ctrl-C at a question. Returns 0, or 128 + SIGTERM after one.
+
+    run: a command, given as the words after "tinyddpm", -> its exit status
     """
-    menu = Menu()
-    actions = {name: getattr(menu, name) for name in ("draw", "gif", "write", "train", "resume")}
-    print(HELLO)
+    print('tinyddpm draws handwritten digits out of noise. "back" at a question leads back here, Ctrl-C out.\n')
+    questions, status = Questions(), 0
+    choices = [Choice(f"{name:8}{what}", name, shortcut_key=name[0]) for name, what in ACTIONS.items()]
     try:
-        while (action := ask("What next?", "draw", one_of([*actions, "quit"]))) != "quit":
+        while status != 128 + signal.SIGTERM:
+            action = questionary.select("What next?", choices, use_shortcuts=True).unsafe_ask()
+            if action == "quit":
+                break
             try:
-                if do(actions[action](), run) == 128 + signal.SIGTERM:
-                    return 128 + signal.SIGTERM
-            except ValueError as error:
-                say(str(error))
+                words = getattr(questions, action)()
+                print(f"\n$ {shlex.join(['tinyddpm', *words])}\n", flush=True)
+                status = run(words)
             except Back:
                 pass
+            except ValueError as error:
+                print(f"  {error}")
             print()
     except (KeyboardInterrupt, EOFError):
-        print()
+        pass
     print("Goodbye.")
-    return 0
+    return status if status == 128 + signal.SIGTERM else 0
 
 
-def do(words: list[str], run: Callable[[list[str]], int]) -> int:
-    """Says the command and runs it. Ctrl-C stops it, and not the menu."""
-    print(f"\n$ {shlex.join(['tinyddpm', *words])}\n", flush=True)
-    try:
-        status = run(words)
-    except SystemExit:  # the parser has said what it does not take
-        return 2
-    if status == 128 + signal.SIGINT and words[0] == "train":
-        print("or here:  resume")
-    return status
-
-
-class Menu:
-    """The questions before each command. Each action returns the words of its command."""
+class Questions:
+    """The questions before each command. Each method returns the words of its command."""
 
     def __init__(self):
-        self.drawn = 0  # digits until now: the next ones have the next seeds, and are others
-        self.folders: set[Path] = set()  # that were trained in, since they may lie outside RUNS
+        self.drawn = 0  # digits so far: the next ones have other seeds
+        self.folders: set[Path] = set()  # trained in, maybe outside of RUNS
 
-    def draw(self) -> list[str]:
-        digits = ask("Which digits?", "7", digits_in)
-        each = ask("How many of each?", str(in_a_row()), whole_number)
-        words = ["sample", "--show", "--digits", digits, "--per-digit", str(each)]
-        words += option("--scale", ask("Guidance scale?", "1", from_0), "1")
-        words += self.network()
-        words += option("--out", ask("Into a file (x.png, x.npz)?", "no", picture_or_no), "no")
-        words += option("--seed", str(self.drawn), "0")
-        self.drawn += len(digits) * each
+    def draw(self) -> Words:
+        digits = ask("Which digits?", "7", DIGITS)
+        each = ask("How many of each?", str(images_in_a_row(DIGIT)), NUMBER)
+        scale = ask("Guidance scale?", "1", SCALE)
+        words = ["sample", "--show", "--digits", digits, "--per-digit", each, "--scale", scale, *self.network()]
+        out = ask("Into a file, too? (x.png or x.npz)", "no", r"no|.+\.(png|npz)")
+        words += [*(["--out", out] if out != "no" else []), "--seed", str(self.drawn)]
+        self.drawn += len(digits) * int(each)
         return words
 
-    def gif(self) -> list[str]:
-        words = ["gif", *option("--digits", ask("Which digits?", "0123456789", digits_in), "0123456789")]
-        words += option("--scale", ask("Guidance scale?", "1.5", from_0), "1.5")
-        words += self.network()
-        return words + option("--out", ask("Into which folder?", "gifs", folder_for_files), "gifs")
+    def gif(self) -> Words:
+        digits, scale = ask("Which digits?", "0123456789", DIGITS), ask("Guidance scale?", "1.5", SCALE)
+        network = self.network()
+        return ["gif", "--digits", digits, "--scale", scale, *network, "--out", ask("Into which folder?", "gifs", ".+")]
 
-    def write(self) -> list[str]:
-        words = ["write", ask("Which digits and blanks?", "2026 11 21", text_to_write)]
-        words += option("--scale", ask("Guidance scale?", "2", from_0), "2")
-        words += self.network()
-        words += option("--out", ask("Into which file (.png, .gif)?", "strip.png", file_for_a_strip), "strip.png")
-        words += option("--seed", str(self.drawn), "0")
+    def write(self) -> Words:
+        text = ask("Which digits and blanks?", "2026 11 21", "[0-9 ]*[0-9][0-9 ]*")
+        words = ["write", text, "--scale", ask("Guidance scale?", "2", SCALE), *self.network()]
+        words += ["--out", ask("Into which file? (x.png or x.gif)", "strip.png", r".+\.(png|gif)")]
         self.drawn += 1
-        return words
+        return [*words, "--seed", str(self.drawn - 1)]
 
-    def train(self) -> list[str]:
-        say(f"Recipes: {', '.join(RECIPES)}")
-        recipe = ask("Which recipe?", "nano", one_of(RECIPES))
-        usual = f"{RECIPES[recipe].epochs:g} epochs"
-        length = ask("For how many epochs, or minutes?", usual, epochs_or_minutes)
-        words = ["train", "--recipe", recipe, *(length if length != epochs_or_minutes(usual) else [])]
-        folder = ask("Into which folder?", str(free_folder(recipe)), folder_for_a_run)
-        self.folders.add(folder)
-        return words + option("--out", str(folder), str(RUNS / recipe))
+    def train(self) -> Words:
+        recipe = choose("Which recipe?", [Choice(name, name) for name in RECIPES], "nano")
+        length = ask("How many epochs or minutes?", f"{RECIPES[recipe].epochs:g} epochs", SCALE + " *(e|m)[a-z]*")
+        number, unit = re.match(SCALE, length)[0], "--minutes" if "m" in length else "--epochs"
+        out = ask("Into which folder?", str(free_folder(recipe)), ".+")
+        self.folders.add(Path(out))
+        return ["train", "--recipe", recipe, unit, number, "--out", out]
 
-    def resume(self) -> list[str]:
+    def resume(self) -> Words:
         runs = unfinished_runs({*RUNS.glob("*"), *self.folders})
-        width = max((len(str(run.folder)) for run in runs), default=0)
-        for i, run in enumerate(runs, 1):
-            print(f"  {i}  {str(run.folder):{width}}  {run.stands}")
-        can = [str(i) for i, run in enumerate(runs, 1) if run.words]
-        if not can:
-            raise ValueError("\n".join([f"There is no run in {RUNS} to go on with.", *(r.why for r in runs)]))
-        return ask("Which one?", can[0], lambda answer: going_on(runs, answer))
+        if not any(run.words for run in runs):
+            raise ValueError("\n  ".join(["there is no run to resume", *(run.reason for run in runs)]))
+        choices = [Choice(f"{run.folder}  {run.position}", run.words, run.reason or None) for run in runs]
+        return choose("Which run?", choices)
 
-    def network(self) -> list[str]:
-        """The shipped weights, or those of a network that was trained here."""
-        found = {*RUNS.glob("*/model.safetensors"), *(f / "model.safetensors" for f in self.folders)}
-        trained = {str(path.parent): str(path) for path in sorted(found) if path.exists()}
-        if not trained:
-            return []
-        say(f"Networks: {', '.join([SHIPPED, *trained])}")
-        name = ask("Which network?", SHIPPED, one_of([SHIPPED, *trained]))
-        return ["--weights", trained[name]] if name in trained else []
+    def network(self) -> Words:
+        """The option for other weights than the shipped ones, if any were trained here."""
+        paths = {folder / "model.safetensors" for folder in {*RUNS.glob("*"), *self.folders}}
+        trained = [Choice(str(path.parent), ["--weights", str(path)]) for path in sorted(paths) if path.exists()]
+        return choose("Which network?", [Choice("shipped", []), *trained]) if trained else []
 
 
-def option(name: str, value: str, default: str) -> list[str]:
-    """An option of a command, left out where it says what holds without it."""
-    return [] if value == default else [name, value]
+def choose(question: str, choices: list[Choice], default: str | None = None):
+    """The value of a choice."""
+    return answered(questionary.select(question, [*choices, Choice("back", "back")], default=default).unsafe_ask())
 
 
-def folder_for_a_run(answer: str) -> Path:
-    folder = Path(answer).expanduser()
-    if what := taken(folder):
-        raise ValueError(f"{folder} holds {what}: say another folder")
-    return writable_folder(folder)
+def ask(question: str, default: str, pattern: str) -> str:
+    """An answer that matches the pattern; the default if it is empty."""
+
+    def check(answer: str) -> bool | str:
+        return bool(re.fullmatch(f"({pattern})|back|", answer.strip())) or f"expected an answer such as {default}"
+
+    answer = questionary.text(question, validate=check, placeholder=default).unsafe_ask().strip()
+    return os.path.expanduser(answered(answer or default))
 
 
-def taken(folder: Path) -> str:
-    """What a folder holds that a new run must not write over; "" where nothing."""
-    if is_unfinished(folder):
-        return "a run that was stopped"
-    return "a trained network" if (folder / "model.safetensors").exists() else ""
+def answered(answer):
+    if answer == "back":
+        raise Back
+    return answer
 
 
 def free_folder(recipe: str) -> Path:
-    """RUNS/nano, or RUNS/nano-2 where that is taken, and so on."""
-    names = itertools.chain([recipe], (f"{recipe}-{i}" for i in itertools.count(2)))
-    return next(RUNS / name for name in names if not taken(RUNS / name))
-
-
-def going_on(runs: list[Unfinished], answer: str) -> list[str]:
-    """The words of the command that goes on with the run of that number, or in that folder."""
-    for i, run in enumerate(runs, 1):
-        if answer in (str(i), str(run.folder)):
-            if run.words is None:
-                raise ValueError(run.why)
-            return run.words
-    raise ValueError(f"choose one of {', '.join(str(i) for i in range(1, len(runs) + 1))}, got {answer!r}")
+    """RUNS/nano, or RUNS/nano-2 and so on if that holds a network or an interrupted run."""
+    folders = (RUNS / name for name in itertools.chain([recipe], (f"{recipe}-{i}" for i in itertools.count(2))))
+    return next(f for f in folders if not is_unfinished(f) and not (f / "model.safetensors").exists())

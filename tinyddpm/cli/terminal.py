@@ -1,12 +1,12 @@
 """Pictures as text, for a terminal."""
 
 import os
+import shutil
 import sys
 from itertools import groupby
 
 import torch
 from einops import rearrange
-from jaxtyping import UInt8
 
 from ..viz import Picture
 
@@ -14,48 +14,48 @@ TRUE_COLOUR = 2**24
 
 
 def blocks(picture: Picture, colours: int = TRUE_COLOUR) -> str:
-    """A picture (1 or 3, h, w) as text of half blocks, w characters a line: each shows two pixels, the upper
-    one in its colour and the lower one in the colour behind it. An odd height is filled up with black.
+    """A picture (1 or 3, h, w) as text, w characters a line: each is an upper half block, with the colour of one pixel
+    on the colour of the pixel below. A black row is added to an odd height.
 
-    colours    2**24 as they are, 256 the nearest of those that most terminals have, or 2: no colours at
-               all, but blocks where the pixels are brighter than half
-
-    Raises ValueError for another number of colours.
+    colours: 2**24; 256, xterm's greys and colour cube; or 2, blocks without colours where pixels are brighter than half
     """
-    if colours not in (2, 256, TRUE_COLOUR):
-        raise ValueError(f"a terminal has 2, 256 or {TRUE_COLOUR} colours, got {colours}")
     c, h, w = picture.shape
     pixels = torch.cat([picture, picture.new_zeros(c, h % 2, w)], 1)
-    pixels = rearrange(pixels.expand(3, -1, -1), "c h w -> h w c")
     if colours == 2:
-        bright = (pixels.float().mean(2) > 127.5).int()
-        lines = (bright[::2] + 2 * bright[1::2]).tolist()
-        return "\n".join("".join(" ▀▄█"[i] for i in line) for line in lines)
-    names = colour_names(pixels, colours)
-    return "\n".join(half_blocks(upper, lower) for upper, lower in zip(names[::2], names[1::2]))
+        bright = (pixels.float().mean(0) > 127.5).int()
+        return "\n".join("".join(" ▀▄█"[i] for i in line) for line in (bright[::2] + 2 * bright[1::2]).tolist())
+    pixels = rearrange(pixels.expand(3, -1, -1), "c h w -> h w c").tolist()
+    codes = [["2;{};{};{}".format(*p) if colours > 256 else xterm_colour(*p) for p in line] for line in pixels]
+    lines = []
+    for pair in zip(codes[::2], codes[1::2]):
+        runs = [(code, len(list(run))) for code, run in groupby(zip(*pair))]  # a colour is named where it changes
+        lines.append("".join(f"\x1b[38;{upper};48;{lower}m" + "▀" * n for (upper, lower), n in runs) + "\x1b[0m")
+    return "\n".join(lines)
 
 
-def half_blocks(upper: list[str], lower: list[str]) -> str:
-    """One line of text for two of pixels, given their colours. One is named where it changes, not a pixel."""
-    line = ""
-    for (above, below), same in groupby(zip(upper, lower)):
-        line += f"\x1b[38;{above};48;{below}m" + "▀" * len(list(same))
-    return line + "\x1b[0m"
-
-
-def colour_names(pixels: UInt8[Tensor, "h w 3"], colours: int) -> list[list[str]]:
-    """What a terminal calls the colour of each pixel, behind its 38 or 48."""
-    if colours == TRUE_COLOUR:
-        return [[f"2;{r};{g};{b}" for r, g, b in line] for line in pixels.tolist()]
-    levels = torch.tensor([0, 95, 135, 175, 215, 255])
-    greys = torch.arange(8, 248, 10)[:, None].expand(-1, 3)
-    palette = torch.cat([torch.cartesian_prod(levels, levels, levels), greys])  # colours 16 to 255
-    nearest = torch.cdist(pixels.reshape(-1, 3).float(), palette.float(), p=1).argmin(1)
-    return [[f"5;{16 + i}" for i in line] for line in nearest.reshape(pixels.shape[:2]).tolist()]
+def xterm_colour(r: int, g: int, b: int) -> str:
+    """The nearest of 24 greys, black and white to a grey; of the 6x6x6 cube to another colour."""
+    if r == g == b and 4 <= r <= 246:
+        return f"5;{232 + min(23, round((r - 8) / 10))}"
+    r, g, b = (0 if value < 48 else max(1, (value - 35) // 40) for value in (r, g, b))  # levels 0, 95, 135, ..., 255
+    return f"5;{16 + 36 * r + 6 * g + b}"
 
 
 def terminal_colours() -> int:
-    """How many colours stdout shows: 2, none, where it is no terminal, TERM is dumb or NO_COLOR is set."""
+    """How many colours stdout shows: 2 if it is no terminal, TERM is dumb or NO_COLOR is set."""
     if not sys.stdout.isatty() or os.environ.get("TERM") == "dumb" or os.environ.get("NO_COLOR"):
         return 2
     return TRUE_COLOUR if os.environ.get("COLORTERM") in ("truecolor", "24bit") else 256
+
+
+def images_in_a_row(width: int) -> int:
+    """How many images of that width fit the terminal. Raises ValueError if none does, and for an encoding without block
+    characters."""
+    columns = shutil.get_terminal_size().columns or 80  # some pseudo-terminals say 0
+    if columns < width:
+        raise ValueError(f"an image is {width} characters wide, but this terminal {columns}: make it wider")
+    try:
+        "▀▄█".encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError as error:
+        raise ValueError(f"{error.encoding} text has no block characters: set PYTHONIOENCODING=utf-8") from error
+    return columns // width
