@@ -17,11 +17,11 @@ from prompt_toolkit.output import DummyOutput
 
 from tinyddpm.cli.main import main
 from tinyddpm.cli.menu import menu
-from tinyddpm.trainer.state import save_state
+from tinyddpm.trainer.state import Unfinished
 
 pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
 ROOT = Path(__file__).parent.parent.parent
-CTRL_C, DOWN, ENTER = "\x03", "\x1b[B", "\r"
+CTRL_C, UP, DOWN, ENTER = "\x03", "\x1b[A", "\x1b[B", "\r"
 
 
 def play(*keys, run=lambda words: 0):
@@ -71,27 +71,33 @@ def test_every_command_of_the_menu_is_one_that_the_command_line_takes(command):
     assert main([*shlex.split(done[0]), "--help"]) == 0
 
 
+def instead(*bad, good):
+    """Bad answers, each refused and erased, and a good one."""
+    return "".join(answer + ENTER + "\x7f" * len(answer) for answer in bad) + good
+
+
 @pytest.mark.parametrize(
-    ("keys", "bad", "good"),
+    ("keys", "command"),
     [
-        (["d"], "3x", "3"),
-        (["d"], "3 4", "34"),
-        (["d", ""], "0", "1"),
-        (["d", ""], "1.5", "1"),
-        (["d", "", ""], "much", "0"),
-        (["d", "", ""], "-1", "0.5"),
-        (["d", "", ""], "inf", ".5"),
-        (["d", "", "", ""], "x.gif", "x.png"),
-        (["w"], "3a", "3"),
-        (["w"], " ", "3 1"),
-        (["w", "", ""], "x.jpg", "x.gif"),
-        (["t", ""], "5", "5 epochs"),
-        (["t", ""], "5 hours", "5 Minutes".lower()),
+        (
+            [
+                "d",
+                instead("3x", "3 4", good="34"),
+                instead("0", "1.5", good="1"),
+                instead("much", "-1", "inf", "1.2.3", good="0"),
+                instead("x.gif", ".png", good="x.npz"),
+            ],
+            "sample --show --digits 34 --per-digit 1 --scale 0 --out x.npz --seed 0",
+        ),
+        (
+            ["w", instead("3a", good="3 1"), "", instead("x.jpg", good="x.gif")],
+            "write '3 1' --scale 2 --out x.gif --seed 0",
+        ),
+        (["t", "", instead("5", "5 hours", "-1 m", good="5 min"), "r"], "train --recipe nano --minutes 5 --out r"),
     ],
 )
-def test_a_wrong_answer_is_asked_for_again(keys, bad, good):
-    erase = "\x7f" * len(bad)
-    assert play(*keys, bad + ENTER + erase + good, "", "", "", "")[0][0] == play(*keys, good, "", "", "", "")[0][0]
+def test_a_wrong_answer_is_asked_for_again(keys, command):
+    assert play(*keys)[0] == [command]
 
 
 def test_what_is_drawn_next_is_something_else():
@@ -115,32 +121,19 @@ def test_a_network_that_was_trained_here_can_draw():
     assert "--weights mine/model.safetensors" in done[1] and "--weights" not in done[2]
 
 
-def stopped(folder, command):
-    Path(folder).mkdir(parents=True)
-    state = {"settings": {"processes": 1}, "steps": 7, "minutes": 1.25, "progress": 0.5}
-    save_state(Path(folder), {**state, "command": command})
-
-
-def test_resume_runs_the_command_of_the_run_that_is_chosen():
-    stopped("runs/b", ["train", "--recipe", "tiny", "--out", "runs/b"])
-    stopped("runs/long-name", ["train", "--out", "runs/long-name"])
-    Path("runs/a").mkdir()
-    Path("runs/a/run.state").write_bytes(b"x")  # damaged: it cannot be chosen
+def test_resume_runs_the_command_of_the_run_that_is_chosen(monkeypatch, capsys):
+    damaged = Unfinished(Path("runs/a"), "damaged", None, "run.state was changed")  # it cannot be chosen
+    runs = [Unfinished(Path(f"runs/{name}"), "step 7", ["train", "--out", f"runs/{name}"]) for name in "bc"]
+    monkeypatch.setattr("tinyddpm.cli.menu.unfinished_runs", lambda folders: [damaged, *runs])
     done, _ = play("r", "", "r", DOWN, "r", DOWN + DOWN)  # the last one: back
-    assert done == ["train --recipe tiny --out runs/b", "train --out runs/long-name"]
-
-
-def test_where_nothing_can_be_resumed_the_menu_says_so(capsys):
-    done, _ = play("r", "r")
-    assert not done and capsys.readouterr().out.count("there is no run to resume") == 2
-    Path("runs/a").mkdir(parents=True)
-    Path("runs/a/run.state").write_bytes(b"x")
-    play("r")
-    assert "run.state is not as it was written" in capsys.readouterr().out
+    assert done == ["train --out runs/b", "train --out runs/c"]
+    monkeypatch.setattr("tinyddpm.cli.menu.unfinished_runs", lambda folders: [damaged])
+    assert not play("r")[0]
+    assert "there is no run to resume\n  run.state was changed\n" in capsys.readouterr().out
 
 
 def test_back_and_a_command_that_fails_lead_to_the_menu(capsys):
-    done, status = play("d", "back", "t", "\x1b[A", "w", "", "", "back", "g", "", "", "", "q", run=lambda _: 2)
+    done, status = play("d", "back", "t", UP + UP, "w", "", "", "back", "g", "", "", "", "q", run=lambda _: 2)
     assert [command.split()[0] for command in done] == ["gif"] and status == 0
     assert capsys.readouterr().out.endswith("Goodbye.\n")
 
@@ -234,5 +227,5 @@ def test_a_sitting_at_a_terminal(tmp_path):
 
     command = "tinyddpm train --recipe nano --epochs 0.7 --out runs/nano\n"
     assert shown.count(f"$ {command}") == 2 and shown.count(f"resume with: {command}") == 2
-    saved = [int(n) for n in re.findall(r"saved runs/nano at step (\d+)", shown)]
+    saved = [int(n) for n in re.findall(r"saved runs/nano at .*step (\d+)", shown)]
     assert len(saved) == 2 and 0 < saved[0] < saved[1]

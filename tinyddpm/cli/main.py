@@ -16,10 +16,13 @@ from tyro.conf import Fixed, Positional, Suppress
 
 from ..data import to_uint8
 from ..datasets.named import DATASETS, LARGEST, load_data
+from ..evaluation import evaluate
+from ..evaluation.report import page
 from ..files import writable_folder
 from ..trainer.interrupt import Interrupted, is_first
 from ..trainer.recipes import RECIPES, Recipe
 from ..trainer.state import shell_command
+from ..trainer.trainer import train
 from ..viz import image_grid, save_gif, save_picture
 from .art import Inpaint, Morph, Style, Write
 from .options import GREYS, DataName, RecipeName, Sampling, at_least_one, file_of, frames_of, labels_in, shown_size
@@ -89,14 +92,10 @@ class Eval(Sampling):
     sweeps: bool = True  # plot accuracy and distance against guidance scale and steps
 
     def run(self) -> None:
-        from ..evaluation import SampleSpec, evaluate
-        from ..evaluation.report import page
-
         if self.checkpoint and self.weights:
             raise ValueError(f"expected one checkpoint, got {self.checkpoint} and --weights {self.weights}")
         ddpm = replace(self, weights=self.checkpoint or self.weights).load()
-        spec = SampleSpec(self.n, self.steps, self.scale, self.sampler, self.seed, self.eta, self.grid)
-        print(page(evaluate(ddpm, self.out, spec, sweeps=self.sweeps)), end="")
+        print(page(evaluate(ddpm, self.out, self.spec(self.n), sweeps=self.sweeps)), end="")
         print(f"the report is in {self.out}")
 
 
@@ -122,8 +121,6 @@ class Train:
     command: Suppress[Fixed[tuple[str, ...]]] = ()  # the words that resume the run
 
     def run(self) -> None:
-        from ..trainer.trainer import train
-
         recipe = self.settings
         out = self.out or Path("runs", self.recipe if self.data == "mnist" else f"{self.recipe}-{self.data}")
         writable_folder(out)
@@ -153,9 +150,9 @@ def run(argv: list[str], resume: list[str]) -> None:
     name = "tiny"
     if argv[:1] == ["train"]:
         name, _ = tyro.cli(recipe_name, prog="tinyddpm train", args=argv[1:], return_unknown_args=True, add_help=False)
-    train = partial(Train, settings=RECIPES[name], command=tuple(resume))
+    with_recipe = {"train": partial(Train, settings=RECIPES[name], command=tuple(resume))}
     command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS | {"train": train}, prog="tinyddpm", description=ABOUT, args=argv,
+        COMMANDS | with_recipe, prog="tinyddpm", description=ABOUT, args=argv,
         config=(tyro.conf.FlagCreatePairsOff,),
     )  # fmt: skip
     command.run()

@@ -15,22 +15,21 @@ from ..data import crop_to
 from ..datasets.named import DATASETS
 from ..diffusion import Denoiser
 from ..editing.inpainting import HALVES
-from ..extensions.score_sde import euler_maruyama, predictor_corrector
+from ..evaluation.evaluate import NAMED_SAMPLERS, SampleSpec
 from ..files import writable_folder
 from ..pipeline import DDPM, load_pretrained
-from ..samplers import SAMPLERS, Step, ddim
+from ..samplers import Step
 from ..schedules import SPACINGS
 from ..trainer.recipes import RECIPES
 from ..viz import frames_even_in_log_snr
 
 DIGIT = 28  # pixels on a side of MNIST's images, without their border
 GREYS = 16  # levels of a GIF: most of its bytes are noise
-ALL_SAMPLERS = SAMPLERS | {"euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
 if TYPE_CHECKING:
     SamplerName = Spacing = DataName = RecipeName = Half = str
 else:  # types whose values the help shows
     SamplerName, Spacing, DataName, RecipeName, Half = (
-        literal_type_from_choices(list(table)) for table in (ALL_SAMPLERS, SPACINGS, DATASETS, RECIPES, HALVES)
+        literal_type_from_choices(list(table)) for table in (NAMED_SAMPLERS, SPACINGS, DATASETS, RECIPES, HALVES)
     )
 
 
@@ -61,17 +60,16 @@ class Sampling(Drawing):
     grid: Spacing = "uniform"  # spacing of the times that the sampler visits
     eta: float = 0.0  # fresh noise of ddim, from 0 (none) to 1 (as much as ddpm)
 
+    def spec(self, n: int) -> SampleSpec:
+        return SampleSpec(n, self.steps, self.scale, self.sampler, self.seed, self.eta, self.grid)
+
     def arguments(self, ddpm: DDPM, y: list[int]) -> dict:
         """Those of ddpm.sample and ddpm.sample_steps, for one image of each label."""
-        if self.eta and self.sampler != "ddim":
-            raise ValueError(f"--eta is the noise of ddim, and {self.sampler} takes none: got {self.eta:g}")
-        return {
-            **({"n": len(y)} if ddpm.model.num_classes is None else {"y": y}),
-            "sampler": partial(ddim, eta=self.eta) if self.sampler == "ddim" else ALL_SAMPLERS[self.sampler],
-            "scale": self.scale,
-            "seeds": range(self.seed, self.seed + len(y)),
-            "grid": ddpm.schedule.grid(self.steps, self.grid),
-        }
+        labels = {"n": len(y)} if ddpm.model.num_classes is None else {"y": y}
+        how = self.spec(len(y)).arguments(ddpm.schedule)
+        return (
+            labels | {"seeds": range(self.seed, self.seed + len(y))} | {k: how[k] for k in ("sampler", "scale", "grid")}
+        )
 
     def draw(self, ddpm: DDPM, y: list[int]) -> Tensor:
         """One image of each label, without the border of 28x28 images, under a progress bar."""
