@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM during a run: finish the step, save, and end; the second Ctrl-C ends at once."""
+"""Ctrl-C and SIGTERM during a run: finish the step, save, and end; a second Ctrl-C ends at once."""
 
 import os
 import signal
@@ -6,12 +6,12 @@ import threading
 
 
 def is_first() -> bool:
-    """Whether this is the first of several processes, which speaks for all, or the only one."""
+    """Whether this is the first of several processes, or the only one: the one that prints and writes."""
     return os.environ.get("RANK", "0") == "0"
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run that was asked to end, and has saved where it was. `signal` says by what."""
+    """Raised by a run that was asked to end and has saved its state; `signal` is the number of the signal."""
 
     def __init__(self, message: str, signal: int):
         super().__init__(message)
@@ -19,16 +19,15 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """While it is open, `caught` is the number of the first SIGINT or SIGTERM that came, or None."""
+    """A context in which `caught` is the number of the first SIGINT or SIGTERM received, or None."""
 
     def __init__(self):
         self.caught: int | None = None
 
     def __enter__(self) -> "Interrupts":
-        self.handlers = {}
-        if threading.current_thread() is threading.main_thread():  # Python hands signals to no other
-            for number in (signal.SIGINT, signal.SIGTERM):
-                self.handlers[number] = signal.signal(number, self.catch)
+        main = threading.current_thread() is threading.main_thread()  # Python delivers signals to no other thread
+        numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+        self.handlers = {number: signal.signal(number, self.catch) for number in numbers}
         return self
 
     def __exit__(self, *_) -> None:

@@ -1,80 +1,111 @@
-"""What to train, by name: all that decides what the weights become, in one frozen class."""
+"""What to train, by name: a recipe holds all that decides the weights, except the data, the seed and the length."""
 
-from dataclasses import dataclass, replace
+import math
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
 
+import torch
+from torch import Generator, Tensor, nn
+
+from ..data import ImageDataset
+from ..diffusion import LOSSES, WEIGHTS
 from ..nn import UNet
 from ..nn.unet import level_sides
+from ..schedules import BETAS, Schedule, choose
+from ..training import DenoisingLoss, uniform_times
+from ..training import Objective as Loss
+from .optim import OPTIMIZERS
+
+LARGEST = 128  # pixels: the largest side of an image that errors propose
+
+# --- the times of a step: (n, T, generator, progress of the run from 0 to 1) -> n times in 1..T --------------------
+
+
+def uniform(n: int, T: int, generator: Generator, progress: float) -> Tensor:
+    return uniform_times(n, T, generator)
+
+
+def logit_normal(n: int, T: int, generator: Generator, progress: float) -> Tensor:
+    """T / (1 + e^-z) with z from N(0, 1), rounded up: the middle more often (Esser et al. 2024, section 3.1)."""
+    z = torch.randn(n, generator=generator, device=generator.device)
+    return (z.sigmoid() * T).ceil().long().clamp(1, T)
+
+
+def half_logit_normal(n: int, T: int, generator: Generator, progress: float) -> Tensor:
+    """The first half of the times uniform, the others logit-normal."""
+    u = torch.rand(n // 2, generator=generator, device=generator.device)
+    return torch.cat([(u * T).ceil().long().clamp(1, T), logit_normal(n - n // 2, T, generator, progress)])
+
+
+def progressive(n: int, T: int, generator: Generator, progress: float) -> Tensor:
+    """Among 10, then 100 evenly spaced times, then all T, each in a third of the run."""
+    places = min((10, 100, T)[min(int(3 * progress), 2)], T)
+    return (uniform_times(n, places, generator) * T + places - 1) // places
+
+
+Times = Callable[[int, int, Generator], Tensor]
+TIMES = {
+    "uniform": uniform,
+    "logit-normal": logit_normal,
+    "half-logit-normal": half_logit_normal,
+    "progressive": progressive,
+}
+
+# --- how the learning rate falls after the warm-up: progress -> its share ------------------------------------------
+
+
+def cosine(progress: float) -> float:
+    return (1 + math.cos(math.pi * progress)) / 2
+
+
+def linear(progress: float) -> float:
+    return 1 - progress
+
+
+def constant(progress: float) -> float:
+    return 1.0
+
+
+DECAYS = {"cosine": cosine, "linear": linear, "none": constant}
+
+# --- the network and the objective ---------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """All that decides what the weights become, save the data, the seed and the length of the run."""
+class UNetConfig:
+    """What a recipe says about its U-Net. The image's shape and the number of classes come from the data."""
 
     dims: tuple[int, ...] = (32, 64, 128)
     patch: int = 2
     blocks: int = 1
     attention: tuple[int, ...] = (4,)
-    num_classes: int | None = 10
-    schedule: str = "cosine-shifted"
-    T: int = 1000
-    predicts: str = "x_0"
-    loss: str = "mse"
-    weights: str = "clamped-snr"
-    times: str = "uniform"  # how each step draws them, or "logit-normal": the middle more often, or
-    # "half-logit-normal": half of a batch like that
-    label_drop: float = 0.1  # share of images trained without their label, for guidance
-    optimizer: str = "muon"  # or "adam"
-    batch_size: int = 64
-    learning_rate: float = 5e-3
-    warmup: int = 100  # steps over which the learning rate rises
-    decay: str = "cosine"  # how it then falls to 0, or "linear"; "none": not at all
-    weight_decay: float = 0.0  # with "adam" alone: AdamW's
-    grad_norm: float | None = 1.0  # gradients are scaled down to this norm
-    grow: tuple[int, ...] = ()  # how many different times to train in equal parts of the run, before all T
-    ema_decay: float = 0.999  # 0: no average
-    epochs: float = 30  # how often all of the data is seen
-    image_size: int = 32  # of the bundled digits
-    channels: int = 1  # 3: colours
+    linear_attention: bool = False
+    heads: int = 4
+    groups: int = 8
+    upsample: str = "depth_to_space"
 
-    def __post_init__(self):
-        plan = [self.grow] if isinstance(self.grow, int) else [0, *self.grow, self.T]
-        if len(plan) == 1 or any(type(a) is not int or a >= b for a, b in zip(plan, plan[1:])):
-            raise ValueError(
-                f"grow tells how many times the run begins with, rising whole numbers below T = {self.T}, "
-                f"such as (10, 100), got {self.grow}"
-            )
+    def build(
+        self, image_shape: tuple[int, int, int], num_classes: int | None = None, out_channels: int | None = None
+    ) -> UNet:
+        """The untrained network for images (c, h, w). Larger images get more levels: the last of dims is repeated for
+        each doubling of 28 or 32, so that the smallest maps, and attention with them, stay the same.
 
-    def network(self, image_shape: tuple[int, int, int] | None = None) -> UNet:
-        """The untrained network for images (c, h, w); of the recipe's own channels and size where None.
-
-        Larger images get more levels: see levels. Raises ValueError for images that are not square, of
-        other channels than the recipe's, or of a size that the levels do not divide.
+        Raises ValueError for images that are not square, and for a size that the levels do not divide.
         """
-        own = (self.channels, self.image_size, self.image_size)
-        channels, size, width = image_shape or own
+        channels, size, width = image_shape
         if size != width:
-            raise ValueError(f"a recipe takes square images, got {size}x{width}: pad them first")
-        if channels not in (1, 3):
-            raise ValueError(f"a recipe takes images of 1 or 3 channels, got {channels}")
-        if channels != self.channels:
-            raise ValueError(
-                f"the recipe is for images of {self.channels} channels, but the data has {channels}: take "
-                f"replace(recipe, channels={channels})"
-            )
+            raise ValueError(f"a U-Net of a recipe takes square images, got {size}x{width}: pad them")
         try:
             level_sides(len(self.levels(size)), self.patch, size, self.attention)
         except ValueError as error:
             near = " or ".join(map(str, self.sizes_near(size)))
             raise ValueError(f"{error}" + (near and f": the nearest size that fits is {near}")) from error
-        return UNet(
-            self.levels(size), channels, self.num_classes, self.patch, self.blocks, self.attention, image_size=size
-        )
+        arguments = asdict(self) | {"dims": self.levels(size), "image_size": size, "out_channels": out_channels}
+        return UNet(channels=channels, num_classes=num_classes, **arguments)
 
     def levels(self, size: int) -> tuple[int, ...]:
-        """The channels of each level for images of that size: dims, the last of them once more for each
-        doubling of 28 or 32, so that the smallest maps, and attention with them, stay as they are."""
-        doublings = max(0, (size // 28).bit_length() - 1)
-        return self.dims + doublings * self.dims[-1:]
+        return self.dims + max(0, (size // 28).bit_length() - 1) * self.dims[-1:]
 
     def fits(self, size: int) -> bool:
         try:
@@ -82,43 +113,135 @@ class Recipe:
         except ValueError:
             return False
 
-    def sizes_near(self, size: int, most: int = 128) -> list[int]:
+    def sizes_near(self, size: int) -> list[int]:
         """The next smaller and the next larger size of image that fit."""
-        fitting = [n for n in range(8, most + 1) if self.fits(n)]
+        fitting = [n for n in range(8, LARGEST + 1) if self.fits(n)]
         return [n for n in fitting if n < size][-1:] + [n for n in fitting if n > size][:1]
 
-    def size_from(self, size: int, most: int = 128) -> int:
-        """That size, or else the next larger one that fits."""
-        return next((n for n in range(size, most + 1) if self.fits(n)), size)
 
-    def suited(self, data) -> "Recipe":
-        """This recipe for a data set's channels, size and classes, each as an attribute of it. A recipe
-        without labels stays without, and data without labels makes it one."""
+def plain_network(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
+    return recipe.network.build(image_shape, recipe.num_classes)
+
+
+def denoising_loss(recipe: "Recipe", schedule: Schedule, times: Times) -> Loss:
+    return DenoisingLoss(schedule, recipe.predicts, recipe.loss, recipe.weights, recipe.label_drop, times)
+
+
+def double_output(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
+    return recipe.network.build(image_shape, recipe.num_classes, out_channels=2 * image_shape[0])
+
+
+def learned_variance_loss(recipe: "Recipe", schedule: Schedule, times: Times) -> Loss:
+    from ..extensions.learned_variance import LearnedVarianceLoss
+
+    if (recipe.loss, recipe.weights) != ("mse", "none"):
+        raise ValueError(
+            f"the hybrid loss of a learned variance is an unweighted mse: set the recipe's loss to 'mse' and weights to "
+            f"'none', got {recipe.loss!r} and {recipe.weights!r}"
+        )
+    return LearnedVarianceLoss(schedule, recipe.predicts, recipe.label_drop, times)
+
+
+def self_conditioned_network(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
+    from ..extensions.self_conditioning import SelfConditioned
+
+    c, h, w = image_shape
+    return SelfConditioned(recipe.network.build((2 * c, h, w), recipe.num_classes, out_channels=c))
+
+
+def self_conditioned_loss(recipe: "Recipe", schedule: Schedule, times: Times) -> Loss:
+    from ..extensions.self_conditioning import SelfConditionedLoss
+
+    what = recipe.predicts, recipe.loss, recipe.weights
+    return SelfConditionedLoss(schedule, *what, recipe.label_drop, times)
+
+
+class Objective(NamedTuple):
+    """network: (recipe, image_shape) -> the untrained network; loss: (recipe, schedule, times) -> the objective."""
+
+    network: Callable[["Recipe", tuple[int, int, int]], nn.Module]
+    loss: Callable[["Recipe", Schedule, Times], Loss]
+
+
+OBJECTIVES = {
+    "denoising": Objective(plain_network, denoising_loss),
+    "learned-variance": Objective(double_output, learned_variance_loss),
+    "self-conditioned": Objective(self_conditioned_network, self_conditioned_loss),
+}
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides the weights, except the data, the seed and the length of the run. Raises ValueError for a name
+    that is in none of the tables.
+
+    loss, weights  of diffusion_loss
+    times          how each step draws its times, a name in TIMES
+    label_drop     the share of labels replaced by the null class, for guidance
+    warmup         steps over which the learning rate rises linearly
+    decay          how it falls to 0 afterwards, a name in DECAYS
+    weight_decay   of Adam
+    grad_norm      gradients are scaled down to this norm; None: they are not
+    ema_decay      of the averaged weights; 0: no average
+    epochs         how often all of the data is seen
+    image_size     to which the bundled digits are padded
+    """
+
+    network: UNetConfig = field(default_factory=UNetConfig)
+    objective: str = "denoising"
+    num_classes: int | None = 10
+    schedule: str = "cosine-shifted"
+    T: int = 1000
+    predicts: str = "x_0"
+    loss: str = "mse"
+    weights: str = "clamped-snr"
+    times: str = "uniform"
+    label_drop: float = 0.1
+    optimizer: str = "muon"
+    batch_size: int = 64
+    learning_rate: float = 5e-3
+    warmup: int = 100
+    decay: str = "cosine"
+    weight_decay: float = 0.0
+    grad_norm: float | None = 1.0
+    ema_decay: float = 0.999
+    epochs: float = 30
+    image_size: int = 32
+
+    def __post_init__(self):
+        tables = {
+            "objective": OBJECTIVES, "schedule": BETAS, "loss": LOSSES, "weights": WEIGHTS, "times": TIMES,
+            "optimizer": OPTIMIZERS, "decay": DECAYS,
+        }  # fmt: skip
+        for name, table in tables.items():
+            choose(table, getattr(self, name), name)
+
+    def build(self, image_shape: tuple[int, int, int]) -> nn.Module:
+        """The untrained network for images (c, h, w). Raises ValueError for images that do not fit it."""
+        return OBJECTIVES[self.objective].network(self, image_shape)
+
+    def rate(self, step: int, progress: float) -> float:
+        """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""
+        return self.learning_rate * min(1, step / max(1, self.warmup)) * DECAYS[self.decay](min(progress, 1))
+
+    def suited(self, data: ImageDataset | Any) -> "Recipe":
+        """This recipe for the size and classes of a data set. Without labels, in either, it has none."""
         classes = None if self.num_classes is None else data.num_classes
-        return replace(self, channels=data.channels, image_size=data.size, num_classes=classes)
-
-    def check_labels(self, data) -> None:
-        """Raises ValueError for a data set that says of its labels that the recipe does not have them."""
-        classes = getattr(data, "num_classes", self.num_classes)
-        if self.num_classes is None or classes == self.num_classes:
-            return
-        if classes is None or classes > self.num_classes:
-            has = "no labels" if classes is None else f"labels 0..{classes - 1}"
-            raise ValueError(
-                f"the recipe has labels 0..{self.num_classes - 1}, but the data has {has}: take "
-                f"replace(recipe, num_classes={classes})"
-            )
+        return replace(self, image_size=data.size, num_classes=classes)
 
 
-# What others train, with their settings: eps, linear betas as published and not scaled to T, Adam at one
-# rate throughout, all noise levels alike, no average of the weights.
+# The settings of other tutorials: eps, linear betas as published and not scaled to T, Adam at a constant rate, all
+# noise levels alike, no averaged weights.
 PUBLISHED = Recipe(
-    patch=1,
+    UNetConfig(patch=1, attention=(8,)),
     num_classes=None,
     schedule="linear-unscaled",
     predicts="eps",
     weights="none",
     optimizer="adam",
+    batch_size=48,
     learning_rate=1e-4,
     warmup=0,
     decay="none",
@@ -126,37 +249,38 @@ PUBLISHED = Recipe(
     ema_decay=0.0,
     epochs=20,
 )
+# Under a minute on two cores: unweighted, since there is no time for more than the high noise.
+NANO = Recipe(UNetConfig((16, 32, 64)), weights="none", batch_size=48, warmup=50, ema_decay=0.99, epochs=0.7)
 RECIPES = {
     "tiny": Recipe(),  # the shipped weights
-    "nano": Recipe(
-        dims=(16, 32, 64),
-        weights="none",  # the high noise first: there is no time for more
-        batch_size=48,
-        warmup=50,
-        ema_decay=0.99,
-        epochs=0.7,
-    ),  # under a minute on two cores
-    "unconditional-300": replace(PUBLISHED, image_size=28, attention=(7,), T=300, batch_size=128, learning_rate=2e-4),
+    "nano": NANO,
+    "learned-variance": replace(NANO, objective="learned-variance", predicts="eps", schedule="cosine", epochs=10),
+    "self-conditioned": replace(NANO, objective="self-conditioned", weights="clamped-snr", epochs=10),
+    "unconditional-300": replace(
+        PUBLISHED, network=UNetConfig(patch=1, attention=(7,)), image_size=28, T=300, batch_size=128, learning_rate=2e-4
+    ),
     "conditional-500": replace(
         PUBLISHED,
+        network=UNetConfig((32, 64, 96), patch=1, attention=(7,)),
         image_size=28,
-        dims=(32, 64, 96),
-        attention=(7,),
         num_classes=10,
         T=500,
         batch_size=128,
         weight_decay=1e-5,
         grad_norm=1.0,
     ),
-    "unconditional-1000": replace(PUBLISHED, attention=(8,), batch_size=48),
-    "l1-1000": replace(PUBLISHED, attention=(8,), batch_size=48, loss="l1"),
-    "large-1000": replace(PUBLISHED, dims=(64, 128, 256, 512), blocks=2, attention=(16, 4), num_classes=10, loss="l1"),
+    "unconditional-1000": PUBLISHED,
+    "l1-1000": replace(PUBLISHED, loss="l1"),
+    "large-1000": replace(
+        PUBLISHED,
+        network=UNetConfig((64, 128, 256, 512), patch=1, blocks=2, attention=(16, 4)),
+        num_classes=10,
+        batch_size=64,
+        loss="l1",
+    ),
 }
 
 
 def get_recipe(recipe: Recipe | str) -> Recipe:
-    if isinstance(recipe, Recipe):
-        return recipe
-    if recipe not in RECIPES:
-        raise ValueError(f"there is no recipe {recipe!r}: choose one of {', '.join(RECIPES)}")
-    return RECIPES[recipe]
+    """The recipe of that name. Raises ValueError for an unknown one, with those there are."""
+    return recipe if isinstance(recipe, Recipe) else choose(RECIPES, recipe, "recipe")

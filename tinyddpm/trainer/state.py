@@ -1,42 +1,43 @@
-"""The state of a run, so that it can go on: one file, written whole and checked whole."""
+"""The resumable state of a run: two files, each written whole and verified when it is read."""
 
 import hashlib
-import json
+import io
 import os
+import pickle
+import shlex
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from torch import Tensor, nn
-from torch.optim import Optimizer
+import torch
 
 from ..files import write_whole
 
-FILES = ("run.state", "run.state.before")  # the newest, and the one before it
-FORMAT = "tinyddpm run 1"
+FILES = ("run.state", "run.state.before")  # the newest state, and the one before it
+DIGEST = 64  # letters of sha256 that each file begins with
 
 
 class Damaged(ValueError):
     """A file that does not hold what was written."""
 
 
-def save_state(folder: Path, counters: dict, tensors: dict[str, Tensor]) -> None:
-    """Writes the newest state and keeps the one before. At no moment is there none.
+def save_state(folder: Path, state: dict) -> None:
+    """Writes the newest state and keeps the one before: whenever the process dies, there is at least one.
 
-    The file is the sha256 of what follows, in 64 letters, and a safetensors file.
+    state: tensors, numbers, strings, and dicts, lists and tuples of these.
     """
-    from safetensors.torch import save
-
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    content = save(tensors, {"format": FORMAT, "counters": json.dumps(counters)})
+    content = io.BytesIO()
+    torch.save(state, content)
     newest, before = (folder / name for name in FILES)
     if newest.exists():
         os.replace(newest, before)
-    write_whole(newest, hashlib.sha256(content).hexdigest().encode() + content)
+    write_whole(newest, hashlib.sha256(content.getbuffer()).hexdigest().encode() + content.getbuffer())
 
 
-def load_state(folder: Path) -> tuple[dict, dict[str, Tensor]] | None:
-    """Counters and tensors of the latest good state in the folder, or None where there never was one.
+def load_state(folder: Path) -> dict | None:
+    """The latest good state in the folder, its tensors on the CPU; None if no run was interrupted there.
 
-    Raises Damaged, a ValueError, where there are states and none is good.
+    Raises Damaged, a ValueError, if there are states and none is good.
     """
     errors = []
     for path in (folder / name for name in FILES):
@@ -50,61 +51,77 @@ def load_state(folder: Path) -> tuple[dict, dict[str, Tensor]] | None:
     return None
 
 
-def read_state(path: Path) -> tuple[dict, dict[str, Tensor]]:
-    """What save_state wrote. Nothing is unpickled. Raises Damaged for a file that was cut or changed."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
+def read_state(path: Path) -> dict:
+    """What save_state wrote; no code in it is run. Raises Damaged for a file that was cut or changed."""
     written = path.read_bytes()
-    digest, content = written[:64], written[64:]
-    if hashlib.sha256(content).hexdigest().encode() != digest:
-        raise Damaged(f"{path} is not as it was written (another sha256)")
+    if hashlib.sha256(written[DIGEST:]).hexdigest().encode() != written[:DIGEST]:
+        raise Damaged(f"{path} is not as it was written (its sha256 differs)")
     try:
-        length = int.from_bytes(content[:8], "little")
-        metadata = json.loads(content[8 : 8 + length])["__metadata__"]
-        if metadata["format"] != FORMAT:
-            raise Damaged(f"{path} has the format {metadata['format']!r}, not {FORMAT!r}")
-        return json.loads(metadata["counters"]), load(content)
-    except (SafetensorError, KeyError, ValueError) as error:
-        raise Damaged(f"{path} holds no state of a run ({error})") from error
+        return torch.load(io.BytesIO(written[DIGEST:]), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise Damaged(f"{path} holds no state of a run that this program can read ({error})") from error
 
 
 def clear_state(folder: Path) -> None:
-    """Removes the states of a run, and what was half written when a process was killed."""
+    """Removes the states of a run, and files that were half written when a process was killed."""
     for pattern in (*FILES, f"{FILES[0]}.????????", "model.safetensors.????????"):  # names of mkstemp
         for path in folder.glob(pattern):
             path.unlink(missing_ok=True)
 
 
 def differences(before: dict, now: dict) -> str:
-    """What two dicts of settings do not share, for people: 'batch_size 64 -> 32, seed 0 -> 1'."""
-    before, now = (json.loads(json.dumps(settings)) for settings in (before, now))  # lists for tuples
+    """Which settings differ, for people: "batch_size 64 -> 32, seed 0 -> 1"."""
+    before, now = ({**settings, **settings.get("arguments", {}), "arguments": None} for settings in (before, now))
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)
 
 
-def flat(model: nn.Module, average: nn.Module, optimizers: list[Optimizer]) -> dict[str, Tensor]:
-    """Weights, averaged weights and what the optimizers remember, each tensor under a name of its own."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    tensors |= {f"average.{name}": tensor for name, tensor in average.state_dict().items()}
-    for k, optimizer in enumerate(optimizers):
-        for i, memory in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer {k}.{i}.{name}": tensor for name, tensor in memory.items()}
-    return tensors
+def position(state: dict) -> str:
+    """How far a run has come, for people."""
+    return f"step {state['steps']}, {state['minutes']:.1f} minutes, {min(state['progress'], 1):.0%} done"
 
 
-def unflat(tensors: dict[str, Tensor], model: nn.Module, average: nn.Module, optimizers: list[Optimizer]) -> None:
-    """Puts back what `flat` took. Raises Damaged for tensors of other networks or optimizers."""
+@dataclass(frozen=True)
+class Unfinished:
+    """A folder with an interrupted run.
+
+    position  how far it has come, for people
+    words     of the command that resumes it, after "tinyddpm"; None if no command does
+    reason    why none does, and what to do instead
+    """
+
+    folder: Path
+    position: str
+    words: list[str] | None = None
+    reason: str = ""
+
+
+def shell_command(words: Iterable[str], processes: int = 1) -> str:
+    """The command of these words as one types it."""
+    launcher = ["torchrun", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
+    return shlex.join([*launcher, "tinyddpm", *words])
+
+
+def is_unfinished(folder: Path) -> bool:
+    return any((folder / name).exists() for name in FILES)
+
+
+def unfinished_runs(folders: Iterable[Path]) -> list[Unfinished]:
+    """Those of the folders that hold an interrupted run, by name."""
+    return [read_run(folder) for folder in sorted(set(folders)) if is_unfinished(folder)]
+
+
+def read_run(folder: Path) -> Unfinished:
+    """The run whose state is in a folder."""
     try:
-        for prefix, network in (("model.", model), ("average.", average)):
-            weights = {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-            network.load_state_dict(weights)
-        for k, optimizer in enumerate(optimizers):
-            memories: dict[int, dict] = {}
-            for name, tensor in tensors.items():
-                if name.startswith(prefix := f"optimizer {k}."):
-                    i, _, which = name.removeprefix(prefix).partition(".")
-                    memories.setdefault(int(i), {})[which] = tensor
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": memories})
-    except (RuntimeError, ValueError) as error:
-        raise Damaged(f"the state is of another network: {error}") from error
+        state = load_state(folder)
+    except (ValueError, OSError) as error:
+        return Unfinished(folder, "damaged", reason=str(error))
+    words, reason = list(state["command"]), ""
+    if words and not any(Path(word.removeprefix("--out=")) == folder for word in words):
+        words += ["--out", str(folder)]
+    if not words:
+        reason = f"the run in {folder} was started in Python: repeat that call of train() to resume it"
+    elif (processes := state["settings"]["processes"]) > 1:
+        reason = f"this run has {processes} processes, resume it with: {shell_command(words, processes)}"
+    return Unfinished(folder, position(state), None if reason else words, reason)

@@ -1,0 +1,166 @@
+"""Several processes, mixed precision and batches in parts, through accelerate."""
+
+import atexit
+import contextlib
+import gc
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from ..diffusion import Images
+from ..pipeline import find_device
+from ..schedules import choose
+from ..training import Losses, Objective
+
+if TYPE_CHECKING:
+    from accelerate import Accelerator
+
+PRECISIONS = {
+    "auto": "bf16 where the device computes in it natively, else float32",
+    "no": "float32",
+    "bf16": "mixed with bfloat16",
+    "fp16": "mixed with float16, on CUDA",
+}
+
+
+def native_bf16(device: str) -> bool:
+    """Whether a device of this type, "cpu", "cuda" or "mps", has instructions that multiply in bfloat16."""
+    if device == "cpu":
+        found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return any(found.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))  # the last one on ARM
+    return device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+
+
+def resolve_precision(precision: str, device: str) -> str:
+    """ "no", "bf16" or "fp16" on a device of this type. Warns of an emulated bf16; raises ValueError for a name that is
+    not in PRECISIONS, and for a precision that the device lacks."""
+    choose(PRECISIONS, precision, "precision")
+    native = native_bf16(device)
+    if precision == "auto":
+        return "bf16" if native else "no"
+    there = {"cuda": PRECISIONS, "cpu": ("no", "bf16")}.get(device, ("no",))
+    if precision not in there:
+        raise ValueError(f"{device} does not train in {precision} here: choose precision auto or {' or '.join(there)}")
+    if precision == "bf16" and not native:
+        warnings.warn(
+            f"this {device} emulates bf16, which is slow: a core with AVX2 alone trains `tiny` on 7.9 images/s in bf16, "
+            "and on 148 in float32, which precision='auto' chooses there",
+            stacklevel=2,
+        )
+    return precision
+
+
+def make_accelerator(
+    device: str | None = None, precision: str = "auto", compile: bool = False, tensorboard: Path | None = None
+) -> "Accelerator":
+    """accelerate's Accelerator, with a tracker that writes to the folder `tensorboard`. Raises ValueError for a device
+    or a precision that is not there."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
+
+    if tensorboard is not None and not is_tensorboard_available():
+        raise ValueError("logging to TensorBoard needs its package: pip install tensorboard")
+    precision = resolve_precision(precision, find_device(device).type)
+    started = torch.distributed.is_initialized()  # by the caller, who then also ends the group
+    # accelerate remembers the settings of the first run in a process
+    AcceleratorState._reset_state(reset_partial_state=not started)
+    accelerator = Accelerator(
+        mixed_precision=precision,
+        cpu=device == "cpu",
+        dynamo_backend="inductor" if compile else "no",
+        # the buffers are constants, which need not be sent at every step
+        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        log_with=None if tensorboard is None else "tensorboard",
+        project_dir=tensorboard,
+    )
+    if torch.distributed.is_initialized() and not started:
+        atexit.register(end_processes)
+    if device not in (None, accelerator.device.type):
+        raise ValueError(
+            f"training runs on {accelerator.device.type} or cpu here, got {device!r}: choose among several GPUs with "
+            "CUDA_VISIBLE_DEVICES"
+        )
+    if tensorboard is not None:
+        accelerator.init_trackers("tensorboard")
+    return accelerator
+
+
+def end_processes() -> None:
+    """Ends the group of processes and its threads: a thread that frees a tensor while Python exits aborts the process.
+
+    It runs at exit, because a process that has ended its group cannot train again.
+    """
+    if torch.distributed.is_initialized():
+        gc.collect()  # the wrapped network holds on to the group
+        torch.distributed.destroy_process_group()
+
+
+class Rows(nn.Module):
+    """A network that computes only some rows of a batch, and returns zeros for the others.
+
+    Its attributes are those of `model`, the network inside of what accelerate has wrapped it in.
+    """
+
+    def __init__(self, net: nn.Module, model: nn.Module, rows: slice):
+        super().__init__()
+        self.net, self.model, self.rows = net, model, rows
+
+    def forward(self, x: Images, *others: Tensor | None, **named: Tensor | None) -> Images:
+        others = [other if other is None else other[self.rows] for other in others]
+        named = {name: value if value is None else value[self.rows] for name, value in named.items()}
+        computed = self.net(x[self.rows], *others, **named)
+        out = computed.new_zeros(len(x), *computed.shape[1:])
+        out[self.rows] = computed
+        return out
+
+    def __getattr__(self, name: str):
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("model"), name)
+
+
+@dataclass(frozen=True)
+class SharedObjective:
+    """An objective of the batch of all processes, of which each computes its own images, in `parts` one after another.
+
+    Each process draws the times, noise and dropped labels of the whole batch, as one process would for a batch of
+    that size, and so does each part, from the same state of the generator. To that end the objective is called with
+    a batch of the right size, in which the images of other processes are stand-ins, and with a network that computes
+    only the rows of this process and this part: Rows. So the steps of p processes are those of one with p times the
+    batch, and those in parts are those of an undivided batch, for any objective in which no image's loss depends on
+    another image.
+
+    The gradients of all parts but the last are added here, without communication between the processes. Returned are
+    the losses of this process's images, of which only the last part's carry a gradient: the caller's backward of
+    their mean adds it, and averages the sum over the processes.
+    """
+
+    objective: Objective
+    model: nn.Module  # without what accelerate wraps it in
+    accelerator: "Accelerator"
+    parts: int = 1
+
+    def __call__(self, net: nn.Module, x_0: Images, y: Tensor, generator: Generator) -> Losses:
+        if self.parts == 1 and not isinstance(net, DistributedDataParallel):
+            return self.objective(net, x_0, y, generator)
+        n, processes = len(x_0), self.accelerator.num_processes
+        first = n * self.accelerator.process_index
+        ends = torch.arange(first, first + n).chunk(self.parts)
+        x_0, y = x_0.repeat(processes, 1, 1, 1), y.repeat(processes)
+        state, losses = generator.get_state(), []
+        for k, part in enumerate(ends, 1):
+            generator.set_state(state)
+            rows, last = slice(int(part[0]), int(part[-1]) + 1), k == len(ends)
+            with contextlib.nullcontext() if last else self.accelerator.no_sync(net):
+                found, t = self.objective(Rows(net, self.model, rows), x_0, y, generator)
+                losses.append(found[rows] if last else found[rows].detach())
+                if not last:
+                    self.accelerator.backward(found[rows].sum() / n)
+        return torch.cat(losses), t[first : first + n]
