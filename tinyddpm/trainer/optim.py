@@ -18,8 +18,6 @@ class MuonAdam(Optimizer):
     momentum                  of Muon
     half                      orthogonalizes in bfloat16: faster only where the device computes in it natively
     betas, eps, weight_decay  of Adam
-
-    Raises ValueError for vectors in a group of Muon's.
     """
 
     def __init__(
@@ -35,8 +33,6 @@ class MuonAdam(Optimizer):
         adam = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "fused": True}
         super().__init__(groups, {"muon": False, "lr": lr, "momentum": momentum, "half": half, **adam})
         for group in self.param_groups:
-            if vectors := [tuple(p.shape) for p in group["params"] if p.ndim < 2 and group["muon"]]:
-                raise ValueError(f"Muon is for matrices, got parameters of shape {vectors}: leave those to Adam")
             group["fused"] = all(p.device.type != "mps" for p in group["params"])
 
     @torch.no_grad()

@@ -48,8 +48,8 @@ def resolve_precision(precision: str, device: str) -> str:
         raise ValueError(f"{device} does not train in {precision} here: choose precision auto or {' or '.join(there)}")
     if precision == "bf16" and not native:
         warnings.warn(
-            f"this {device} emulates bf16, which is slow: a core with AVX2 alone trains `tiny` on 7.9 images/s in bf16, "
-            "and on 148 in float32, which precision='auto' chooses there",
+            f"this {device} emulates bf16: one core with AVX2 alone trains `tiny` at 7.9 images/s in bf16 "
+            "and at 148 in float32, which precision='auto' chooses",
             stacklevel=2,
         )
     return precision

@@ -136,8 +136,8 @@ def learned_variance_loss(recipe: "Recipe", schedule: Schedule, times: Times) ->
 
     if (recipe.loss, recipe.weights) != ("mse", "none"):
         raise ValueError(
-            f"the hybrid loss of a learned variance is an unweighted mse: set the recipe's loss to 'mse' and weights to "
-            f"'none', got {recipe.loss!r} and {recipe.weights!r}"
+            f"the hybrid loss of a learned variance is an unweighted mse: set the recipe's loss to 'mse' and "
+            f"weights to 'none', got {recipe.loss!r} and {recipe.weights!r}"
         )
     return LearnedVarianceLoss(schedule, recipe.predicts, recipe.label_drop, times)
 

@@ -1,11 +1,12 @@
 """The resumable state of a run: two files, each written whole and verified when it is read."""
 
+import contextlib
 import hashlib
 import io
 import os
 import pickle
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,13 +54,13 @@ def load_state(folder: Path) -> dict | None:
 
 def read_state(path: Path) -> dict:
     """What save_state wrote; no code in it is run. Raises Damaged for a file that was cut or changed."""
-    written = path.read_bytes()
-    if hashlib.sha256(written[DIGEST:]).hexdigest().encode() != written[:DIGEST]:
-        raise Damaged(f"{path} is not as it was written (its sha256 differs)")
-    try:
-        return torch.load(io.BytesIO(written[DIGEST:]), map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        raise Damaged(f"{path} holds no state of a run that this program can read ({error})") from error
+    written, reason = path.read_bytes(), "its sha256 differs"
+    if hashlib.sha256(written[DIGEST:]).hexdigest().encode() == written[:DIGEST]:
+        try:
+            return torch.load(io.BytesIO(written[DIGEST:]), map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            reason = str(error)
+    raise Damaged(f"{path} is not a state as this program writes it ({reason})")
 
 
 def clear_state(folder: Path) -> None:
@@ -69,6 +70,20 @@ def clear_state(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Locks the folder for one run. Raises ValueError while another one has locked it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / "run.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(
+            f"another run is active in {folder}: wait for it, or train in another folder (--out)"
+        ) from None
+
+
 def differences(before: dict, now: dict) -> str:
     """Which settings differ, for people: "batch_size 64 -> 32, seed 0 -> 1"."""
     before, now = ({**settings, **settings.get("arguments", {}), "arguments": None} for settings in (before, now))
@@ -76,9 +91,18 @@ def differences(before: dict, now: dict) -> str:
     return ", ".join(f"{name} {before.get(name)} -> {now.get(name)}" for name in names)
 
 
-def position(state: dict) -> str:
-    """How far a run has come, for people."""
-    return f"step {state['steps']}, {state['minutes']:.1f} minutes, {min(state['progress'], 1):.0%} done"
+@dataclass
+class Position:
+    """How far a run has come."""
+
+    steps: int = 0
+    epoch: int = 1
+    batch: int = 0  # steps of this epoch
+    progress: float = 0.0  # from 0 to 1
+    minutes: float = 0.0
+
+    def __str__(self) -> str:
+        return f"epoch {self.epoch}, step {self.steps}, {self.minutes:.1f} minutes, {min(self.progress, 1):.0%} done"
 
 
 @dataclass(frozen=True)
@@ -124,4 +148,4 @@ def read_run(folder: Path) -> Unfinished:
         reason = f"the run in {folder} was started in Python: repeat that call of train() to resume it"
     elif (processes := state["settings"]["processes"]) > 1:
         reason = f"this run has {processes} processes, resume it with: {shell_command(words, processes)}"
-    return Unfinished(folder, position(state), None if reason else words, reason)
+    return Unfinished(folder, str(Position(**state["position"])), None if reason else words, reason)

@@ -1,0 +1,57 @@
+"""The data of a run: what is asked of it, and the order in which its images are seen."""
+
+import random
+from collections.abc import Iterator
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from .recipes import Recipe
+
+
+def check_data(data: Dataset, recipe: Recipe, network: nn.Module | None, accumulate: int, processes: int) -> None:
+    """Raises ValueError for data that does not fit the recipe, or the network that is trained instead of its own."""
+    size = recipe.batch_size
+    if len(data) < size * processes or not 1 <= accumulate <= size:
+        raise ValueError(
+            f"a batch is {size} images for each of {processes} processes, in 1 to {size} parts, but there are {len(data)} "
+            f"images and {accumulate} parts: give more data, smaller batches or fewer parts"
+        )
+    classes = recipe.num_classes if network is None else network.num_classes
+    found = getattr(data, "num_classes", classes)
+    if classes is not None and (found is None or found > classes):
+        raise ValueError(
+            f"the network has labels 0..{classes - 1}, but the data has {found or 'no'} classes: build it with "
+            f"num_classes={found}, or take replace(recipe, num_classes={found})"
+        )
+
+
+def batches(
+    data: Dataset, order: list[list[int]], num_classes: int | None, first: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (b, c, h, w) in [-1, 1] and labels (b,) in this order; `first` if a run begins with them. Raises
+    ValueError for other images or labels, and for a first batch without black: its images are in [0, 1]."""
+    state = torch.get_rng_state()
+    loader = iter(DataLoader(data, batch_sampler=order))
+    torch.set_rng_state(state)  # a loader draws a seed for its workers, even without any
+    for x_0, y in loader:
+        low, high, known = float(x_0.min()), float(x_0.max()), num_classes or float("inf")
+        if not (-1 <= low <= high <= 1 and 0 <= y.min() <= y.max() < known) or first and low >= 0:
+            raise ValueError(
+                f"images must be in [-1, 1], where -1 is black, and labels in 0..{known - 1}, but a batch has images in "
+                f"[{low:g}, {high:g}] and labels in {y.min()}..{y.max()}: for images in [0, 1] give 2 * images - 1"
+            )
+        first = False
+        yield x_0, y
+
+
+def epoch_order(n: int, batch: int, seed: int, epoch: int, part: int = 0, parts: int = 1) -> list[list[int]]:
+    """Which of n images are in each batch of an epoch: a function of the seed and the epoch alone.
+
+    Each of several processes gets a part of every batch, `batch` images long. What fills no batch is left out.
+    """
+    both = random.Random(f"{seed} {epoch}").getrandbits(32)  # torch uses 32 bits of a seed
+    order = torch.randperm(n, generator=Generator().manual_seed(both))
+    batches = n // (parts * batch)
+    return order[: batches * parts * batch].reshape(batches, parts, batch)[:, part].tolist()
