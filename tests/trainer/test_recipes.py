@@ -1,4 +1,4 @@
-"""What a recipe makes of images of other sizes, channels and labels than MNIST's."""
+"""What a recipe makes of a data set, and the tables that its names choose from."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -6,27 +6,58 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tinyddpm import Schedule
 from tinyddpm.nn import Attention
-from tinyddpm.trainer.recipes import RECIPES, Recipe
+from tinyddpm.trainer.optim import OPTIMIZERS
+from tinyddpm.trainer.recipes import RECIPES, TIMES, Recipe, UNetConfig, get_recipe
 
 SIZES = {28: (28, 56, 112), 32: (32, 64, 128)}
+PARAMETERS = {  # in millions
+    "tiny": 2.13,
+    "nano": 0.58,
+    "learned-variance": 0.58,
+    "self-conditioned": 0.58,
+    "unconditional-300": 2.13,
+    "conditional-500": 1.43,
+    "unconditional-1000": 2.13,
+    "l1-1000": 2.13,
+    "large-1000": 47.2,
+}
+LEFT = {"unconditional-300": "21.9%", "conditional-500": "8.0%"}  # of the amplitude, at T, where it is much
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_each_recipe_has_the_network_that_it_is_known_for(name):
+    recipe = get_recipe(name)
+    if recipe.objective == "self-conditioned":
+        pytest.importorskip("tinyddpm.extensions.self_conditioning").SelfConditioned  # noqa: B018
+    shape = 1, recipe.image_size, recipe.image_size
+    net = recipe.build(shape)
+    assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(PARAMETERS[name], rel=0.01)
+    assert net.num_classes == recipe.num_classes
+    x = torch.zeros(1, *shape)
+    channels = 2 if recipe.objective == "learned-variance" else 1
+    with torch.no_grad():
+        assert net(x, torch.ones(1, dtype=torch.long)).shape == (1, channels, *shape[1:])
+    if name in LEFT:
+        with pytest.warns(UserWarning, match=f"leaves {LEFT[name]}"):
+            Schedule.named(recipe.schedule, recipe.T)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_each_doubling_of_the_image_is_a_level_and_the_small_maps_stay(name):
-    recipe = RECIPES[name]
+    recipe, config = RECIPES[name], RECIPES[name].network
     for doublings, size in enumerate(SIZES[recipe.image_size]):
-        levels = recipe.levels(size)
-        assert levels == recipe.dims + (recipe.dims[-1],) * doublings
-        sides = [size // recipe.patch // 2**k for k in range(len(levels))]
-        assert sides[-1] == recipe.image_size // recipe.patch // 2 ** (len(recipe.dims) - 1)
-        assert set(recipe.attention) <= set(sides) and recipe.fits(size)
+        levels = config.levels(size)
+        assert levels == config.dims + (config.dims[-1],) * doublings
+        sides = [size // config.patch // 2**k for k in range(len(levels))]
+        assert sides[-1] == recipe.image_size // config.patch // 2 ** (len(config.dims) - 1)
+        assert set(config.attention) <= set(sides) and config.fits(size)
 
 
-@pytest.mark.parametrize("size", [32, 64, 128])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize(("channels", "size"), [(1, 32), (3, 64)])
 def test_networks_of_all_sizes_take_and_give_images(size, channels):
-    net = replace(RECIPES["nano"], channels=channels).network((channels, size, size))
+    net = RECIPES["nano"].build((channels, size, size))
     seen = []
     for part in net.modules():
         if isinstance(part, Attention):
@@ -34,50 +65,94 @@ def test_networks_of_all_sizes_take_and_give_images(size, channels):
     x = torch.randn(2, channels, size, size)
     assert net(x, torch.tensor([1, 9]), torch.tensor([0, 3])).shape == x.shape
     assert set(seen) == {4}
-    assert net.arguments["dims"] == RECIPES["nano"].levels(size)
-
-
-def test_a_recipe_has_a_size_and_channels_of_its_own():
-    assert replace(Recipe(), channels=3, image_size=64).network().arguments["channels"] == 3
-    assert replace(Recipe(), image_size=64).network().arguments["image_size"] == 64
+    assert net.arguments["dims"] == RECIPES["nano"].network.levels(size)
 
 
 @pytest.mark.parametrize(
     ("shape", "message"),
     [
-        ((1, 48, 48), r"at \[4\], but the maps are \[24, 12, 6\] .*: the nearest size that fits is 32 or 64"),
+        ((1, 48, 48), r"at \[4\], but the maps have the sides \[24, 12, 6\]: the nearest size that fits is 32 or 64"),
         ((1, 200, 200), "need an image_size that 32 divides, got 200: the nearest size that fits is 128$"),
-        ((3, 32, 32), r"of 1 channels, but the data has 3: take replace\(recipe, channels=3\)"),
-        ((2, 32, 32), "images of 1 or 3 channels, got 2"),
+        ((1, 32, 16), "square images, got 32x16: pad them"),
     ],
 )
 def test_images_that_do_not_fit_are_refused_with_what_does(shape, message):
     with pytest.raises(ValueError, match=message):
-        Recipe().network(shape)
+        Recipe().build(shape)
 
 
-def test_a_recipe_that_fits_no_size_says_why():
-    with pytest.raises(ValueError, match=r"was asked for at \[5\], but the maps are \[16, 8, 4\] on a side$"):
-        Recipe(attention=(4, 5)).network()
-    with pytest.raises(ValueError, match="patch is 1"):
-        Recipe(patch=3).network()
-
-
-def data(num_classes):
-    return SimpleNamespace(channels=3, size=64, num_classes=num_classes)
+def test_a_network_that_fits_no_size_says_why():
+    with pytest.raises(ValueError, match=r"at \[5\], but the maps have the sides \[16, 8, 4\]$"):
+        UNetConfig(attention=(4, 5)).build((1, 32, 32))
 
 
 def test_a_recipe_is_suited_to_data():
-    suited = RECIPES["tiny"].suited(data(26))
-    assert suited == replace(RECIPES["tiny"], channels=3, image_size=64, num_classes=26)
+    def data(num_classes):
+        return SimpleNamespace(channels=3, size=64, num_classes=num_classes)
+
+    assert RECIPES["tiny"].suited(data(26)) == replace(RECIPES["tiny"], image_size=64, num_classes=26)
     assert RECIPES["tiny"].suited(data(None)).num_classes is None
     assert RECIPES["l1-1000"].suited(data(26)).num_classes is None  # it has no labels, and gets none
 
 
-def test_labels_that_the_recipe_lacks_are_refused():
-    for classes, has in ((26, r"labels 0..25: take replace\(recipe, num_classes=26"), (None, "no labels: take")):
-        with pytest.raises(ValueError, match=f"recipe has labels 0..9, but the data has {has}"):
-            Recipe().check_labels(data(classes))
-    for recipe, fitting in ((Recipe(), 10), (Recipe(), 3), (Recipe(num_classes=None), 26)):
-        recipe.check_labels(data(fitting))
-    Recipe().check_labels(object())  # says nothing of its labels: they are looked at as they come
+@pytest.mark.parametrize(
+    ("field", "known"), [("objective", "denoising"), ("times", "uniform"), ("optimizer", "muon"), ("decay", "cosine")]
+)
+def test_a_name_that_is_in_no_table_is_refused_with_those_there_are(field, known):
+    with pytest.raises(ValueError, match=f"unknown {field} 'best': choose one of .*{known}"):
+        Recipe(**{field: "best"})
+
+
+def test_a_learned_variance_has_one_loss():
+    pytest.importorskip("tinyddpm.extensions.learned_variance")
+    with pytest.raises((ValueError, ImportError), match="loss to 'mse' and weights|LearnedVarianceLoss"):
+        from tinyddpm.trainer.recipes import OBJECTIVES
+
+        OBJECTIVES["learned-variance"].loss(Recipe(objective="learned-variance"), Schedule.named("cosine"), None)
+
+
+def test_the_learning_rate_rises_and_falls_to_zero():
+    recipe = Recipe(learning_rate=2.0, warmup=10)
+    assert recipe.rate(5, 0) == pytest.approx(1.0)
+    assert recipe.rate(10, 0) == pytest.approx(2.0)
+    assert recipe.rate(99, 0.5) == pytest.approx(1.0)
+    assert recipe.rate(99, 1) == recipe.rate(99, 1.2) == pytest.approx(0.0)
+    assert replace(recipe, decay="linear").rate(99, 0.75) == pytest.approx(0.5)
+    assert replace(recipe, decay="none").rate(99, 1) == 2.0
+
+
+def test_the_published_recipes_take_steps_of_one_size():
+    recipe = RECIPES["conditional-500"]
+    assert recipe.rate(1, 0) == recipe.rate(10**6, 0.9) == 1e-4
+    optimizer = OPTIMIZERS[recipe.optimizer](torch.nn.Linear(2, 2), recipe.weight_decay, False)
+    assert [group["muon"] for group in optimizer.param_groups] == [False]
+    assert optimizer.param_groups[0]["weight_decay"] == 1e-5 and recipe.ema_decay == 0
+
+
+# --- times
+
+
+def drawn(name, n, T, progress=0.0):
+    return TIMES[name](n, T, torch.Generator().manual_seed(0), progress)
+
+
+@pytest.mark.parametrize("name", TIMES)
+def test_the_times_of_training_are_the_times_of_sampling(name):  # trap 4
+    assert set(drawn(name, 20_000, 20, 1.0).tolist()) == {t for t, _ in Schedule.named("cosine", 20).grid()}
+
+
+@pytest.mark.parametrize(("name", "uniform"), [("uniform", 1.0), ("logit-normal", 0.0), ("half-logit-normal", 0.5)])
+def test_times_are_drawn_as_their_distribution_says(name, uniform):
+    t = drawn(name, 40_000, 20)
+    found = torch.bincount(t, minlength=21)[1:].double() / len(t)
+    edges = torch.arange(21).double() / 20
+    ends = uniform * edges + (1 - uniform) * torch.special.ndtr(edges.logit())  # z below logit(t / T)
+    torch.testing.assert_close(found, ends.diff(), rtol=0, atol=4 * (0.25 / 4 / len(t)) ** 0.5)
+    assert len(found) == 20 and found.sum() == 1
+
+
+def test_progressive_training_begins_with_few_times_and_ends_with_all():
+    seen = [set(drawn("progressive", 20_000, 1000, p).tolist()) for p in (0, 0.33, 0.34, 0.66, 0.67, 1)]
+    few, some, every = (set(range(1000 // n, 1001, 1000 // n)) for n in (10, 100, 1000))
+    assert seen == [few, few, some, some, every, every]
+    assert set(drawn("progressive", 2000, 25).tolist()) == {3, 5, 8, 10, 13, 15, 18, 20, 23, 25}

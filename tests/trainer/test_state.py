@@ -1,66 +1,78 @@
+import os
+
 import pytest
 import torch
+from small_run import MINI, Fetched, run, send
 
+from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.state import (
     FILES,
     Damaged,
     clear_state,
     differences,
-    flat,
     load_state,
     read_state,
     save_state,
-    unflat,
+    unfinished_runs,
 )
+from tinyddpm.trainer.trainer import train
 
-COUNTERS = {"steps": 3, "progress": 0.25}
-TENSORS = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.zeros((), dtype=torch.uint8)}
+STATE = {"steps": 3, "a": {"b": [torch.arange(6.0).reshape(2, 3), (1, None)]}}
 
 
-def test_what_is_saved_is_read(tmp_path):
+def test_a_state_is_read_as_it_was_saved(tmp_path):
     assert load_state(tmp_path) is None
-    save_state(tmp_path, COUNTERS, TENSORS)
-    counters, tensors = load_state(tmp_path)
-    assert counters == COUNTERS and tensors.keys() == TENSORS.keys()
-    assert all(torch.equal(tensors[name], TENSORS[name]) for name in TENSORS)
+    save_state(tmp_path, STATE)
+    found = load_state(tmp_path)
+    assert torch.equal(found["a"]["b"].pop(0), STATE["a"]["b"][0]) and found == {"steps": 3, "a": {"b": [(1, None)]}}
 
 
 def test_a_state_that_is_cut_or_changed_anywhere_is_damaged(tmp_path):
-    save_state(tmp_path, COUNTERS, TENSORS)
+    save_state(tmp_path, {"steps": 1})
     path = tmp_path / FILES[0]
     whole = path.read_bytes()
-    for i in range(len(whole)):
-        path.write_bytes(whole[:i])
-        with pytest.raises(Damaged):
-            read_state(path)
-        path.write_bytes(whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :])
-        with pytest.raises(Damaged):
-            read_state(path)
+    for i in range(0, len(whole), 7):
+        for damaged in (whole[:i], whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :]):
+            path.write_bytes(damaged)
+            with pytest.raises(Damaged):
+                read_state(path)
+
+
+class Evil:
+    def __reduce__(self):
+        return os.system, ("touch owned",)
+
+
+def test_no_code_in_a_state_is_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_state(tmp_path, {"evil": Evil()})
+    with pytest.raises(Damaged, match="not a state as this program writes it"):
+        load_state(tmp_path)
+    assert not (tmp_path / "owned").exists()
 
 
 def test_the_state_before_stands_in_for_a_damaged_one(tmp_path):
     for steps in (1, 2):
-        save_state(tmp_path, {"steps": steps}, TENSORS)
-    assert load_state(tmp_path)[0] == {"steps": 2}
+        save_state(tmp_path, {"steps": steps})
+    assert load_state(tmp_path) == {"steps": 2}
     (tmp_path / FILES[0]).write_bytes(b"")
-    assert load_state(tmp_path)[0] == {"steps": 1}
+    assert load_state(tmp_path) == {"steps": 1}
     (tmp_path / FILES[0]).unlink()
-    assert load_state(tmp_path)[0] == {"steps": 1}
+    assert load_state(tmp_path) == {"steps": 1}
     (tmp_path / FILES[1]).write_bytes(b"x" * 100)
-    with pytest.raises(Damaged, match="not as it was written .* begin anew with fresh=True"):
+    with pytest.raises(Damaged, match="not a state .* begin anew with fresh=True"):
         load_state(tmp_path)
 
 
-def test_a_disk_that_is_full_leaves_the_state_before(tmp_path, monkeypatch):
-    save_state(tmp_path, {"steps": 1}, TENSORS)
-
+def test_a_write_that_fails_leaves_the_state_before(tmp_path, monkeypatch):
     def full(path, content):
         raise OSError(28, "No space left on device")
 
+    save_state(tmp_path, {"steps": 1})
     monkeypatch.setattr("tinyddpm.trainer.state.write_whole", full)
     with pytest.raises(OSError):
-        save_state(tmp_path, {"steps": 2}, TENSORS)
-    assert load_state(tmp_path)[0] == {"steps": 1}
+        save_state(tmp_path, {"steps": 2})
+    assert load_state(tmp_path) == {"steps": 1}
 
 
 def test_clearing_leaves_nothing_half_written_and_the_model(tmp_path):
@@ -71,29 +83,48 @@ def test_clearing_leaves_nothing_half_written_and_the_model(tmp_path):
 
 
 def test_differences_are_named():
-    assert differences({"a": 1, "b": [1, 2], "c": None}, {"a": 2, "b": (1, 2), "d": 4}) == "a 1 -> 2, d None -> 4"
-    assert differences({"b": [1, 2]}, {"b": (1, 2)}) == ""
+    assert differences({"a": 1, "b": (1, 2), "c": None}, {"a": 2, "b": (1, 2), "d": 4}) == "a 1 -> 2, d None -> 4"
+    assert differences({"arguments": {"dims": (8,)}}, {"arguments": {"dims": (9,)}}) == "dims (8,) -> (9,)"
 
 
-def test_optimizers_come_back_with_their_memory():
-    def made():
-        net = torch.nn.Linear(2, 3)
-        return net, [torch.optim.Adam([net.weight]), torch.optim.SGD([net.bias], lr=0.1, momentum=0.9)]
+# --- unfinished runs
 
-    def step(net, optimizers, x):
-        net(x).square().sum().backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+WORDS = ["train", "--recipe", "mini", "--seed", "3"]
 
-    torch.manual_seed(0)
-    (net, optimizers), x = made(), torch.randn(5, 2)
-    step(net, optimizers, x)
-    other, other_optimizers = made()
-    tensors = {name: tensor.clone() for name, tensor in flat(net, net, optimizers).items()}  # as a file would
-    unflat(tensors, other, other, other_optimizers)
-    for pair in ((net, optimizers), (other, other_optimizers)):
-        step(*pair, x)
-    assert torch.equal(net.weight, other.weight) and torch.equal(net.bias, other.bias)
-    with pytest.raises(Damaged, match="of another network"):
-        unflat(flat(net, net, optimizers), torch.nn.Linear(3, 3), net, optimizers)
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """That of a run which a command began, stopped after two steps."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(Interrupted):
+        train(MINI, "runs/a", Fetched(6, send(15)), device="cpu", command=[*WORDS, "--out", "runs/a"])
+    return tmp_path / "runs" / "a"
+
+
+def test_an_unfinished_run_is_found_with_the_command_that_resumes_it(folder):
+    (folder.parent / "empty").mkdir()
+    (found,) = unfinished_runs(folder.parent.relative_to(folder.parent.parent).glob("*"))
+    assert str(found.folder) == "runs/a" and found.position == "epoch 1, step 2, 0.0 minutes, 33% done"
+    assert found.words == [*WORDS, "--out", "runs/a"] and not found.reason
+    folder.rename(folder.parent / "moved")
+    (found,) = unfinished_runs([folder.parent / "moved"])
+    assert found.words[-2:] == ["--out", str(folder.parent / "moved")]
+
+
+def test_an_unfinished_run_that_no_command_resumes_says_why(folder):
+    state = load_state(folder)
+    save_state(folder, state | {"settings": {"processes": 2}})
+    (found,) = unfinished_runs([folder])
+    assert found.words is None and "torchrun --nproc-per-node 2 -m tinyddpm train --recipe mini" in found.reason
+    save_state(folder, state | {"command": []})
+    (found,) = unfinished_runs([folder])
+    assert found.words is None and "repeat that call of train()" in found.reason
+    for name in FILES:
+        (folder / name).write_bytes(b"half")
+    (found,) = unfinished_runs([folder])
+    assert found.position == "damaged" and found.words is None and "is not a state" in found.reason
+
+
+def test_a_finished_run_is_not_unfinished(tmp_path):
+    run(tmp_path, epochs=1)
+    assert unfinished_runs([tmp_path]) == []

@@ -15,8 +15,12 @@ def check_data(data: Dataset, recipe: Recipe, network: nn.Module | None, accumul
     size = recipe.batch_size
     if len(data) < size * processes or not 1 <= accumulate <= size:
         raise ValueError(
-            f"a batch is {size} images for each of {processes} processes, in 1 to {size} parts, but there are {len(data)} "
-            f"images and {accumulate} parts: give more data, smaller batches or fewer parts"
+            f"a batch is {size} images for each of {processes} processes, in 1 to {size} parts, but there are "
+            f"{len(data)} images and {accumulate} parts: give more data, smaller batches or fewer parts"
+        )
+    if network is not None and not (hasattr(network, "num_classes") and hasattr(network, "arguments")):
+        raise ValueError(
+            f"{type(network).__name__} needs the attributes `num_classes` and `arguments`: see tinyddpm.nn"
         )
     classes = recipe.num_classes if network is None else network.num_classes
     found = getattr(data, "num_classes", classes)
@@ -39,8 +43,8 @@ def batches(
         low, high, known = float(x_0.min()), float(x_0.max()), num_classes or float("inf")
         if not (-1 <= low <= high <= 1 and 0 <= y.min() <= y.max() < known) or first and low >= 0:
             raise ValueError(
-                f"images must be in [-1, 1], where -1 is black, and labels in 0..{known - 1}, but a batch has images in "
-                f"[{low:g}, {high:g}] and labels in {y.min()}..{y.max()}: for images in [0, 1] give 2 * images - 1"
+                f"images must be in [-1, 1], where -1 is black, and labels in 0..{known - 1}, but a batch has images "
+                f"in [{low:g}, {high:g}] and labels in {y.min()}..{y.max()}: for images in [0, 1] give 2 * images - 1"
             )
         first = False
         yield x_0, y
