@@ -26,7 +26,7 @@ from torch.utils.data import Dataset
 from tinyddpm import DDPM, cosine_betas, eps_from_x_0, q_sample, v_from
 from tinyddpm.data import mnist
 from tinyddpm.evaluation import score
-from tinyddpm.files import write_whole
+from tinyddpm.files import writable_folder, write_whole
 from tinyddpm.nn.resnet import ResnetBlock
 from tinyddpm.schedules import BETAS
 from tinyddpm.trainer.optim import OPTIMIZERS, muon
@@ -242,7 +242,7 @@ def run_trial(name: str, seed: int, out: Path) -> None:
     record |= {"images": steps * chosen.recipe.batch_size, "accuracy": found.accuracy, "distance": found.distance}
     test = mnist(train=False)[:1000]
     record |= {"floor": found.floor_distance, "v error": v_error(ddpm, *test)}
-    write_whole(out / f"{folder.name}.json", json.dumps(record).encode())
+    write_whole(writable_folder(out) / f"{folder.name}.json", json.dumps(record).encode())
     print(record, flush=True)
 
 

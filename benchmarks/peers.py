@@ -35,7 +35,7 @@ from torch import nn
 
 from tinyddpm.datasets.named import torchvision_datasets
 from tinyddpm.evaluation import score
-from tinyddpm.files import write_whole
+from tinyddpm.files import writable_folder, write_whole
 from tinyddpm.trainer.recipes import RECIPES, Recipe
 from tinyddpm.trainer.trainer import train
 
@@ -126,7 +126,9 @@ def one(name: str, minutes: float, n: int, seed: int, out: Path) -> None:
         "distance": found.distance,
         "floor": found.floor_distance,
     }
-    write_whole(out / f"{file_name(name, minutes, n, seed)}.json", json.dumps(record, indent=1).encode())
+    write_whole(
+        writable_folder(out) / f"{file_name(name, minutes, n, seed)}.json", json.dumps(record, indent=1).encode()
+    )
     print(record, flush=True)
 
 

@@ -5,25 +5,28 @@ import torch
 
 from tinyddpm import load_pretrained
 from tinyddpm.data import mnist
-from tinyddpm.evaluation.classifier import load_classifier
-from tinyddpm.evaluation.metrics import (
+from tinyddpm.evaluation import (
     frechet_digit_distance,
     inception_score,
     kernel_distance,
     label_accuracy,
+    load_classifier,
     memorisation,
-    mmd_moments,
     nearest,
     precision_recall,
     train_on_synthetic,
 )
+from tinyddpm.evaluation.metrics import mmd_moments
 
 
 class Brightest(torch.nn.Module):
     """Reads the first row's brightest column as the label."""
 
-    def forward(self, x):
+    def features(self, x):
         return x[:, 0, 0, :10]
+
+    def head(self, f):
+        return f
 
 
 def rows(labels):
@@ -170,103 +173,83 @@ def test_memorisation_names_the_copies():
     train, test, fresh = (
         torch.where(torch.rand(n, 1, 32, 32, generator=generator) < 0.2, 1.0, -1.0) for n in (500, 200, 100)
     )
-    assert memorisation(fresh, train, test, share=0.005)["copied"] <= 0.02
-    found = memorisation(torch.cat([fresh[:75], train[:25]]), train, test, share=0.005)
+    assert memorisation(fresh, train, test, quantile=0.005)["copied"] <= 0.02
+    found = memorisation(torch.cat([fresh[:75], train[:25]]), train, test, quantile=0.005)
     assert found["copied"] == pytest.approx(0.25, abs=0.02) and found["smallest"] == 0
     assert found["floor_median"] == pytest.approx(found["median"], rel=0.1)
-    with pytest.raises(ValueError, match="takes at least 1000 of them to say, got 200: take more"):
+    with pytest.raises(ValueError, match="needs 1 / quantile test digits, got 0.001 and 200 digits"):
         memorisation(fresh, train, test)
-    with pytest.raises(ValueError, match="lies between 0 and 1, got 0"):
-        memorisation(fresh, train, test, share=0)
+    with pytest.raises(ValueError, match=r"a quantile in \(0, 1\) .* got 0 and"):
+        memorisation(fresh, train, test, quantile=0)
 
 
-def test_a_classifier_trained_on_digits_reads_digits_and_on_shuffled_labels_does_not():
-    (x, y), (x_test, y_test) = ((x[:2000], y[:2000]) for x, y in (mnist().tensors(), mnist(train=False).tensors()))
-    assert train_on_synthetic(x, y, x_test, y_test, epochs=4) > 0.85
-    assert train_on_synthetic(x, (y + 1) % 10, x_test, y_test, epochs=4) < 0.1
+def test_a_classifier_trained_on_digits_learns_the_labels_it_is_given():
+    (x, y), (x_test, y_test) = mnist()[:600], mnist(train=False)[:400]
+    half = torch.cat([y_test[:200], (y_test[200:] + 1) % 10])  # right for the first half of the test digits
+    assert 0.35 < train_on_synthetic(x, y, x_test, half, epochs=6) < 0.55
 
 
 @pytest.mark.parametrize(("images", "labels"), [(3, 2), (0, 0)])
 def test_images_and_labels_must_be_as_many(images, labels):
     x, y = rows(torch.arange(images)), torch.arange(labels)
-    with pytest.raises(ValueError, match=f"got {images} images and {labels} labels"):
-        label_accuracy(Brightest(), x, y)
-    with pytest.raises(ValueError, match=f"got {images} images and {labels} labels"):
-        train_on_synthetic(x, y, x, y)
+    for ask in (lambda: label_accuracy(Brightest(), x, y), lambda: train_on_synthetic(x, y, x, y)):
+        with pytest.raises(ValueError, match=f"one label in 0..9 for each of {images} images, at least 1, got tensor"):
+            ask()
 
 
 def test_images_that_are_not_finite_are_named_and_never_averaged():
     x = rows(torch.arange(3))
     x[1, 0, 5, 5] = torch.nan
-    for figure in (
+    for ask in (
         lambda: label_accuracy(Brightest(), x, torch.arange(3)),
         lambda: memorisation(x, x, x),
         lambda: train_on_synthetic(x, torch.arange(3), x, torch.arange(3)),
     ):
-        with pytest.raises(ValueError, match="1 of 3 images hold NaN or infinite values"):
-            figure()
+        with pytest.raises(ValueError, match="1 of 3 images with NaN or infinite values"):
+            ask()
 
 
 def test_features_that_are_not_finite_or_too_few_are_refused():
     good, bad = gaussian(50), gaussian(50)
     bad[7] = torch.nan
-    for figure in (frechet_digit_distance, kernel_distance, precision_recall):
-        with pytest.raises(ValueError, match="1 of 50 features are NaN or infinite"):
-            figure(good, bad)
-        with pytest.raises(ValueError, match=r"got \(50, 6\) and \(50, 5\)"):
-            figure(good, gaussian(50, 5))
-    with pytest.raises(ValueError, match="needs at least 7 samples on each side, got 6"):
+    for ask in (frechet_digit_distance, kernel_distance, precision_recall):
+        with pytest.raises(ValueError, match=r"and \(50, 6\) with 6 NaN or infinite values"):
+            ask(good, bad)
+        with pytest.raises(ValueError, match=r"got \(50, 6\) .* and \(50, 5\)"):
+            ask(good, gaussian(50, 5))
+    with pytest.raises(ValueError, match=r"at least 7 images a side, got \(50, 6\) .* and \(6, 6\)"):
         frechet_digit_distance(good, good[:6])
-    with pytest.raises(ValueError, match="needs at least 20 samples on each side, got 19"):
+    with pytest.raises(ValueError, match=r"at least 20 images a side, got \(50, 6\) .* and \(19, 6\)"):
         kernel_distance(good, good[:19])
-    with pytest.raises(ValueError, match="needs at least 4 samples on each side, got 3"):
+    with pytest.raises(ValueError, match=r"at least 4 images a side, got \(3, 6\)"):
         precision_recall(good[:3], good)
 
 
-def test_labels_that_are_none_are_refused():
-    x = rows(torch.arange(3))
-    with pytest.raises(ValueError, match="labels are a tensor .* got <class 'list'>"):
-        label_accuracy(Brightest(), x, [0, 1, 2])
-    with pytest.raises(ValueError, match="digits are a tensor .* got <class 'numpy.ndarray'>"):
-        label_accuracy(Brightest(), x.numpy(), torch.arange(3))
-    with pytest.raises(ValueError, match="got torch.bool of shape"):
-        label_accuracy(Brightest(), x, torch.arange(3) > 1)
-    with pytest.raises(ValueError, match=r"got torch.int64 of shape \(3,\), values 8\.\.10"):
-        label_accuracy(Brightest(), x, torch.arange(3) + 8)
-    for y in (torch.arange(3)[:, None], torch.arange(3.0), torch.arange(3) + 8):
-        with pytest.raises(ValueError, match=r"labels are integers 0\.\.9, one an image"):
+def test_invalid_labels_are_refused():
+    x, good = rows(torch.arange(3)), torch.arange(3)
+    for y in ([0, 1, 2], good > 1, good + 8, good - 1, good[:, None], good.float()):
+        with pytest.raises(ValueError, match=r"expected one label in 0\.\.9 for each of 3 images"):
             label_accuracy(Brightest(), x, y)
-        with pytest.raises(ValueError, match=r"labels are integers 0\.\.9, one an image"):
-            train_on_synthetic(x, torch.arange(3), x, y)
+        with pytest.raises(ValueError, match=r"expected one label in 0\.\.9 for each of 3 images"):
+            train_on_synthetic(x, good, x, y)
 
 
 def test_counts_that_make_no_sense_are_refused():
-    with pytest.raises(ValueError, match="at least 2 blocks, got 1"):
+    with pytest.raises(ValueError, match="blocks must be at least 2, got 1"):
         kernel_distance(gaussian(50), gaussian(50), blocks=1)
-    with pytest.raises(ValueError, match="from 1, got 0"):
+    with pytest.raises(ValueError, match="neighbours k must be at least 1, got 0"):
         precision_recall(gaussian(50), gaussian(50), k=0)
 
 
-def test_probabilities_that_are_none_are_refused():
-    for p in (torch.ones(3, 10), torch.full((3, 10), torch.nan), torch.zeros(0, 10)):
-        with pytest.raises(ValueError, match="one distribution over the classes an image"):
-            inception_score(p)
+def test_probabilities_that_are_no_distributions_are_refused():
     p = torch.full((3, 10), 0.1)
     p[1, 4] = torch.nan
-    with pytest.raises(ValueError, match=r"shape \(3, 10\), 1 of whose rows are none"):
-        inception_score(p)
-
-
-def test_images_of_another_range_or_type_are_refused():
-    x, y, classifier = rows(torch.arange(3)), torch.arange(3), load_classifier()
-    for bad in ((x + 1) / 2, x / 2, (x + 1) * 127.5):
-        with pytest.raises(ValueError, match=r"digits lie in \[-1, 1\] on a background of -1"):
-            label_accuracy(classifier, bad, y)
-    with pytest.raises(ValueError, match=r"digits are float32, got torch.float64: x.float\(\)"):
-        label_accuracy(classifier, x.double(), y)
+    for wrong in (torch.ones(3, 10), p, torch.zeros(0, 10), torch.tensor([[1.5, -0.5]]), torch.ones(3)):
+        with pytest.raises(ValueError, match="expected a distribution over the classes for each image"):
+            inception_score(wrong)
 
 
 def test_the_shipped_weights_draw_the_digit_asked_for():
-    classifier, y = load_classifier(), torch.arange(10).repeat_interleave(10)
-    x = load_pretrained().sample(y, steps=20, scale=2.0, seeds=range(100))
-    assert label_accuracy(classifier, x, y) > 0.97
+    y = torch.arange(10).repeat_interleave(5)
+    x = load_pretrained().sample(y, steps=10, scale=2.0, seeds=range(50))
+    assert label_accuracy(load_classifier(), x, y) > 0.95
