@@ -133,12 +133,6 @@ def test_a_written_file_can_be_read_by_others(tmp_path):
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
-def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
-    (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot write to the folder .*choose another"):
-        files.writable_folder(tmp_path / "file" / "folder")
-
-
 def test_a_missing_asset_is_named():
     with pytest.raises(FileNotFoundError, match="nothing.xz should ship with tinyddpm"):
         files.asset("mnist/nothing.xz")
