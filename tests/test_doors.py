@@ -1,6 +1,6 @@
 """The public doors: a bad argument is refused when the door is called, in a sentence that says what to do.
 
-A row is a door, a bad input and words that the message must contain. Tests of one wing's doors are beside that wing's.
+A row is a door, a bad input and words that the message must contain. The tests of a wing have more of its doors.
 """
 
 import json
@@ -26,6 +26,8 @@ from tinyddpm import (
     train_steps,
     viz,
 )
+from tinyddpm.extensions.learned_variance import LearnedVariance
+from tinyddpm.extensions.self_conditioning import self_conditioned
 from tinyddpm.files import read_checkpoint, writable_folder
 from tinyddpm.guidance import classifier_free_guidance
 from tinyddpm.nn.conv import ConvBlock
@@ -294,7 +296,25 @@ DATA = [
     ],
 ]
 
-DOORS = SCHEDULES + GRIDS + DIFFUSION + SAMPLING + GUIDANCE + PIPELINE + NETWORKS + DATA
+WEIGHT, QUANTILE = r"weight of the second denoiser must be in \[0, 1\], got", r"quantile .* must be in \(0, 1\], got"
+WINGS = [
+    *[
+        (partial(tinyddpm.blend, never, never, weight), WEIGHT)
+        for weight in (-0.1, 1.1, NAN, table(0.5, 1.5), table(NAN, 0.0), table())
+    ],
+    *[(partial(tinyddpm.dynamic_threshold, never, quantile), QUANTILE) for quantile in (0.0, -0.1, 1.1, 99.5, NAN)],
+    *[
+        (partial(tinyddpm.resampling_grid, [(2, 1), (1, 0)], jump, repeats), f"got jump={jump} and repeats={repeats}")
+        for jump, repeats in ((0, 1), (-2, 1), (1, 0), (1, -1))
+    ],
+    *[
+        (partial(door, never, T50, "noise"), f"unknown prediction 'noise': {PREDICTION}")
+        for door in (LearnedVariance, self_conditioned)
+    ],
+    *[(partial(door, never, PURE_NOISE), NO_EPS) for door in (LearnedVariance, self_conditioned)],
+]
+
+DOORS = WINGS + SCHEDULES + GRIDS + DIFFUSION + SAMPLING + GUIDANCE + PIPELINE + NETWORKS + DATA
 
 
 def title(value):
