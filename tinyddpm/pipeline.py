@@ -1,7 +1,9 @@
 """DDPM: a network, its schedule and what it predicts, as one object to sample from, save and load."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -44,6 +46,10 @@ class DDPM:
     def device(self) -> torch.device:
         return device_of(self.model)
 
+    @property
+    def num_classes(self) -> int | None:
+        return self.model.num_classes  # type: ignore[return-value]
+
     def to(self, device: torch.device | str) -> "DDPM":
         """Moves the network. Raises ValueError for a device that this machine lacks."""
         self.model.to(find_device(device))
@@ -59,15 +65,14 @@ class DDPM:
         """(x_t, t) -> x_0_hat in [-1, 1]: `guidance` of the conditional and the unconditional branch, then `guide`,
         then clipping. Without labels y the unconditional denoiser, whatever the scale. Raises ValueError for labels
         that the model does not have, and for a scale that is not a finite number at every t."""
-        make = getattr(self.model.eval(), "make_denoiser", None)  # a network may bring its own
+        make = getattr(self.model.eval(), "make_denoiser", make_denoiser)  # a network may bring its own
         what = self.model, self.schedule, self.predicts
+        denoiser = make(*what)
         if y is not None:
             check_scale(scale, self.schedule.T)
             y = self.check_labels(y).to(self.device)
-        if y is None or scale == 0 and guidance is classifier_free_guidance:
-            denoiser = (make or make_denoiser)(*what)
-        else:
-            pair = (make(*what, y), make(*what)) if make else branches(*what, y, self.model.num_classes)
+            joined = make is make_denoiser and (callable(scale) or scale != 0)
+            pair = branches(*what, y, cast(int, self.num_classes)) if joined else (make(*what, y), denoiser)
             denoiser = guidance(*pair, scale)
         return clip_x_0(denoiser if guide is None else guide(denoiser))
 
@@ -94,49 +99,52 @@ class DDPM:
 
         Raises ValueError for arguments that do not fit the model, at the call.
         """
-        sampler = choose(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
+        walk = choose(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
         grid = self.schedule.grid(steps) if grid is None else grid
         y, generators = self.ask(y, n, seeds)
         x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
-        return sampler(self.denoiser(y, scale, guide, guidance), x_T, self.schedule, grid, generators)
+        return walk(self.denoiser(y, scale, guide, guidance), x_T, self.schedule, grid, generators)
 
     def sample(self, y: Labels | None = None, n: int | None = None, *, batch_size: int = 200, **how) -> Tensor:
         """New images, (b, c, h, w) in [-1, 1], batch_size at once: the end of sample_steps, with its arguments."""
         y, generators = self.ask(y, n, how.pop("seeds", None))
-        seeds, images = [generator.initial_seed() for generator in generators], []
-        for first in range(0, len(seeds), batch_size):
+        images = []
+        for first in range(0, len(generators), batch_size):
             part = slice(first, first + batch_size)
-            what = (None, len(seeds[part])) if y is None else (y[part], None)
-            images.append(last(self.sample_steps(*what, seeds=seeds[part], **how)).x_t)
+            how["seeds"] = [generator.initial_seed() for generator in generators[part]]
+            walk = self.sample_steps(n=len(how["seeds"]), **how) if y is None else self.sample_steps(y[part], **how)
+            images.append(last(walk).x_t)
         return torch.cat(images)
 
     def ask(self, y: Labels | None, n: int | None, seeds: Seeds | None) -> tuple[Tensor | None, list[Generator]]:
         """The labels, checked, and a generator for each image."""
-        if (y is None) == (n is None):
+        if y is not None and n is None:
+            labels = self.check_labels(y)
+            return labels, seeded(seeds, len(labels))
+        if y is not None or n is None:
             raise ValueError("give either labels y, one for each image, or a number n of images without labels")
-        y = None if y is None else self.check_labels(y)
-        return y, seeded(seeds, n if y is None else len(y))
+        return None, seeded(seeds, n)
 
     def check_labels(self, y: Labels) -> Tensor:
         """Labels as (b,) int64. Raises ValueError unless they are integers in 0..num_classes-1."""
-        classes = self.model.num_classes
+        classes = self.num_classes
         if classes is None:
             raise ValueError("this model was trained without labels: ask for n images instead of labels y")
         try:
-            y = torch.as_tensor(y)
-            whole = not y.is_floating_point() and y.dtype != torch.bool or not y.numel()
+            labels = torch.as_tensor(y)
         except (TypeError, ValueError, RuntimeError):
-            whole = False
-        if not whole or y.ndim > 1 or ((y < 0) | (y >= classes)).any():
+            labels = torch.tensor(math.nan)
+        whole = not labels.is_floating_point() and labels.dtype != torch.bool or not labels.numel()
+        if not whole or labels.ndim > 1 or ((labels < 0) | (labels >= classes)).any():
             raise ValueError(f"labels are integers in 0..{classes - 1}, one for each image, got {y}")
-        return y.reshape(-1).long()
+        return labels.reshape(-1).long()
 
     def save(self, path: str | Path) -> None:
         """Writes one .safetensors file: the weights, and as metadata what is needed to rebuild the rest. Raises
         ValueError for a folder that cannot be written, and for a network without `arguments`."""
         if not hasattr(self.model, "arguments"):
             raise ValueError(f"{type(self.model).__name__} lacks `arguments`, which rebuild it: see tinyddpm.nn")
-        description = {"network": type(self.model).__name__, "arguments": self.model.arguments}
+        description: dict = {"network": type(self.model).__name__, "arguments": self.model.arguments}
         description |= {"predicts": self.predicts, "image_shape": self.image_shape, "notes": self.notes}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         write_checkpoint(path, FORMAT_VERSION, description, tensors | {BETA: self.schedule.beta})
@@ -148,7 +156,7 @@ class DDPM:
         device = find_device(device)
         description, tensors = read_checkpoint(path, FORMAT_VERSION)
         name = description.get("network", "UNet")  # format 1 had U-Nets only
-        arguments = description.get("arguments", description.get("unet"))
+        arguments = description.get("arguments") or description.get("unet") or {}
         if name not in NETWORKS:
             known = f"{path} holds a network {name!r}, and this program knows {', '.join(NETWORKS)}"
             raise ValueError(f"{known}: register its class with tinyddpm.nn.NETWORKS[{name!r}] = {name}")

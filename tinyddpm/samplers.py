@@ -95,11 +95,11 @@ def p_sample(
     if s > t:
         a = float(schedule.alpha_bar[s] / schedule.alpha_bar[t])
         return a**0.5 * x_t + (1 - a) ** 0.5 * noise_like(x_t, generator)
-    known = None if callable(variance) else choose(VARIANCES, variance, "variance")
+    which = choose(VARIANCES, variance, "variance") if isinstance(variance, str) else 0
     mean, _ = q_posterior(x_0_hat, x_t, t, s, schedule)
     if s == 0:
         return mean
-    var = variance(t, s) if known is None else schedule.posterior_variance(t, s)[known]
+    var = schedule.posterior_variance(t, s)[which] if isinstance(variance, str) else variance(t, s)
     return mean + var**0.5 * noise_like(x_t, generator)
 
 
@@ -113,7 +113,8 @@ def p_sample_loop(
 ) -> Iterator[Step]:
     """Ancestral sampling (Ho et al. 2020, algorithm 2), all T steps by default. The grid may climb (RePaint); variance:
     see p_sample. Raises ValueError for invalid arguments, as all samplers do."""
-    callable(variance) or choose(VARIANCES, variance, "variance")
+    if isinstance(variance, str):
+        choose(VARIANCES, variance, "variance")
 
     def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
         return p_sample(x_t, x_0_hat, t, s, schedule, variance, generator)
@@ -204,4 +205,4 @@ def dpm_solver_pp(
 
 
 Sampler = Callable[..., Iterator[Step]]  # (denoiser, x_T, schedule, grid=None, generator=None)
-SAMPLERS = {"ddim": ddim, "ddpm": p_sample_loop, "heun": heun, "dpm_solver_pp": dpm_solver_pp}
+SAMPLERS: dict[str, Sampler] = {"ddim": ddim, "ddpm": p_sample_loop, "heun": heun, "dpm_solver_pp": dpm_solver_pp}

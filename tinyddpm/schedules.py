@@ -6,7 +6,7 @@ alpha_bar[0] = 1, so that a subscript in the code is one in the papers. Betas ou
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TypeVar
@@ -89,7 +89,7 @@ def with_zero(beta: Tensor, end: bool = False) -> Table:
     return beta
 
 
-BETAS = {
+BETAS: dict[str, Callable[..., Table]] = {
     "linear": linear_betas,
     "linear-unscaled": partial(linear_betas, scaled=False),
     "cosine": cosine_betas,
@@ -248,7 +248,7 @@ def check_grid(grid: Grid | None, T: int, climbs: bool = False) -> Grid:
     if not grid or not all(isinstance(step, tuple) and len(step) == 2 for step in grid):
         raise ValueError("a time grid is a sequence of steps (t, s), and not empty: schedule.grid(steps) makes one")
     for k, (t, s) in enumerate(grid):
-        check_step(*sorted((t, s), reverse=True) if climbs and k > 0 else (t, s), T)
+        check_step(*(max(t, s), min(t, s)) if climbs and k > 0 else (t, s), T)
         if k > 0 and t != grid[k - 1][1]:
             raise ValueError(f"step ({t}, {s}) of the time grid must start at {grid[k - 1][1]}, where the last ended")
     return grid

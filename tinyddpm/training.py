@@ -76,9 +76,8 @@ class DenoisingLoss:
 
 def labels_for(model: nn.Module, y: Tensor | None, label_drop: float, generator: Generator) -> Tensor | None:
     """The labels to train with: some are dropped; None for a network without labels."""
-    if y is None or model.num_classes is None:
-        return None
-    return drop_labels(y, model.num_classes, label_drop, generator)
+    num_classes: int | None = model.num_classes  # type: ignore[assignment]
+    return None if y is None or num_classes is None else drop_labels(y, num_classes, label_drop, generator)
 
 
 def warmup_cosine(rate: float, warmup: int, steps: int) -> Callable[[int], float]:

@@ -4,6 +4,8 @@ A network is a module that is called as model(x_t, t, y=None) and returns the sh
 no labels; the null class is num_classes) and `arguments`, the keyword arguments of its class that rebuild it.
 """
 
+from typing import Any
+
 from .attention import Attention, LinearAttention
 from .conv import ConvBlock, WeightStandardizedConv2d
 from .embedding import LabelEmbedding, SinusoidalEmbedding
@@ -11,4 +13,4 @@ from .resample import DepthToSpace, Downsample, SpaceToDepth, Upsample
 from .resnet import ResnetBlock
 from .unet import UNet
 
-NETWORKS = {"UNet": UNet}  # the classes that a checkpoint may name; add yours to load checkpoints of it
+NETWORKS: dict[str, Any] = {"UNet": UNet}  # the classes that a checkpoint may name; add yours to load checkpoints of it
