@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock, Timeout
 
 from tinyddpm import data
 from tinyddpm.datasets import DATASETS, as_data, load_data
@@ -141,6 +142,22 @@ def test_a_damaged_file_says_so_too(tmp_path, no_network):
     path.unlink()
     with pytest.raises(ValueError, match="Connection refused"):
         load_data("fashion", tmp_path)
+
+
+def test_one_process_downloads_and_the_others_wait(tmp_path, monkeypatch):
+    locks = []
+
+    class Fashion:
+        def __init__(self, root, train, download=False):
+            if not download:
+                raise RuntimeError("Dataset not found")
+            with pytest.raises(Timeout):
+                FileLock(root / "FashionMNIST" / "raw" / "download.lock").acquire(timeout=0)
+            locks.append(train)
+            self.data, self.targets = torch.zeros(2, 28, 28, dtype=torch.uint8), torch.tensor([0, 1])
+
+    monkeypatch.setattr(torchvision_datasets(), "FashionMNIST", Fashion)
+    assert len(load_data("fashion", tmp_path)) == 2 and locks == [True]
 
 
 def test_a_folder_of_files_that_takes_none_is_enough(tmp_path):
