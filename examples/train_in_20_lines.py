@@ -8,7 +8,7 @@ from tinyddpm.data import mnist
 from tinyddpm.viz import image_grid, save_picture
 
 
-def main(steps: int = 800, batch_size: int = 48, path: str = "digits.png") -> DDPM:
+def main(steps: int = 800, batch_size: int = 48, rows: int = 5, path: str = "digits.png") -> DDPM:
     # The data: 60,000 digits with their labels, shuffled, in batches.
     digits = mnist()
     batches = DataLoader(digits, batch_size, sampler=RandomSampler(digits, num_samples=steps * batch_size))
@@ -26,9 +26,9 @@ def main(steps: int = 800, batch_size: int = 48, path: str = "digits.png") -> DD
         if step.number % 50 == 0:
             print(f"step {step.number} of {steps}: loss {step.losses.mean():.3f}", flush=True)
 
-    # The samples: noise becomes five images of each digit, in 25 steps.
+    # The samples: noise becomes rows of the ten digits, in 25 steps.
     ddpm = DDPM(average.model, schedule, predicts="x_0")
-    images = ddpm.sample(y=torch.arange(10).repeat(5), steps=25, scale=1.5)
+    images = ddpm.sample(y=torch.arange(10).repeat(rows), steps=25, scale=1.5)
     save_picture(image_grid(images, columns=10, enlarge=2), path)
     return ddpm
 

@@ -61,6 +61,6 @@ def main(images: int = 32) -> Tensor:
     ddpm = DDPM(ema.model, schedule, "eps", notes={"losses": losses})
     ddpm.save("net.safetensors")
     drawn = [ddpm.sample(n=2, steps=5, sampler=sampler) for sampler in (euler, ddim, partial(ddim, eta=0.5), "heun")]
-    for step in ddpm.sample_steps(n=2, seeds=[0, 1], grid=schedule.grid(5, "log-snr"), guidance=conditional_only):
-        drawn.append(step.x_0_hat)
+    for point in ddpm.sample_steps(n=2, seeds=[0, 1], grid=schedule.grid(5, "log-snr"), guidance=conditional_only):
+        drawn.append(point.x_0_hat)
     return torch.cat(drawn)

@@ -122,9 +122,9 @@ class DeepinvUNet(nn.Module):
 def test_the_unet_of_deepinv_is_trained_and_sampled(deepinv):
     torch.manual_seed(0)
     model = DeepinvUNet()
-    losses = losses_of(model, 3, 2, rate=1e-4)
+    losses = losses_of(model, 4, 2, rate=3e-4)
     assert 0.9 < losses[0] < 1.1  # its last layer begins at zero, and eps has variance 1
-    assert losses[-1] < 0.95 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
     images = DDPM(model, SCHEDULE, "eps").sample(n=1, steps=2, seeds=[0])
     assert images.shape == (1, 1, 32, 32) and images.isfinite().all()
 

@@ -3,13 +3,16 @@ all in this file, are trained, sampled, saved, loaded and evaluated with. No tab
 """
 
 import inspect
+import runpy
 import sys
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
+import imageio.v3 as iio
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
 
@@ -233,6 +236,28 @@ def test_the_trainer_takes_the_network_and_the_data(tmp_path, monkeypatch):
     assert torch.equal(loaded.sample(**draw), ddpm.sample(**draw))
 
 
+# --- the examples ----------------------------------------------------------------------------------
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+
+
+def test_the_script_of_twenty_lines_trains_and_draws_ten_digits(tmp_path, capsys):
+    torch.manual_seed(0)
+    script, path = runpy.run_path(str(EXAMPLES / "train_in_20_lines.py")), tmp_path / "digits.png"
+    ddpm = script["main"](50, 4, rows=1, path=str(path))
+    assert iio.imread(path).shape == (64, 640) and "step 50 of 50: loss" in capsys.readouterr().out
+    x, y = mnist(train=False)[:32]
+    eps, t = torch.randn(x.shape, generator=torch.Generator().manual_seed(0)), torch.full((32,), 300)
+    loss = tinyddpm.diffusion_loss(ddpm.model, x, t, eps, ddpm.schedule, y, "x_0")
+    assert loss < 0.8 * (x + 1).square().mean()  # that of an empty image
+
+
+def test_the_script_with_types_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images = runpy.run_path(str(EXAMPLES / "typed_user.py"))["main"](16)
+    assert images.shape == (20, 1, 32, 32) and images.isfinite().all() and Path("net.safetensors").exists()
+
+
 # --- and nothing was touched -----------------------------------------------------------------------
 
 
@@ -242,7 +267,6 @@ def test_no_module_or_table_of_the_package_holds_anything_of_this_file():
     for name, module in list(sys.modules.items()):
         if name.split(".")[0] == "tinyddpm" and inspect.ismodule(module):
             held = dict(vars(module))
-            held |= {
-                (key, row): kept for key, table in held.items() if type(table) is dict for row, kept in table.items()
-            }
+            tables = [(key, table) for key, table in held.items() if type(table) is dict]
+            held |= {(key, row): value for key, table in tables for row, value in table.items()}
             assert not [key for key, value in held.items() if id(value) in ours], name
