@@ -15,19 +15,19 @@ FORMAT_VERSION = 1
 
 
 class DigitClassifier(nn.Module):
-    """A small convolutional network for digits: (b, 1, 32, 32) in [-1, 1] to (b, 10) logits.
-
-    Its features are the averages of the last convolution's maps; the distances in metrics.py compare them.
-    """
+    """A small convolutional network for digits: (b, 1, 32, 32) in [-1, 1] to (b, 10) logits. Its features are the means
+    of the last convolution's maps; the distances in metrics.py compare them."""
 
     image_size = 32
 
     def __init__(self, dims: tuple[int, ...] = (24, 48, 96, 128), num_classes: int = 10):
         super().__init__()
         self.arguments = {"dims": tuple(dims), "num_classes": num_classes}
-        levels = [conv_norm(c_in, c_out) for c_in, c_out in zip((1, *dims), dims)]
-        pools = [nn.MaxPool2d(2), nn.MaxPool2d(2), *[nn.Identity()] * (len(dims) - 2)]
-        self.body = nn.Sequential(*(nn.Sequential(conv, pool) for conv, pool in zip(levels, pools)))
+        self.body = nn.Sequential()
+        for level, (c_in, c_out) in enumerate(zip((1, *dims), dims)):
+            conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
+            block = nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU())
+            self.body.append(nn.Sequential(block, nn.MaxPool2d(2) if level < 2 else nn.Identity()))
         self.head = nn.Linear(dims[-1], num_classes)
 
     def features(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b d"]:
@@ -35,11 +35,6 @@ class DigitClassifier(nn.Module):
 
     def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b k"]:
         return self.head(self.features(x))
-
-
-def conv_norm(c_in: int, c_out: int) -> nn.Sequential:
-    conv = nn.Conv2d(c_in, c_out, 3, padding=1, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(c_out), nn.ReLU())
 
 
 def distort(
@@ -90,10 +85,8 @@ def save_classifier(model: DigitClassifier, path: str | Path, notes: dict | None
 
 
 def load_classifier(path: str | Path | None = None) -> DigitClassifier:
-    """The classifier that ships with the package, or one that save_classifier wrote.
-
-    Raises ValueError for a file that is missing or damaged, or that does not hold a classifier.
-    """
+    """The classifier that ships with the package, or one that save_classifier wrote. Raises ValueError for a file that
+    is missing or damaged, or that does not hold a classifier."""
     path = asset("weights/digit-classifier.safetensors") if path is None else path
     description, tensors = read_checkpoint(path, FORMAT_VERSION)
     try:
@@ -126,23 +119,21 @@ def classify(classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_siz
 
 def check_digits(x: Tensor, size: int = DigitClassifier.image_size) -> None:
     """Raises ValueError unless x is float32 (n, 1, 32, 32), finite, in [-1, 1] and on a background of -1."""
-    if (
-        not isinstance(x, Tensor)
-        or x.ndim != 4
-        or not len(x)
-        or x.shape[1:] != (1, size, size)
-        or x.dtype != torch.float32
-    ):
-        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x)
+    got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x)
+    if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.shape[1:] != (1, size, size) or len(x) == 0:
         raise ValueError(f"digits are float32 tensors (n, 1, {size}, {size}), got {got}: data.pad_to pads 28x28")
     low, high = float(x.min()), float(x.max())  # NaN if there is one
     halved = abs(low + 0.5) < 0.01 and high < 0.51  # [-0.5, 0.5]; in [0, 1], low is not negative
     if not (-1.001 <= low < 0 and high <= 1.001) or halved:
-        wrong = int((~x.flatten(1).isfinite().all(1)).sum())
         raise ValueError(
-            f"digits are finite, in [-1, 1] and on a background of -1, got [{low:.3g}, {high:.3g}] and {wrong} of "
-            f"{len(x)} images with NaN or infinite values: data.from_uint8 maps [0, 255] to [-1, 1]"
+            f"digits are finite, in [-1, 1] and on a background of -1, got [{low:.3g}, {high:.3g}] and "
+            f"{not_finite(x)} of {len(x)} images with NaN or infinite values: data.from_uint8 maps [0, 255] to [-1, 1]"
         )
+
+
+def not_finite(x: Tensor) -> int:
+    """How many images hold NaN or infinite values."""
+    return int((~x.flatten(1).isfinite().all(1)).sum())
 
 
 def check_labels(x: Tensor, y: Tensor, least: int = 1) -> None:

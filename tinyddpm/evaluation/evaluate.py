@@ -22,7 +22,7 @@ from ..guidance import Scale
 from ..pipeline import DDPM, Guide
 from ..samplers import SAMPLERS, Sampler, ddim
 from ..schedules import Grid, Schedule, choose
-from .classifier import features, load_classifier, read
+from .classifier import features, load_classifier, not_finite, read
 from .metrics import METRICS, WITHOUT_FLOOR, DigitBatch
 from .report import BOUND_IMAGES, ReportCache, page, save_curves, save_pictures
 
@@ -34,8 +34,7 @@ CURVES = ("label_accuracy", "frechet_digit_distance")
 
 class ReferenceDigits:
     """The real digits beside which samples are measured, MNIST by default, in a random order: the first n test digits
-    are a fair sample. Samples take the labels of the training digits, since the classes of MNIST differ in size:
-    equally many of each would be farther from the test set."""
+    are a fair sample. Samples take the labels of the training digits, since the classes of MNIST differ in size."""
 
     def __init__(self, train: ImageDataset | None = None, test: ImageDataset | None = None):
         self.classifier, self.floors = load_classifier(), {}
@@ -118,7 +117,7 @@ def draw(sample: Callable[..., Tensor], y: Tensor | None, seeds: Tensor, folder:
     if path and path.exists():
         return from_uint8(torch.from_numpy(np.load(path)))
     x = sample(y, n=len(seeds) if y is None else None, seeds=seeds.tolist(), batch_size=len(seeds))
-    if bad := int((~x.flatten(1).isfinite().all(1)).sum()):
+    if bad := not_finite(x):
         raise ValueError(f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values")
     pixels, content = to_uint8(pad_to(x.cpu())), io.BytesIO()
     if path:
@@ -133,8 +132,8 @@ def check_measurable(ddpm: DDPM, n: int, seed: int, reference: ReferenceDigits) 
     digits = shape in ((1, 32, 32), (1, 28, 28)) and classes in (None, 10)
     if not digits or data.lower() not in ("mnist", "unknown"):
         raise ValueError(
-            "only models of MNIST's digits can be measured, since the classifier knows nothing else: this one draws "
-            f"images {shape} of {classes} classes and was trained on {data}"
+            f"only models of MNIST's digits can be measured: this one draws images {shape} of {classes} classes "
+            f"and was trained on {data}"
         )
     least, most = reference.classifier.head.in_features + 1, len(reference.test)
     if not (least <= n <= most and 0 <= seed < 2**62):
@@ -175,12 +174,12 @@ class SampleSpec:
         return {"n": self.n, "seed": self.seed, "sampler": sampler, "scale": self.scale, "grid": grid}
 
     def score(self, ddpm: DDPM, folder: Path, reference: ReferenceDigits) -> Score:
-        way = "-".join(map(str, (self.sampler, self.steps, self.scale, self.eta, self.spacing)))
-        return score(ddpm, **self.arguments(ddpm.schedule), reference=reference, folder=folder / way)
+        own = folder / f"{self.sampler}-{self.steps}-{self.scale}-{self.eta}-{self.spacing}"
+        return score(ddpm, **self.arguments(ddpm.schedule), reference=reference, folder=own)
 
-    def point(self, ddpm: DDPM, folder: Path, reference: ReferenceDigits) -> dict[str, float]:
+    def point(self, *arguments) -> dict[str, float]:
         """What the curves show of these samples."""
-        found = self.score(ddpm, folder, reference)
+        found = self.score(*arguments)
         return {name: value for name, value in zip(CURVES, (found.accuracy, found.distance)) if value is not None}
 
 
@@ -194,10 +193,8 @@ def evaluate(
 ) -> dict:
     """Measures the samples of spec and writes report.json, report.md, samples.png, worst.png, nearest.png and a plot
     for each sweep, a field of spec and its values (True: SWEEPS), to out. Returns what report.json holds. Called again,
-    it resumes where it was interrupted.
-
-    Raises ValueError as `score` does, and for a folder that holds the report of another model or other samples.
-    """
+    it resumes where it was interrupted. Raises ValueError as `score` does, and for a folder that holds the report of
+    another model or other samples."""
     reference = mnist_reference() if reference is None else reference
     check_measurable(ddpm, spec.n, spec.seed, reference)
     weights = fingerprint(ddpm.model, ddpm.schedule.beta.numpy().tobytes() + ddpm.predicts.encode())

@@ -35,13 +35,9 @@ def confusion(probabilities: Float[Tensor, "n k"], y: Labels) -> list[list[int]]
 
 
 def frechet_digit_distance(a: Features, b: Features) -> float:
-    """The Frechet distance between Gaussians with the features' means and covariances (Heusel et al. 2017, eq. 6; there
-    with Inception's features, so it is not comparable with a FID):
-
-    |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2))
-
-    It falls with n: compare at the same n. Raises ValueError unless there are more images than features, all finite.
-    """
+    """|mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), the Frechet distance between Gaussians with the features'
+    means and covariances (Heusel et al. 2017, eq. 6; with other features than a FID, and not comparable with one). It
+    falls with n. Raises ValueError unless there are more images than features, all finite."""
     check_features(a, b, a.shape[-1] + 1)
     a, b = a.double(), b.double()
     values, vectors = torch.linalg.eigh(a.T.cov())
@@ -173,8 +169,8 @@ WITHOUT_FLOOR = ("confusion", "memorisation")  # the latter brings its own
 
 @dataclass(frozen=True)
 class DigitBatch:
-    """What metrics are functions of: images (n, 1, 32, 32), their labels (n,) or None, what the classifier makes of
-    them, the features of n test digits, and all training and test digits."""
+    """What metrics are functions of: images (n, 1, 32, 32), labels (n,) or None, the classifier's features and
+    probabilities, the features of n test digits, and all training and test digits."""
 
     images: Tensor
     labels: Tensor | None
