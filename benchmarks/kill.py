@@ -1,9 +1,9 @@
-"""Kills a short training run at random moments, goes on, and compares with the run that was never killed.
+"""Kills a short training run at random moments, resumes it, and compares with the run that was never killed.
 
     python benchmarks/kill.py [--times 50] [--seed 0]
 
-Each run has a process of its own, which SIGKILL ends after a random time, and is started again until it
-finishes. A state is saved after every step, so that many kills come while one is written.
+Each run has a process of its own, which SIGKILL ends after a random time, and is started again until it finishes. A
+state is saved after every step, so that many kills come while one is written.
 """
 
 import argparse
@@ -21,15 +21,14 @@ from tinyddpm.trainer.state import load_state
 
 RUN = """
 import sys
-import tinyddpm.trainer.loop
 from torch.utils.data import Subset
 from tinyddpm.data import mnist
-from tinyddpm.trainer.recipes import Recipe
+from tinyddpm.trainer.recipes import Recipe, UNetConfig
 from tinyddpm.trainer.trainer import train
 
-tinyddpm.trainer.loop.SAVE_EVERY = -1.0
-recipe = Recipe(dims=(8, 16), attention=(), T=50, batch_size=16, warmup=5, ema_decay=0.9, epochs=3)
-train(recipe, sys.argv[1], Subset(mnist(), range(320)), device="cpu")
+network = UNetConfig((8, 16), attention=())
+recipe = Recipe(network, T=50, batch_size=16, warmup=5, ema_decay=0.9, epochs=3)
+train(recipe, sys.argv[1], Subset(mnist(), range(320)), device="cpu", precision="no", save_every=-1.0)
 """
 
 
@@ -47,6 +46,25 @@ def steps(folder: Path) -> list[str]:
     return [row.split(",")[0] for row in (folder / "log.csv").read_text().splitlines()]
 
 
+def finish(folder: Path, times: int, longest: float, moments: random.Random) -> int:
+    """Starts the run in a folder again and again, killed at most so often, until it is done; returns the kills."""
+    kills = 0
+    while True:
+        run = start(folder)
+        try:
+            run.wait(moments.uniform(0.3, 1) * longest if kills < times else None)
+        except subprocess.TimeoutExpired:
+            run.kill()
+            run.wait()
+            kills += 1
+            if (folder / "model.safetensors").exists() and load_state(folder) is None:
+                return kills  # it was killed on its way out, with all done
+            continue
+        if run.returncode:
+            raise SystemExit(f"after {kills} kills, in {folder}:\n{run.stdout.read().decode()}")
+        return kills
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--times", type=int, default=50)
@@ -54,34 +72,17 @@ def main() -> None:
     args = parser.parse_args()
     moments, kills, runs = random.Random(args.seed), 0, 0
     with tempfile.TemporaryDirectory() as out:
-        began = time.monotonic()
-        whole = start(Path(out) / "whole")
-        if whole.wait():
-            raise SystemExit(whole.stdout.read().decode())
-        length, wanted = time.monotonic() - began, weights(Path(out) / "whole")
+        began, whole = time.monotonic(), Path(out) / "whole"
+        finish(whole, 0, 0, moments)
+        longest, wanted = time.monotonic() - began, weights(whole)
         while kills < args.times:
             folder = Path(out) / str(runs)
-            while True:
-                run, began = start(folder), time.monotonic()
-                try:
-                    run.wait(moments.uniform(0.3, 1) * length if kills < args.times else None)
-                except subprocess.TimeoutExpired:
-                    run.kill()
-                    run.wait()
-                    kills += 1
-                    if (folder / "model.safetensors").exists() and load_state(folder) is None:
-                        break  # it was killed on its way out, with all done
-                    continue
-                if run.returncode:
-                    raise SystemExit(f"after {kills} kills, in {folder}:\n{run.stdout.read().decode()}")
-                length = min(length, time.monotonic() - began)  # the first one may have been held up
-                break
-            runs += 1
+            kills, runs = kills + finish(folder, args.times - kills, longest, moments), runs + 1
             if not torch.equal(weights(folder), wanted):
                 raise SystemExit(f"run {runs} ended with other weights, after {kills} kills in all")
-            if steps(folder) != steps(Path(out) / "whole"):
+            if steps(folder) != steps(whole):
                 raise SystemExit(f"run {runs} has other rows in its table, after {kills} kills in all")
-    print(f"{kills} kills in {runs} runs: each went on, to the weights of the run that was not killed")
+    print(f"{kills} kills in {runs} runs: each resumed, to the weights of the run that was not killed")
 
 
 if __name__ == "__main__":

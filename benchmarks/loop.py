@@ -3,9 +3,8 @@
     python benchmarks/loop.py overhead [--rounds 15]    # one thread
     python benchmarks/loop.py processes [--rounds 3]    # needs two idle cores
 
-The bare step is loss, gradients, clipping and optimizer on images that lie ready. The loop reads and
-shuffles the data, sets the learning rate, averages the weights, looks for NaN, draws a progress bar and
-keeps the time.
+The bare step is loss, gradients, clipping and optimizer on images in memory. The loop also reads and shuffles the
+data, sets the learning rate, averages the weights, checks for NaN, writes the log and shows a progress bar.
 """
 
 import argparse
@@ -21,43 +20,44 @@ from pathlib import Path
 import torch
 
 from tinyddpm.data import mnist
-from tinyddpm.trainer.loop import Loop
+from tinyddpm.trainer.processes import make_accelerator
 from tinyddpm.trainer.recipes import RECIPES
-from tinyddpm.trainer.step import batch_losses, draw_noise
-from tinyddpm.trainer.trainer import make_accelerator, train
+from tinyddpm.trainer.trainer import Trainer, train
+from tinyddpm.training import train_steps
 
 STEPS = 20  # in each turn
 SKIPPED = 10  # first steps of a process, which are slow
 
 
-def made(recipe: str, folder: str) -> Loop:
-    accelerator = make_accelerator("cpu", "no", False)
-    return Loop(RECIPES[recipe], mnist(), Path(folder), 1000, None, 0, accelerator)
+def made(recipe: str, folder: str) -> Trainer:
+    return Trainer(RECIPES[recipe], mnist(), Path(folder), make_accelerator("cpu", "no"), epochs=1000)
 
 
 def overhead(recipe: str, rounds: int) -> float:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         run, bare = made(recipe, folder), made(recipe, folder)
-        run.watch.begin(run.clock)
-        x, y = next(run.rest_of_epoch())
-        batches = run.rest_of_epoch()
+        run.log.begin(0, 0.0)
+        x, y = next(run.batches())
+        steps = train_steps(
+            run.net, run.batches(), run.objective, run.optimizer, run.rate, run.ema, run.generator,
+            backward=run.accelerator.backward, clip=run.accelerator.clip_grad_norm_,
+        )  # fmt: skip
 
         def loop():
-            for images, labels in itertools.islice(batches, STEPS):
-                run.step(images, labels)
+            for step in itertools.islice(steps, STEPS):
+                run.record(step)
 
-        def steps():
+        def bare_steps():
             for _ in range(STEPS):
-                drawn = draw_noise(x, y, bare.recipe, bare.noise)
-                batch_losses(bare.model, x, *drawn, bare.recipe, bare.schedule).mean().backward()
+                losses, _ = bare.objective(bare.model, x, y, bare.generator)
+                losses.mean().backward()
                 torch.nn.utils.clip_grad_norm_(bare.model.parameters(), bare.recipe.grad_norm)
-                for optimizer in bare.optimizers:
-                    optimizer.step()
-                    optimizer.zero_grad()
+                bare.optimizer.step()
+                bare.optimizer.zero_grad()
 
-        loop(), steps()
-        return statistics.median(timed(loop) / timed(steps) for _ in range(rounds)) - 1
+        loop(), bare_steps()
+        return statistics.median(timed(loop) / timed(bare_steps) for _ in range(rounds)) - 1
 
 
 def timed(what) -> float:
@@ -67,24 +67,23 @@ def timed(what) -> float:
 
 
 def worker() -> None:
-    """Trains nano for a while and says how many images a second this process saw, after the first steps."""
-    marks, step = [], Loop.step
+    """Trains nano for a while and prints how many images a second this process saw, after the first steps."""
+    marks = []
 
-    def watched(run, *arguments):
-        step(run, *arguments)
+    def clock() -> float:  # which the trainer reads once at the start, and once a step
         marks.append(time.perf_counter())
+        return marks[-1]
 
-    Loop.step, Loop.end_of_epoch = watched, lambda run: None
     with tempfile.TemporaryDirectory() as folder:
         if os.environ.get("WORLD_SIZE"):  # one folder for all
             folder = sys.argv[2]
-        train("nano", folder, epochs=0.1, device="cpu")
-    seconds = marks[-1] - marks[SKIPPED]
-    print("images/s", RECIPES["nano"].batch_size * (len(marks) - 1 - SKIPPED) / seconds, flush=True)
+        train("nano", folder, epochs=0.1, device="cpu", precision="no", clock=clock)
+    seconds = marks[-1] - marks[1 + SKIPPED]
+    print("images/s", RECIPES["nano"].batch_size * (len(marks) - 2 - SKIPPED) / seconds, flush=True)
 
 
 def images_per_second(processes: int, threads: int, together: bool = True) -> float:
-    """Of so many processes in all: of one run, or of runs that have nothing to do with each other."""
+    """Of so many processes in all: of one run, or of independent runs."""
     launch = [sys.executable]
     if processes > 1 and together:
         launch += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
@@ -101,7 +100,7 @@ def images_per_second(processes: int, threads: int, together: bool = True) -> fl
 
 def processes(rounds: int) -> None:
     turns = [[images_per_second(*how) for how in ((2, 1), (1, 1), (1, 2), (2, 1, False))] for _ in range(rounds)]
-    others = ("one of one thread", "one of two threads", "two that have nothing to do with each other")
+    others = ("one of one thread", "one of two threads", "two independent ones")
     for k, name in enumerate(others, 1):
         ratio = statistics.median(turn[0] / turn[k] for turn in turns)
         print(f"nano: two processes of one run, of one thread each, are {ratio:.2f} times as fast as {name}")

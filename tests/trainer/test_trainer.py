@@ -49,7 +49,7 @@ def test_a_few_steps_learn_one_image(tmp_path):
     x = torch.full((1, 1, 16, 16), -1.0)
     x[:, :, 4:12, 6:10] = 1.0
     recipe = replace(ONE, T=50, batch_size=8, warmup=5, learning_rate=1e-2)
-    data = TensorDataset(x.expand(1200, -1, -1, -1), torch.zeros(1200, dtype=torch.long))
+    data = TensorDataset(x.expand(480, -1, -1, -1), torch.zeros(480, dtype=torch.long))
     drawn = train(recipe, tmp_path, data, device="cpu").sample(y=[0], steps=10, seeds=[0])
     assert (drawn - x).square().mean().sqrt() < 0.35  # black is off by 0.7, an untrained network by more
 
