@@ -180,7 +180,7 @@ SAMPLING = [
     (lambda: tinyddpm.last(iter([])), "trajectory has no steps left: sample again, or keep the steps in a list"),
 ]
 
-NUMBER, FINITE = "a guidance scale is a number, or a function of t", "a guidance scale is finite at every t"
+NUMBER = FINITE = "a guidance scale is a finite number, or a function of t"
 BAD_SCALES = [(NAN, FINITE), (INF, FINITE), (-INF, FINITE), (table(1.0, 2.0), NUMBER), (1j, NUMBER)]
 BAD_FUNCTIONS = [
     (lambda t: NAN, FINITE),

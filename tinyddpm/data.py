@@ -92,13 +92,12 @@ def mnist(train: bool = True, size: int = 32) -> ImageDataset:
     """The 60,000 training or 10,000 test digits of MNIST (LeCun et al. 1998), 28x28, padded to size."""
     part = "train" if train else "t10k"
     images, labels = read_idx(f"{part}-images-idx3-ubyte"), read_idx(f"{part}-labels-idx1-ubyte")
-    return ImageDataset(images[:, None], labels.long(), size, "mnist", 10)
+    return ImageDataset(images[:, None].clone(), labels.long(), size, "mnist", 10)
 
 
 @functools.cache
 def read_idx(name: str) -> UInt8[Tensor, "..."]:
-    """An IDX file of uint8: four bytes, the last one the number of axes; a big-endian int32 for the length of each; the
-    values. Raises ValueError for a damaged file."""
+    """An IDX file: four bytes, the last one the number of axes; a big-endian int32 for each length; uint8 values."""
     path = asset(f"mnist/{name}.xz")
     try:
         content = lzma.decompress(path.read_bytes())  # its own checksum is verified

@@ -3,6 +3,7 @@
 Guidance by a gradient and thresholding are in extensions/gradient_guidance.py, known pixels in editing/inpainting.py.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,9 +23,10 @@ def classifier_free_guidance(conditional: Denoiser, unconditional: Denoiser, sca
     scale 1 is the conditional model and 0 the unconditional one, each returned as it is; above 1 the label weighs more,
     at the price of variety. Clip the result, never the branches. Raises ValueError as check_scale does.
     """
-    check_scale(scale)
-    if not callable(scale) and scale in (0, 1):
-        return conditional if scale else unconditional
+    if not callable(scale):
+        check_scale(scale)
+        if scale in (0, 1):
+            return conditional if scale else unconditional
 
     def guided(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         w = torch.as_tensor(scale(t) if callable(scale) else scale, dtype=x_t.dtype, device=x_t.device)
@@ -38,11 +40,10 @@ def classifier_free_guidance(conditional: Denoiser, unconditional: Denoiser, sca
 
 def check_scale(scale: Scale, T: int = 1) -> None:
     """Raises ValueError unless scale is a finite number, or a function that gives one for each t in 1..T."""
-    found = torch.as_tensor(scale(torch.arange(1, T + 1)) if callable(scale) else scale)
-    if found.is_complex() or found.ndim and found.shape != (T,) or callable(scale) < found.ndim:
-        raise ValueError(f"a guidance scale is a number, or a function of t that maps (b,) to (b,), got {scale!r}")
-    if not found.isfinite().all():
-        raise ValueError(f"a guidance scale is finite at every t, got {scale if not callable(scale) else found}")
+    number = scale if isinstance(scale, (int, float)) else math.nan
+    w = torch.as_tensor(scale(torch.arange(1, T + 1)) if callable(scale) else number)
+    if w.shape not in ((), (T,)) or not w.isfinite().all():
+        raise ValueError(f"a guidance scale is a finite number, or a function of t: (b,) to finite (b,), got {scale!r}")
 
 
 def branches(

@@ -63,8 +63,7 @@ class DDPM:
         guidance: Guidance = classifier_free_guidance,
     ) -> Denoiser:
         """(x_t, t) -> x_0_hat in [-1, 1]: `guidance` of the conditional and the unconditional branch, then `guide`,
-        then clipping. Without labels y the unconditional denoiser, whatever the scale. Raises ValueError for labels
-        that the model does not have, and for a scale that is not a finite number at every t."""
+        then clipping. Without labels y it is unconditional. Raises ValueError for unknown labels and invalid scales."""
         make = getattr(self.model.eval(), "make_denoiser", make_denoiser)  # a network may bring its own
         what = self.model, self.schedule, self.predicts
         denoiser = make(*what)
@@ -140,8 +139,8 @@ class DDPM:
         return labels.reshape(-1).long()
 
     def save(self, path: str | Path) -> None:
-        """Writes one .safetensors file: the weights, and as metadata what is needed to rebuild the rest. Raises
-        ValueError for a folder that cannot be written, and for a network without `arguments`."""
+        """Writes one .safetensors file, which load reads. Raises ValueError for a read-only folder, and for a network
+        without `arguments`."""
         if not hasattr(self.model, "arguments"):
             raise ValueError(f"{type(self.model).__name__} lacks `arguments`, which rebuild it: see tinyddpm.nn")
         description: dict = {"network": type(self.model).__name__, "arguments": self.model.arguments}

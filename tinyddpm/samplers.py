@@ -73,8 +73,10 @@ def noise_like(x: Tensor, generator: Generators = None) -> Tensor:
     if generator is None or isinstance(generator, Generator):
         device = "cpu" if generator is None else generator.device
         return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-    draws = [torch.randn(x.shape[1:], generator=g, dtype=x.dtype, device=g.device) for g in generator]
-    return torch.stack(draws).to(x.device)
+    each = zip(x, generator, strict=True)  # ValueError unless there is one for each image
+    return torch.stack(
+        [torch.randn(i.shape, generator=g, dtype=x.dtype, device=g.device).to(x.device) for i, g in each]
+    )
 
 
 def p_sample(

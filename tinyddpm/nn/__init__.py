@@ -1,7 +1,6 @@
-"""The parts with weights. They know images (b, c, h, w), and nothing of noise schedules.
-
-A network is a module that is called as model(x_t, t, y=None) and returns the shape of x_t. It has `num_classes` (None:
-no labels; the null class is num_classes) and `arguments`, the keyword arguments of its class that rebuild it.
+"""The parts with weights. They know images (b, c, h, w), and nothing of noise schedules. A network is a module that
+is called as model(x_t, t, y=None) and returns the shape of x_t. It has `num_classes` (None: no labels; the null class
+is num_classes) and `arguments`, the keyword arguments of its class that rebuild it.
 """
 
 from typing import Any
