@@ -20,13 +20,15 @@ gifs: setup
 lab: setup
 	cd chapters && ../$(BIN)/jupyter lab
 
+# One thread for each of the processes: more would only wait for each other.
 test: setup
-	$(BIN)/python -m pytest tests
-	$(BIN)/python -m pytest --nbval chapters
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --nbval chapters
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy tinyddpm examples/typed_user.py
 
 clean:
 	rm -rf .venv gifs

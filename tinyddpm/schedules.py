@@ -242,7 +242,7 @@ def check_step(t: int, s: int, T: int) -> None:
 
 
 def check_grid(grid: Grid | None, T: int, climbs: bool = False) -> Grid:
-    """The grid as a list, the full one for None. Raises ValueError unless consecutive steps descend (or climb) in 0..T."""
+    """The grid as a list, the full one for None. Raises ValueError unless consecutive steps descend (climb) in 0..T."""
     grid = pairs(range(T, -1, -1)) if grid is None else list(grid)
     if not grid or not all(isinstance(step, tuple) and len(step) == 2 for step in grid):
         raise ValueError("a time grid is a sequence of steps (t, s), and not empty: schedule.grid(steps) makes one")
