@@ -10,6 +10,7 @@ from torch.testing import assert_close
 from tinyddpm import DDPM, EMA, DenoisingLoss, Schedule, load_pretrained, train_steps
 from tinyddpm.data import mnist
 from tinyddpm.datasets.named import torchvision_datasets
+from tinyddpm.evaluation import classify, load_classifier
 from tinyddpm.nn import NETWORKS
 
 SCHEDULE = Schedule.named("cosine", 1000)
@@ -143,10 +144,7 @@ def as_deepinv(deepinv, ddpm, y):
     return Denoiser()
 
 
-@pytest.mark.xfail(strict=True, reason="waits for load_classifier to read with the new read_checkpoint")
 def test_diffpir_of_deepinv_completes_the_lower_half_of_digits_with_our_weights(deepinv):
-    from tinyddpm.evaluation.classifier import classify, load_classifier
-
     data, classifier = mnist(train=False), load_classifier()
     x, y = data[[int((data.labels == k).nonzero()[0]) for k in range(10)]]
     known = torch.ones(1, 32, 32)
