@@ -152,39 +152,42 @@ def run(argv: list[str], resume: list[str]) -> None:
         name, _ = tyro.cli(recipe_name, prog="tinyddpm train", args=argv[1:], return_unknown_args=True, add_help=False)
     with_recipe = {"train": partial(Train, settings=RECIPES[name], command=tuple(resume))}
     command = tyro.extras.subcommand_cli_from_dict(
-        COMMANDS | with_recipe, prog="tinyddpm", description=ABOUT, args=argv,
-        config=(tyro.conf.FlagCreatePairsOff,),
-    )  # fmt: skip
+        COMMANDS | with_recipe, prog="tinyddpm", description=ABOUT, args=argv, config=(tyro.conf.FlagCreatePairsOff,)
+    )
     command.run()
 
 
+def without_command() -> int:
+    """The menu on a terminal, elsewhere the help."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        from .menu import menu
+
+        return menu(main)
+    with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
+        run(["--help"], [])
+    return 2
+
+
 def main(argv: list[str] | None = None) -> int:
-    """Runs the command in argv, or a menu if there is none and stdin and stdout are a terminal. Returns 0; 2 after a
-    message on stderr about bad input; and 128 plus the signal's number after SIGINT or SIGTERM."""
+    """Runs the command in argv. Returns 0; 2 after a message on stderr about bad input; 128 plus the signal's number
+    after SIGINT or SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
     resume = [word for word in argv if word != "--fresh"]
     try:
+        if not argv:
+            return without_command()
         if argv == ["--version"]:
             print(importlib.metadata.version("tinyddpm"))
-        elif argv:
-            run(argv, resume)
-        elif sys.stdin.isatty() and sys.stdout.isatty():
-            from .menu import menu
-
-            return menu(main)
         else:
-            with contextlib.redirect_stdout(sys.stderr), contextlib.suppress(SystemExit):
-                run(["--help"], [])
-            return 2
+            run(argv, resume)
     except SystemExit as error:  # of tyro, after a message
         return int(error.code or 0)
     except KeyboardInterrupt as error:
-        number, message = getattr(error, "signal", signal.SIGINT), str(error) or "stopped"
         if is_first():
-            print(f"\ntinyddpm: {message}", file=sys.stderr)
-            if isinstance(error, Interrupted) or argv[0] == "eval":
+            print(f"\ntinyddpm: {str(error) or 'stopped'}", file=sys.stderr)
+            if isinstance(error, Interrupted) or argv[:1] == ["eval"]:
                 print(f"resume with: {shell_command(resume, int(os.environ.get('WORLD_SIZE', '1')))}", file=sys.stderr)
-        return 128 + number
+        return 128 + getattr(error, "signal", signal.SIGINT)
     except (ValueError, OSError) as error:
         print(f"tinyddpm: {error}", file=sys.stderr)
         return 2
