@@ -14,7 +14,7 @@ from torch.testing import assert_close
 
 from tinyddpm.diffusion import make_denoiser, q_sample
 from tinyddpm.editing.handwriting import brightness, slant
-from tinyddpm.extensions.gradient_guidance import classifier_guidance, energy_guidance
+from tinyddpm.extensions.gradient_guidance import blend, classifier_guidance, energy_guidance
 from tinyddpm.extensions.score_sde import euler_maruyama, predictor_corrector
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
 from tinyddpm.oracle import gaussian_oracle
@@ -384,7 +384,7 @@ def test_log_weights_that_are_not_one_differentiable_number_for_each_image_are_r
     # one for the whole batch, such as a mean, would depend on the batch
     guided = energy_guidance(network, lambda x, t: log_weight(x), COSINE)
     with pytest.raises(
-        ValueError, match=rf"one number for each image, \(2,\), differentiable in the images, got {found}"
+        ValueError, match=rf"log_weight gives 2 images one number each, differentiable in x, got {found}"
     ):
         guided(randn(2, 1, 4, 4), torch.tensor([3, 40]))
 
@@ -403,17 +403,30 @@ def test_a_classifier_of_images_of_another_size_is_refused(h, w):
     # a convolutional one would accept them, and misread them
     y, t = torch.tensor([0, 1]), torch.tensor([3, 40])
     guided = classifier_guidance(network, Judge(), y, COSINE)
-    with pytest.raises(ValueError, match=rf"takes images of 8x8, the denoiser returns {h}x{w}: bring one"):
+    with pytest.raises(ValueError, match=rf"takes images of 8x8, the denoiser returns {h}x{w}: pad or crop"):
         guided(randn(2, 1, h, w), t)
     assert guided(randn(2, 1, 8, 8), t).shape == (2, 1, 8, 8)
 
 
-@pytest.mark.parametrize("y", [[0], [0, 1, 2], [0, 3], [-1, 2], [0.5, 1.0]])
-def test_labels_that_do_not_fit_images_or_classifier_are_refused(y):
-    with pytest.raises((ValueError, IndexError, RuntimeError)):
-        classifier_guidance(network, clean_classifier, torch.tensor(y), COSINE)(
-            randn(2, 1, 4, 4), torch.tensor([3, 40])
-        )
+@pytest.mark.parametrize(("y", "error"), [([0], "batch_size"), ([0, 1, 2], "batch_size"), ([0, 3], "out of bounds")])
+def test_labels_that_do_not_fit_images_or_classifier_are_refused(y, error):
+    guided = classifier_guidance(network, clean_classifier, torch.tensor(y), COSINE)
+    with pytest.raises((ValueError, IndexError), match=error):
+        guided(randn(2, 1, 4, 4), torch.tensor([3, 40]))
+
+
+@pytest.mark.parametrize("y", [[-1, 2], [0, -100], [0.5, 1.0], [[0, 1]], 1])
+def test_labels_that_are_not_integers_from_0_are_refused_at_once(y):
+    # cross_entropy would ignore -100 in silence, and takes rows of floats for probabilities
+    with pytest.raises(ValueError, match=r"labels are integers from 0, one for each image, got"):
+        classifier_guidance(network, clean_classifier, torch.tensor(y), COSINE)
+
+
+@pytest.mark.parametrize("b", [1, 3])
+def test_weights_of_another_number_than_the_images_are_refused_by_blend(b):
+    mixed = blend(network, pull, torch.tensor([0.2, 0.7]))
+    with pytest.raises(RuntimeError, match="expanded size"):
+        mixed(randn(b, 1, 4, 4), torch.full((b,), 3))
 
 
 def test_a_scale_that_is_not_finite_is_refused_at_once():

@@ -98,16 +98,34 @@ def test_denoising_error_of_the_exact_denoiser_is_the_closed_form():
 
 def test_grids_and_images_that_do_not_fit_are_refused():
     x, oracle = torch.zeros(1, 1, 4, 4), gaussian_oracle(0.0, 1.0, SCHEDULE)
-    with pytest.raises(ValueError, match=r"from T = 100 to 0, got 50\.\.0"):
-        bits_per_dim(oracle, x, SCHEDULE, [(50, 0)])
+    for grid in ([(50, 0)], [(100, 10)]):
+        with pytest.raises(ValueError, match=rf"from T = 100 to 0, .*, got {grid[0][0]}\.\.{grid[0][1]}"):
+            bits_per_dim(oracle, x, SCHEDULE, grid)
     for bad in (x + 255, x * torch.nan):
         with pytest.raises(ValueError, match=r"images must be in \[-1, 1\], got"):
             bits_per_dim(oracle, bad, SCHEDULE)
 
 
-def test_a_denoiser_that_returns_nan_makes_the_bound_nan():
+ONES = torch.ones(101)
+
+
+@pytest.mark.parametrize("error", [ONES[1:], ONES[:1], ONES[:, None], -ONES, ONES * math.inf, ONES * math.nan])
+def test_an_error_variance_that_is_not_one_finite_number_for_each_t_is_refused(error):
+    with pytest.raises(ValueError, match="a finite error_variance for each t, got"):
+        bits_per_dim(gaussian_oracle(0.0, 1.0, SCHEDULE), torch.zeros(1, 1, 4, 4), SCHEDULE, None, error)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_denoiser_that_returns_nan_or_infinity_is_refused(value):
     def broken(x_t, t):
-        return torch.where((t == 40).reshape(-1, 1, 1, 1), torch.nan, x_t)
+        return torch.where((t == 40).reshape(-1, 1, 1, 1), value, x_t)
 
     for measure in (bits_per_dim, denoising_error):
-        assert measure(broken, torch.zeros(3, 1, 4, 4), SCHEDULE).isnan().any()
+        with pytest.raises(ValueError, match="returns NaN or infinity at t = 40"):
+            measure(broken, torch.zeros(3, 1, 4, 4), SCHEDULE)
+
+
+@pytest.mark.parametrize("measure", [bits_per_dim, denoising_error])
+def test_a_list_of_generators_has_one_for_each_image(measure):
+    with pytest.raises(ValueError, match="one for each of 3 images"):
+        measure(gaussian_oracle(0.0, 1.0, SCHEDULE), torch.zeros(3, 1, 4, 4), SCHEDULE, generator=[torch.Generator()])

@@ -1,9 +1,8 @@
 """Guidance by a gradient: a classifier, or any differentiable function of an image.
 
-    x_0_hat = E[x_0 | x_t] + (1 - alpha_bar_t) / sqrt(alpha_bar_t) grad log w(x_t)
+    E[x_0 | x_t] + (1 - alpha_bar_t) / sqrt(alpha_bar_t) grad log w(x_t)
 
-is the denoiser of the data reweighted by w: the score of the noisy images gains grad log w (Dhariwal & Nichol 2021,
-algorithm 2, in terms of x_0).
+is the denoiser of the data reweighted by w (Dhariwal & Nichol 2021, algorithm 2, in terms of x_0).
 """
 
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..diffusion import Denoiser, Images
 from ..guidance import check_scale
@@ -25,12 +24,11 @@ def energy_guidance(
 ) -> Denoiser:
     """The denoiser, guided towards images of high log_weight(x, t) -> (b,), times scale.
 
-    By default x is x_0_hat, and the gradient is taken through the denoiser: any function of clean images serves, but
-    evaluated at the mean it is an approximation (Chung et al. 2023, "DPS", theorem 1; Bansal et al. 2023). With
-    noisy=True x is x_t: exact for log E[w(x_0) | x_t], such as that of a classifier trained on noisy images.
+    By default x is x_0_hat, and the gradient is taken through the denoiser: an approximation that any function of clean
+    images allows (Chung et al. 2023, "DPS", theorem 1; Bansal et al. 2023). With noisy=True x is x_t: exact for
+    log E[w(x_0) | x_t], such as that of a classifier trained on noisy images. Pure noise is not guided.
 
-    Without guidance where x_T is pure noise. Raises ValueError for a scale that is not a finite number, and for
-    log-weights that are not differentiable or not one for each image.
+    Raises ValueError for a scale that is not finite, and for log-weights not differentiable or not one for each image.
     """
     check_scale(scale)
 
@@ -41,10 +39,8 @@ def energy_guidance(
             x_0_hat = denoiser(x, t)
             weights = torch.as_tensor(log_weight(x if noisy else x_0_hat, t))
             if weights.shape != t.shape or not weights.requires_grad:
-                raise ValueError(
-                    f"a log-weight is one number for each image, {tuple(t.shape)}, differentiable in the images, got "
-                    f"{tuple(weights.shape)} with requires_grad={weights.requires_grad}"
-                )
+                found = f"{tuple(weights.shape)} with requires_grad={weights.requires_grad}"
+                raise ValueError(f"log_weight gives {len(t)} images one number each, differentiable in x, got {found}")
             (slope,) = torch.autograd.grad(weights.sum(), x, create_graph=nested)
             signal, noise = schedule.coefficients(t, x)
             x_0_hat = x_0_hat + scale * torch.where(signal > 0, noise**2 / signal.clamp(min=1e-12), 0) * slope
@@ -54,29 +50,24 @@ def energy_guidance(
 
 
 def classifier_guidance(
-    denoiser: Denoiser,
-    classifier: nn.Module | LogWeight,
-    y: Int[Tensor, " b"],
-    schedule: Schedule,
-    scale: float = 1.0,
-    noisy: bool = False,
+    denoiser: Denoiser, classifier: Callable, y: Tensor, schedule: Schedule, scale: float = 1.0, noisy: bool = False
 ) -> Denoiser:
     """Guidance towards images that the classifier assigns to y (Dhariwal & Nichol 2021, algorithm 2).
 
-    The classifier returns logits (b, k): of clean images, as classifier(x_0_hat), or with noisy=True of noisy ones,
-    as classifier(x_t, t). It must be on the images' device. Raises ValueError as energy_guidance does, and for images
-    of another size than the classifier's attribute image_size, if it has one.
+    The classifier, on the images' device, returns the logits (b, k) of clean images, classifier(x_0_hat), or with
+    noisy=True of noisy ones, classifier(x_t, t). Raises ValueError as energy_guidance does, for labels that are not
+    integers from 0, one for each image, and for images of another size than classifier.image_size, if there is one.
     """
-    size = getattr(classifier, "image_size", None)
+    y, size = torch.as_tensor(y), getattr(classifier, "image_size", None)
+    if y.ndim != 1 or y.is_floating_point() or (y < 0).any():
+        raise ValueError(f"labels are integers from 0, one for each image, got {y.tolist()}")
 
     def log_weight(x: Images, t: Int[Tensor, " b"]) -> Tensor:
         if size is not None and x.shape[-2:] != (size, size):
-            raise ValueError(
-                f"the classifier takes images of {size}x{size}, the denoiser returns {x.shape[-2]}x{x.shape[-1]}: "
-                "bring one to the other's size, such as by tinyddpm.data.pad_to"
-            )
+            found = f"{x.shape[-2]}x{x.shape[-1]}: pad or crop the images, see tinyddpm.data.pad_to"
+            raise ValueError(f"the classifier takes images of {size}x{size}, the denoiser returns {found}")
         logits = classifier(x, t) if noisy else classifier(x)
-        return -F.cross_entropy(logits, torch.as_tensor(y, device=logits.device), reduction="none")
+        return -F.cross_entropy(logits, y.to(logits.device), reduction="none")
 
     return energy_guidance(denoiser, log_weight, schedule, scale, noisy)
 
@@ -84,7 +75,8 @@ def classifier_guidance(
 def blend(a: Denoiser, b: Denoiser, weight: float | Float[Tensor, " b"]) -> Denoiser:
     """(1 - weight) a + weight b, such as from one label to another. One weight in [0, 1], or one for each image.
 
-    Where all weights are 0 or all are 1 the other denoiser is not called. Raises ValueError for weights outside [0, 1].
+    Where all are 0 or all are 1 the other denoiser is not called. Raises ValueError for weights outside [0, 1], and
+    when called RuntimeError for weights of another number than the images.
     """
     weight = torch.as_tensor(weight, dtype=torch.float64).reshape(-1)
     if weight.numel() == 0 or not ((weight >= 0) & (weight <= 1)).all():
@@ -93,7 +85,7 @@ def blend(a: Denoiser, b: Denoiser, weight: float | Float[Tensor, " b"]) -> Deno
         return b if weight[0] else a
 
     def blended(x_t: Images, t: Int[Tensor, " b"]) -> Images:
-        return torch.lerp(a(x_t, t), b(x_t, t), weight.to(x_t).reshape(-1, 1, 1, 1))
+        return torch.lerp(a(x_t, t), b(x_t, t), weight.to(x_t).reshape(-1, 1, 1, 1).expand(len(x_t), 1, 1, 1))
 
     return blended
 
@@ -102,8 +94,8 @@ def dynamic_threshold(denoiser: Denoiser, quantile: float = 0.995) -> Denoiser:
     """x_0_hat clamped to [-m, m] and divided by m, where m >= 1 is this quantile of the absolute values of an image's
     pixels: large guidance scales then saturate fewer pixels (Saharia et al. 2022, "Imagen", section 2.3).
 
-    Made for photographs. On digits, whose background is exactly -1, dividing by m turns it grey: clip them instead.
-    Raises ValueError for a quantile outside (0, 1].
+    Made for photographs: it turns the background of digits, exactly -1, grey; clip them instead. Raises ValueError for
+    a quantile outside (0, 1].
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"the quantile of the pixels that keep their value must be in (0, 1], got {quantile}")

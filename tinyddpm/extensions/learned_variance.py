@@ -1,9 +1,8 @@
 """Learned variance: the network also predicts the variance of each pixel's step (Nichol & Dhariwal 2021, "Improved
 DDPM", section 3.1).
 
-The network takes x_t with its c channels and returns 2c, such as UNet(channels=c, out_channels=2 * c): the first c are
-the prediction, the others nu. Train it with LearnedVarianceLoss. DDPM.sample ignores nu; to use it (labels y go to
-both, in one batch):
+The network returns 2c channels for images of c, such as UNet(channels=c, out_channels=2 * c): the prediction and nu.
+Train it with LearnedVarianceLoss. DDPM.sample ignores nu unless (with labels y in both calls, in one batch)
 
     d = LearnedVariance(ddpm.model, ddpm.schedule, ddpm.predicts)
     x = ddpm.sample(n=4, guide=lambda _: d, sampler=partial(p_sample_loop, variance=d.variance))
@@ -23,33 +22,27 @@ from ..training import Losses, labels_for, uniform_times
 from .likelihood import log_bin
 
 
-def predict_pair(
-    model: Callable, x_t: Images, t: Int[Tensor, " b"], y: Int[Tensor, " b"] | None
-) -> tuple[Images, Images]:
-    """The prediction and nu, (b, c, h, w) each, in the dtype of x_t. Raises ValueError unless the network returns 2c
-    channels."""
+def predict_pair(model: Callable, x_t: Images, t: Tensor, y: Tensor | None) -> tuple[Images, Images]:
+    """The prediction and nu, (b, c, h, w) each, in the dtype of x_t. Raises ValueError for other than 2c channels."""
     out, c = model(x_t, t, y), x_t.shape[1]
     if out.shape[1] != 2 * c:
-        raise ValueError(
-            f"a network with learned variance returns {2 * c} channels for images of {c}, got {out.shape[1]}: build it "
-            f"with out_channels={2 * c}"
-        )
+        found = f"got {out.shape[1]}: build it with out_channels={2 * c}"
+        raise ValueError(f"a network with learned variance returns {2 * c} channels for images of {c}, {found}")
     return tuple(out.to(x_t.dtype).chunk(2, dim=1))
 
 
 def learned_variance(nu: Images, small: float | Tensor, large: float | Tensor) -> Images:
     """exp(w log(large) + (1 - w) log(small)) with w = (nu + 1) / 2, for each pixel (Nichol & Dhariwal 2021, eq. 15):
-    the variances "posterior" and "beta" of p_sample at nu = -1 and 1. nu may leave [-1, 1].
+    the variances "posterior" and "beta" of p_sample at nu = -1 and 1, between which nu need not stay.
 
-    nu is learned in steps from t to t - 1. In longer ones the variance comes out a little too small, since there the
-    arithmetic mean of small and large would be right; and much too large for nu above 1, as an untrained network has.
+    nu is learned in steps from t to t - 1. In longer ones the variance is a little too small, as the arithmetic mean of
+    small and large would be right; for nu above 1, as an untrained network has, it is much too large.
     """
     return small * (large / small) ** ((nu + 1) / 2)
 
 
 def variance_tables(schedule: Schedule) -> tuple[Table, Table]:
-    """(small, large) of the steps from t to t - 1, as tables over t in 1..T. At t = 1, where the posterior is a point,
-    small is that of t = 2, as in the authors' code."""
+    """(small, large) of the steps from t to t - 1. At t = 1, where the posterior is a point, small is that of t = 2."""
     noise = 1 - schedule.alpha_bar
     small = schedule.beta * noise.roll(1) / noise  # Ho et al. 2020, eq. 7
     small[1] = small[2] if schedule.T > 1 else schedule.beta[1]
@@ -66,25 +59,20 @@ def hybrid_loss(
     predicts: str = "eps",
     vlb_weight: float = 0.001,
 ) -> Float[Tensor, " b"]:
-    """L_simple + vlb_weight L_vlb for each image (Nichol & Dhariwal 2021, eq. 16). The gradient of L_vlb reaches nu
-    alone.
+    """L_simple + vlb_weight L_vlb for each image, where only nu gets the gradient of L_vlb (Nichol & Dhariwal 2021,
+    eq. 16): T times the bound's term at t in bits per dimension, whose mean over t is the bound without that of x_T.
 
-    L_vlb is T times the bound's term at t in bits per dimension, so that its mean over t in 1..T is the bound without
-    the term of x_T. Raises ValueError as diffusion_loss does, and unless the network returns 2c channels.
+    Raises ValueError as diffusion_loss does, and unless the network returns 2c channels.
     """
-    prediction_type = check_predicts(predicts, schedule)
-    x_t = q_sample(x_0, t, eps, schedule)
+    to_x_0, x_t = check_predicts(predicts, schedule).to_x_0, q_sample(x_0, t, eps, schedule)
     prediction, nu = predict_pair(model, x_t, t, y)
     simple = diffusion_loss(lambda *_: prediction, x_0, t, eps, schedule, y, predicts, reduction="none")
-    x_0_hat = prediction_type.to_x_0(prediction.detach(), x_t, t, schedule)
-    small, large = (schedule.at(table, t, x_0) for table in variance_tables(schedule))
-    variance = learned_variance(nu, small, large)
+    x_0_hat = to_x_0(prediction.detach(), x_t, t, schedule)
+    variance = learned_variance(nu, *(schedule.at(table, t, x_0) for table in variance_tables(schedule)))
     return simple + vlb_weight * schedule.T * step_bits(x_0, x_0_hat, variance, t, schedule)
 
 
-def step_bits(
-    x_0: Images, x_0_hat: Images, variance: Images, t: Int[Tensor, " b"], schedule: Schedule
-) -> Float[Tensor, " b"]:
+def step_bits(x_0: Images, x_0_hat: Images, variance: Images, t: Tensor, schedule: Schedule) -> Float[Tensor, " b"]:
     """The bound's term from t to t - 1 in bits per dimension: KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)), or at
     t = 1 that of the image's own bins (Ho et al. 2020, eq. 5 and 13)."""
     small, large = (schedule.at(table, t, x_0) for table in variance_tables(schedule))
@@ -98,7 +86,7 @@ def step_bits(
 
 @dataclass(frozen=True)
 class LearnedVarianceLoss:
-    """hybrid_loss as an objective, with the signature and the fields of training.DenoisingLoss."""
+    """hybrid_loss as an objective: see training.DenoisingLoss."""
 
     schedule: Schedule
     predicts: str = "eps"
@@ -107,7 +95,6 @@ class LearnedVarianceLoss:
     times: Callable[[int, int, Generator], Tensor] = uniform_times
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        """The loss of each image (b,) and its t (b,). A network without labels ignores y."""
         t = self.times(len(x_0), self.schedule.T, generator)
         eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
         y = labels_for(model, y, self.label_drop, generator)
@@ -116,23 +103,18 @@ class LearnedVarianceLoss:
 
 class LearnedVariance:
     """A denoiser that keeps the nu of its last call: p_sample_loop(clip_x_0(d), x_T, schedule, variance=d.variance).
-
-    Clipping and guidance around d do not change d.variance. Raises ValueError as make_denoiser does, and when called
-    unless the network returns 2c channels.
-    """
+    Raises ValueError as make_denoiser does, and when called unless the network returns 2c channels."""
 
     def __init__(self, model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None):
         self.to_x_0 = check_predicts(predicts, schedule).to_x_0
-        self.model, self.schedule, self.y = model, schedule, y
-        self.nu = None
+        self.model, self.schedule, self.y, self.nu = model, schedule, y, None
 
     def __call__(self, x_t: Images, t: Int[Tensor, " b"]) -> Images:
         prediction, self.nu = predict_pair(self.model, x_t, t, self.y)
         return self.to_x_0(prediction, x_t, t, self.schedule)
 
     def variance(self, t: int, s: int) -> Images:
-        """The variance of each pixel in the step from t, the time of the last call, to s in 1..t - 1. Raises ValueError
-        before the first call."""
+        """The variance of each pixel from t, the time of the last call, to s. Raises ValueError before the first."""
         if self.nu is None:
             raise ValueError("the variance is known only after a call: call the denoiser first")
         return learned_variance(self.nu, *self.schedule.posterior_variance(t, s))

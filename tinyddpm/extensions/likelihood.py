@@ -8,8 +8,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ..diffusion import Denoiser, Images, q_sample
-from ..samplers import Generators, noise_like, times
-from ..schedules import Grid, Schedule, check_grid
+from ..samplers import Generators, check_arguments, noise_like, times
+from ..schedules import Grid, Schedule
 
 HALF_BIN = 1 / 255  # 256 grey values from -1 to 1
 
@@ -23,27 +23,30 @@ def bits_per_dim(
     error_variance: Float[Tensor, " times"] | None = None,
     generator: Generators = None,
 ) -> Float[Tensor, " b"]:
-    """An upper bound on -log2 p(x_0) / (c h w) for each image, (b,) float64 (Ho et al. 2020, eq. 5; the last step is
-    a Gaussian over 256 bins, eq. 13).
+    """An upper bound on -log2 p(x_0) / (c h w) for each image, (b,) float64: the sum over the grid's steps, all T by
+    default, of KL(q(x_s | x_t, x_0) || p(x_s | x_t)) at one x_t drawn for each t (Ho et al. 2020, eq. 5; the last step
+    is a Gaussian over 256 bins, eq. 13).
 
-    The sum over the grid's steps, all T by default, of KL(q(x_s | x_t, x_0) || p(x_s | x_t)), with one x_t drawn for
-    each t. The variance of p is that of the posterior plus the denoiser's own error (Bao et al. 2022, "Analytic-DPM",
-    theorem 1): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel at t, which `denoising_error` measures;
-    None means 0, the variance "posterior" of p_sample_loop.
+    The variance of p is that of the posterior plus that of the denoiser's error (Bao et al. 2022, "Analytic-DPM",
+    theorem 1): error_variance[t] is the mean of (x_0 - x_0_hat)^2 per pixel, see denoising_error; by default 0.
 
-    Raises ValueError for images outside [-1, 1], and for a grid that does not go from T to 0.
+    Raises ValueError for images outside [-1, 1], a grid that does not go from T to 0, an error_variance that is not
+    finite and at least 0 for each t in 0..T, and as denoising_error does.
     """
     if not (x_0.min() >= -1 and x_0.max() <= 1):  # NaN is neither
         raise ValueError(f"images must be in [-1, 1], got [{x_0.min():.3g}, {x_0.max():.3g}]: see data.from_uint8")
-    grid = check_grid(grid, schedule.T)
-    if grid[0][0] != schedule.T or grid[-1][1] != 0:
-        raise ValueError(f"the bound needs a grid from T = {schedule.T} to 0, got {grid[0][0]}..{grid[-1][1]}")
+    grid, T = check_arguments(x_0, schedule, grid, generator), schedule.T
+    error = torch.zeros(T + 1) if error_variance is None else torch.as_tensor(error_variance)
+    if (grid[0][0], grid[-1][1]) != (T, 0) or error.shape != (T + 1,) or not (error.isfinite() & (error >= 0)).all():
+        found = f"{grid[0][0]}..{grid[-1][1]} and {error}"
+        raise ValueError(
+            f"the bound needs a grid from T = {T} to 0, and a finite error_variance for each t, got {found}"
+        )
     image = x_0.cpu().double()
     nats = prior_nats(image, schedule)
     for t, s in tqdm(grid, "bits per dimension", leave=False, disable=None):
         x_0_hat = denoise_noised(denoiser, x_0, t, schedule, generator)
-        error = 0.0 if error_variance is None else float(error_variance[t])
-        nats = nats + step_nats(image, x_0_hat, t, s, schedule, error)
+        nats = nats + step_nats(image, x_0_hat, t, s, schedule, float(error[t]))
     return nats / x_0[0].numel() / math.log(2)
 
 
@@ -81,9 +84,11 @@ def log_bin(x_0: Images, mean: Images, std: float | Tensor) -> Images:
 def denoising_error(
     denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, generator: Generators = None
 ) -> Float[Tensor, " times"]:
-    """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64."""
+    """The mean of (x_0 - x_0_hat)^2 per pixel at each t of the grid, 0 elsewhere: (T + 1,) float64. Raises ValueError
+    for an invalid grid or generator, and for a denoiser that returns NaN or infinity."""
     errors, image = torch.zeros(schedule.T + 1, dtype=torch.float64), x_0.cpu().double()
-    for t, _ in tqdm(check_grid(grid, schedule.T), "error at each t", leave=False, disable=None):
+    grid = check_arguments(x_0, schedule, grid, generator)
+    for t, _ in tqdm(grid, "error at each t", leave=False, disable=None):
         errors[t] = (image - denoise_noised(denoiser, x_0, t, schedule, generator)).square().mean()
     return errors
 
@@ -91,4 +96,7 @@ def denoising_error(
 def denoise_noised(denoiser: Denoiser, x_0: Images, t: int, schedule: Schedule, generator: Generators) -> Images:
     """x_0_hat of one x_t drawn for each image, float64 on the CPU."""
     x_t = q_sample(x_0, times(t, x_0), noise_like(x_0, generator), schedule)
-    return denoiser(x_t, times(t, x_0)).cpu().double()
+    x_0_hat = denoiser(x_t, times(t, x_0)).cpu().double()
+    if not x_0_hat.isfinite().all():
+        raise ValueError(f"the denoiser returns NaN or infinity at t = {t}: training may have diverged")
+    return x_0_hat

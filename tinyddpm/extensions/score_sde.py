@@ -1,8 +1,7 @@
 """The continuous view: the denoiser as a score, the reverse process as an SDE, and as an ODE with exact likelihoods.
 
-A step of the grid stands for the time in which the SDE dx = -beta/2 x dt + sqrt(beta) dw (Song et al. 2021,
-"Score-based generative modeling through SDEs", eq. 11) takes alpha_bar_s to alpha_bar_t: over it beta integrates to
--log(alpha_bar_t / alpha_bar_s), whatever its course.
+The forward SDE is dx = -beta/2 x dt + sqrt(beta) dw (Song et al. 2021, "Score-based generative modeling through SDEs",
+eq. 11). Over a step of the grid beta integrates to -log(alpha_bar_t / alpha_bar_s), whatever its course.
 """
 
 import math
@@ -13,14 +12,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images, Times, eps_from_x_0
-from ..samplers import Generators, Step, angle, noise_like, p_sample, times, trajectory, velocity
-from ..schedules import Grid, Schedule, check_grid
+from ..samplers import Generators, Step, angle, check_arguments, noise_like, p_sample, times, trajectory, velocity
+from ..schedules import Grid, Schedule
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> grad log p_t(x_t)
 
 
 def score(denoiser: Denoiser, schedule: Schedule) -> Score:
-    """The denoiser as (x_t, t) -> grad log p_t(x_t), the gradient of the noisy images' log-density; t > 0."""
+    """The denoiser as (x_t, t) -> grad log p_t(x_t), t > 0: the gradient of the noisy images' log-density."""
     return lambda x_t, t: score_from_x_0(denoiser(x_t, t), x_t, t, schedule)
 
 
@@ -36,15 +35,12 @@ def euler_maruyama(
     """The reverse SDE dx = -beta (x/2 + score) dt + sqrt(beta) dw by the Euler-Maruyama method (Song et al. 2021,
     "SDEs", eq. 6 and appendix E): x_s = x_t + B (x_t / 2 + score) + sqrt(B) z, B = -log(alpha_bar_t / alpha_bar_s).
 
-    It needs small B; p_sample_loop, which solves the linear part exactly, allows large ones. The step to 0 returns
-    x_0_hat. Raises ValueError for an invalid grid, and for one that starts from pure noise, where B is infinite.
+    It needs small B, unlike p_sample_loop, which solves the linear part exactly. The step to 0 returns x_0_hat. Raises
+    ValueError for invalid arguments, and for a grid that starts from pure noise, where B is infinite.
     """
-    grid = check_grid(grid, schedule.T)
+    grid = check_arguments(x_T, schedule, grid, generator)
     if schedule.alpha_bar[grid[0][0]] == 0:
-        raise ValueError(
-            "this schedule ends in pure noise, where the SDE's beta is infinite: use p_sample_loop, or a schedule that "
-            "leaves some signal"
-        )
+        raise ValueError("this schedule ends in pure noise, where the SDE's beta is infinite: use p_sample_loop")
 
     def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
         if s == 0:
@@ -64,13 +60,12 @@ def predictor_corrector(
     generator: Generators = None,
     snr: float = 0.16,
 ) -> Iterator[Step]:
-    """p_sample_loop as the predictor, and after each of its steps one of Langevin dynamics at s, the corrector (Song
-    et al. 2021, "SDEs", algorithm 5): x_s + e score + sqrt(2 e) z. Two calls of the denoiser a step.
+    """p_sample_loop as the predictor, and after each step one of Langevin dynamics at s, the corrector (Song et al.
+    2021, "SDEs", algorithm 5): x_s + e score + sqrt(2 e) z. Two calls of the denoiser a step.
 
-    e = 2 snr^2 (1 - alpha_bar_s): without the paper's factor 1 - beta_s, and with the expected norm of eps in place of
-    the measured one, so that an image does not depend on its batch. Where p_s is standard normal the variance comes
-    out 1 / (1 - e / 2) too large, 2.6 % at the default. Raises ValueError for an invalid grid, and for snr outside
-    (0, 1).
+    e = 2 snr^2 (1 - alpha_bar_s): without the paper's factor 1 - beta_s, and with the expected norm of eps, so that an
+    image does not depend on its batch. Where p_s is standard normal the variance comes out 1 / (1 - e / 2) times too
+    large, 2.6 % at the default. Raises ValueError for invalid arguments, and for snr outside (0, 1).
     """
     if not 0 < snr < 1:
         raise ValueError(f"snr, the signal-to-noise ratio of the corrector, must be in (0, 1), got {snr}")
@@ -83,7 +78,7 @@ def predictor_corrector(
         slope = score_from_x_0(denoiser(x_s, times(s, x_s)), x_s, s, schedule)
         return x_s + e * slope + (2 * e) ** 0.5 * noise_like(x_s, generator)
 
-    return trajectory(denoiser, x_T, check_grid(grid, schedule.T), update)
+    return trajectory(denoiser, x_T, check_arguments(x_T, schedule, grid, generator), update)
 
 
 def log_likelihood(
@@ -94,23 +89,19 @@ def log_likelihood(
     generator: Generators = None,
     probes: int = 1,
 ) -> Float[Tensor, " b"]:
-    """log p_s(x) in nats, (b,) float64, where s >= 1 is the time at which the grid ends: the log-density of its noise
-    at T plus the expansion along the probability-flow ODE,
-    log p_s(x) = log N(x_T; 0, 1) + integral of div v_hat d phi (Song et al. 2021, "SDEs", eq. 39).
+    """log p_s(x) = log N(x_T; 0, 1) + integral of div v_hat d phi along the probability-flow ODE, in nats, (b,) float64
+    (Song et al. 2021, "SDEs", eq. 39). s >= 1 is where the grid, by default T..1, ends; Heun's method solves the ODE.
 
-    The divergence is estimated by z . grad(v_hat . z) with random signs z, the same all the way, averaged over
-    `probes` of them (Hutchinson 1990; Grathwohl et al. 2019, eq. 7): unbiased, and exact for independent pixels. The
-    ODE is solved by Heun's method on the grid, all of T..1 by default.
+    The divergence is the mean of z . grad(v_hat . z) over `probes` random signs z, the same all the way (Hutchinson
+    1990; Grathwohl et al. 2019, eq. 7): unbiased, and exact for independent pixels.
 
     Raises ValueError for fewer than 1 probe, and unless the grid goes from T down to 1 or above: the data themselves
     have no density, so noise them first, by q_sample.
     """
-    grid = check_grid(schedule.grid()[:-1] if grid is None else grid, schedule.T)
+    grid = check_arguments(x, schedule, schedule.grid()[:-1] if grid is None else grid, generator)
     if grid[0][0] != schedule.T or grid[-1][1] < 1 or probes < 1:
-        raise ValueError(
-            f"a likelihood needs at least 1 probe, and a grid from T = {schedule.T} down to 1 or above such as "
-            f"schedule.grid(steps)[:-1], got probes={probes} and {grid[0][0]}..{grid[-1][1]}"
-        )
+        wanted = f"at least 1 probe, and a grid from T = {schedule.T} down to 1 or above such as schedule.grid(steps)[:-1]"
+        raise ValueError(f"a likelihood needs {wanted}, got probes={probes} and {grid[0][0]}..{grid[-1][1]}")
     x = x.detach()
     signs = [noise_like(x, generator).sign() for _ in range(probes)]
     expansion = torch.zeros(len(x), dtype=torch.float64)
@@ -132,5 +123,5 @@ def velocity_and_divergence(
         x = x.detach().requires_grad_()
         v = velocity(denoiser(x, times(t, x)), x, t, schedule)
         slopes = [torch.autograd.grad((v * z).sum(), x, retain_graph=True)[0] for z in signs]
-    div = [(slope * z).flatten(1).sum(1) for slope, z in zip(slopes, signs)]
-    return v.detach(), torch.stack(div).mean(0).cpu().double()
+    div = torch.stack([(slope * z).flatten(1).sum(1) for slope, z in zip(slopes, signs)])
+    return v.detach(), div.mean(0).cpu().double()
