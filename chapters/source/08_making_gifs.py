@@ -9,7 +9,7 @@ r"""
 * make the ten animations of the front page yourself, and check them against the command line byte by byte.
 
 *You need:* chapter 02 for the log-SNR and its angle, 03 for the sampler, 07 for guidance. *Reading:* 35 minutes, and 15 for
-the exercises. *Running:* under a minute on a laptop. *You build and then import:* `even_in_log_snr`, `film_strip`,
+the exercises. *Running:* under a minute on a laptop. *You build and then import:* `frames_even_in_log_snr`, `film_strip`,
 `save_gif`.
 
 ---
@@ -39,7 +39,7 @@ from course import check, guess, holds, play, same, show
 
 import tinyddpm
 from tinyddpm.data import mnist
-from tinyddpm.viz import film_strip, image_grid, save_gif
+from tinyddpm.viz import film_strip, frames_even_in_log_snr, image_grid, save_gif
 
 # %% [markdown]
 r"""
@@ -147,7 +147,7 @@ def my_even_in_log_snr(log_snr, frames, low=-4.0, high=6.0):
 
 
 log_snr = linear.log_snr.flip(0)  # in the order of a walk: t = 1000, 999, ..., 0
-same(my_even_in_log_snr, even_in_log_snr, log_snr, 40)
+same(my_even_in_log_snr, frames_even_in_log_snr, log_snr, 40)
 ratio = torch.exp(-log_snr / 2)[my_even_in_log_snr(log_snr, 40)[:-1]]
 holds("8.3", ratio[1:] / ratio[:-1], torch.full((38,), math.exp(-10 / 38 / 2)), within=0.03)  # t is whole
 
@@ -191,7 +191,7 @@ def even_in_angle(log_snr, frames):
 
 rules = {
     "t": lambda log_snr, frames: [round(i) for i in torch.linspace(0, len(log_snr) - 1, frames).tolist()],
-    "log-SNR": even_in_log_snr,
+    "log-SNR": frames_even_in_log_snr,
     "angle": even_in_angle,
 }
 figure, axes = plt.subplots(1, 3, figsize=(7.6, 2.2), sharey=True)
@@ -601,7 +601,8 @@ make it yours.
 * **Measure.** `tinyddpm eval` draws thousands of samples and says what they are worth: how many are read as the digit asked
   for, how far their distribution is from that of real digits, whether any is a copy of a training image. Each figure stands
   beside the one that real digits get, because without it no figure means anything.
-* **Read.** Each file in `tinyddpm/` can be read by itself, and by now you have written most of what is in them.
+* **Read.** Each file in `tinyddpm/` can be read by itself, and by now you have written most of what is in the files at its top
+  and in `tinyddpm/nn/`. The other folders build on these.
 
 **Next:** [the README](../README.md), with the commands and the figures of the shipped network. There is no chapter 09 yet.
 The best one would be the one that you write after you have changed something and measured what it did.
