@@ -41,7 +41,7 @@ class Stopping(Dataset):  # the second process alone is asked to stop
         return 48
     def __getitem__(self, i):
         self.fetched += 1
-        if second and self.fetched == 1 + 4 * stop:
+        if second and stop and self.fetched == 1 + 4 * stop:
             os.kill(os.getpid(), signal.SIGINT)
         return self.data[i]
 

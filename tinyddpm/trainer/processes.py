@@ -3,6 +3,8 @@
 import atexit
 import contextlib
 import gc
+import importlib
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -67,6 +69,8 @@ def make_accelerator(
     if tensorboard is not None and not is_tensorboard_available():
         raise ValueError("logging to TensorBoard needs its package: pip install tensorboard")
     precision = resolve_precision(precision, find_device(device).type)
+    if "WORLD_SIZE" in os.environ:  # imported later, by what wraps the network, it would keep the group's threads alive
+        importlib.import_module("torch._dynamo")
     started = torch.distributed.is_initialized()  # by the caller, who then also ends the group
     # accelerate remembers the settings of the first run in a process
     AcceleratorState._reset_state(reset_partial_state=not started)
