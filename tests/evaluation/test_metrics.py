@@ -184,9 +184,9 @@ def test_memorisation_names_the_copies():
 
 
 def test_a_classifier_trained_on_digits_learns_the_labels_it_is_given():
-    (x, y), (x_test, y_test) = mnist()[:500], mnist(train=False)[:400]
+    (x, y), (x_test, y_test) = mnist()[:600], mnist(train=False)[:400]
     half = torch.cat([y_test[:200], (y_test[200:] + 1) % 10])  # right for the first half of the test digits
-    assert 0.3 < train_on_synthetic(x, y, x_test, half, epochs=6) < 0.55
+    assert 0.35 < train_on_synthetic(x, y, x_test, half, epochs=6) < 0.55
 
 
 @pytest.mark.parametrize(("images", "labels"), [(3, 2), (0, 0)])
