@@ -104,7 +104,9 @@ def start(checkout: Path) -> subprocess.Popen:
 
 def ask(process: subprocess.Popen, name: str) -> float:
     print(name, file=process.stdin, flush=True)
-    return float(process.stdout.readline())
+    if not (seconds := process.stdout.readline()):
+        raise SystemExit(f"a worker ended in {name!r}, with status {process.wait()}")
+    return float(seconds)
 
 
 def before(path: Path, rounds: int) -> None:
