@@ -158,9 +158,7 @@ def test_folders_without_images_or_with_two_kinds_are_refused(classes, tmp_path)
     with pytest.raises(ValueError, match="the folders {'angular': 2, 'empty': 0, 'open': 2, 'round': 2}"):
         load_data("folder", classes)
     picture(classes / "x.png", 32, 32)
-    with pytest.raises(
-        ValueError, match="holds images, or else a folder of images for each class, got .* with 1 images"
-    ):
+    with pytest.raises(ValueError, match="of images, or of one folder of images for each class, got .* with 1 images"):
         load_data("folder", classes)
 
 

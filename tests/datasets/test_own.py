@@ -98,10 +98,10 @@ BRIGHT[2, 0, 0, 0] = 1.5
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        (HALF, r"never fall below .*: if they are in \[0, 1\], give 2 \* images - 1"),
+        (HALF, r"black at -1, got .* with values from [0-9.e-]+: .* 2 \* images - 1 if they are in \[0, 1\]"),
         (BRIGHT, r"float in \[-1, 1\], got torch.float32 of shape .* with values in \[-0.9.*, 1.5\]: .*rescale"),
         (NAN, r"with values in \[nan, nan\]"),
-        (GOOD[:, :, :12], r"expected square images .*, got \[\(1, 12, 16\)\]: give size=16"),
+        (GOOD[:, :, :12], r"expected square images .*, got \[\(1, 12, 16\)\] with .*: give size=16"),
         (GOOD.repeat(1, 2, 1, 1), r"with 1 or 3 channels c, .* of shape \((4, )?2, 16, 16\)"),
         (noise(4, 16, 16, 3), r"of shape \((4, )?16, 16, 3\): move the channels before the height"),
         (noise(4, 16, 16).long(), r"uint8 in \[0, 255\] or float .*, got torch.int64"),
@@ -159,7 +159,7 @@ def test_an_item_that_cannot_be_used_is_named_and_left_out_when_asked(data, mess
 
 def test_images_of_several_sizes_need_one_to_pad_them_to():
     data = Items((GOOD[0], 0), (GOOD[0, :, 4:], 1))
-    with pytest.raises(ValueError, match=r"got \[\(1, 12, 16\), \(1, 16, 16\)\]: give size=16"):
+    with pytest.raises(ValueError, match=r"got \[\(1, 12, 16\), \(1, 16, 16\)\] with .*: give size=16"):
         as_data(data)
     assert torch.equal(as_data(data, size=20)[1][0], pad_to(GOOD[0, :, 4:], 20))
 

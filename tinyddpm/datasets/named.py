@@ -27,13 +27,8 @@ def upright_from_0(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True)
 class Named:
-    """A data set with a name. Those without a torchvision_class are read in load_data.
-
-    torchvision_class  its class in torchvision.datasets, called with `options`
-    folder, files      where below root that class expects its files
-    prepare            corrects the (images, labels) of that class
-    smallest           the size of its images without padding
-    """
+    """A data set by name: its class in torchvision.datasets, called with `options`, which expects `files` in `folder`
+    below root; `prepare` corrects its (images, labels), and without padding its images have the size `smallest`."""
 
     torchvision_class: str = ""
     folder: str = ""
@@ -56,9 +51,10 @@ class Named:
                 with FileLock(writable_folder(folder) / "download.lock"):  # one of several processes downloads
                     found = kind(root, train=train, download=True, **self.options)
             except Exception as error:
+                why = " ".join(str(error).split())
+                advice = f"put {', '.join(self.files)} into {folder} by hand, replacing what is there"
                 raise ValueError(
-                    f"{self.torchvision_class} can be neither read nor downloaded ({' '.join(str(error).split())}): "
-                    f"put {', '.join(self.files)} into {folder} by hand, replacing what is there"
+                    f"{self.torchvision_class} can be neither read nor downloaded ({why}): {advice}"
                 ) from error
         images, labels = torch.as_tensor(found.data), torch.as_tensor(found.targets)
         images, labels = self.prepare(images, labels) if self.prepare else (images, labels)
@@ -66,8 +62,7 @@ class Named:
 
 
 def unpack(folder: Path, files: tuple[str, ...]) -> None:
-    """Unpacks IDX files that were put there by hand: torchvision unpacks only those with the checksums of its own
-    source, and the same data compressed elsewhere has others."""
+    """Unpacks IDX files that were put there by hand, as torchvision does only where their checksum is its source's."""
     for packed in (folder / file for file in files if file.endswith("ubyte.gz")):
         if packed.is_file() and not packed.with_suffix("").exists():
             write_whole(packed.with_suffix(""), gzip.decompress(packed.read_bytes()))
@@ -87,16 +82,14 @@ def load_data(
     name: str, root: str | Path | None = None, size: int | None = None, train: bool = True, skip_broken: bool = False
 ) -> Dataset:
     """A data set by its name in DATASETS: mnist, which ships with the package; fashion, kmnist, letters or cifar10,
-    which are downloaded; or a folder of images.
+    which are downloaded; or a folder of images. Items are ((c, size, size) float32 in [-1, 1], label).
 
     root         the folder of images, or where downloaded files are kept (default: the cache folder)
     size         height and width in pixels, by default 32: a folder's images are resized, others are padded
     train        the training or the test images; a folder has no such division
     skip_broken  leave out a folder's broken images
 
-    Items are ((c, size, size) float32 in [-1, 1], label); its attributes are name, channels, size and num_classes
-    (None: no labels). Raises ValueError for an unknown name, for a size out of range, and for files that are missing,
-    broken or cannot be downloaded.
+    Raises ValueError for an unknown name, a size out of range, and files that are missing, broken or not downloaded.
     """
     row, size = choose(DATASETS, name, "data set"), 32 if size is None else size
     if not row.smallest <= size <= LARGEST:
@@ -111,6 +104,5 @@ def load_data(
 
 def cache_dir() -> Path:
     """$TINYDDPM_CACHE, else tinyddpm in the user's cache folder."""
-    if chosen := os.environ.get("TINYDDPM_CACHE"):
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tinyddpm"
+    default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tinyddpm")
+    return Path(os.environ.get("TINYDDPM_CACHE") or default).expanduser()

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 from tqdm import tqdm
 
-from ..data import ImageDataset, as_float, crop_to
+from ..data import ImageDataset, as_float
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 GREY = ("1", "L", "LA", "La")  # modes of Pillow
@@ -21,13 +21,13 @@ GREY = ("1", "L", "LA", "La")  # modes of Pillow
 class LazyImageDataset(Dataset):
     """Another data set, read whenever an item is asked for: item i is ((c, size, size) float32 in [-1, 1], label).
 
-    Its images are tensors, arrays, pictures of Pillow or paths of files; grey ones among coloured ones become coloured.
-    Each is read once at the start: raises ValueError for one that cannot be used, unless skip_broken leaves it out.
+    Its images are tensors, arrays, Pillow's or paths of files; grey ones among coloured ones become coloured. Raises
+    ValueError for one that cannot be used, unless skip_broken leaves it out: each is read once at the start.
     """
 
     def __init__(self, data: Sequence | Dataset, size: int | None, name: str, skip_broken: bool):
         self.data, self.size, self.name, self.indices = data, size, name, []
-        shapes, labels, low = set(), set(), float("inf")
+        shapes, labels, low = set(), set(), 1.0
         skippable = ValueError if skip_broken else ()
         for i in tqdm(range(len(data)), f"reading {name}", disable=None):
             try:
@@ -48,10 +48,8 @@ class LazyImageDataset(Dataset):
             image = read_picture(image, self.size) if isinstance(image, (str, Path)) else image
             return check_images(image, 3), int(check_labels(label, 0))
         except Exception as error:  # a data set may fail in any way
-            raise ValueError(
-                f"item {i} cannot be used: {error}; repair it, or leave out all such items with skip_broken=True "
-                "(--skip-broken)"
-            ) from error
+            advice = "repair it, or leave out all such items with skip_broken=True (--skip-broken)"
+            raise ValueError(f"item {i} cannot be used: {error}; {advice}") from error
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -62,32 +60,25 @@ class LazyImageDataset(Dataset):
 
 
 def as_data(
-    images: Tensor | Dataset,
-    labels: Tensor | None = None,
-    size: int | None = None,
-    name: str = "unknown",
-    skip_broken: bool = False,
+    images: Tensor | Dataset, labels: Tensor | None = None, size: int | None = None, name="unknown", skip_broken=False
 ) -> ImageDataset | LazyImageDataset:
-    """Your own images as a data set to train on: square, float32 in [-1, 1], with 1 or 3 channels.
+    """Your own images as a data set to train on.
 
-    images       (n, h, w) or (n, c, h, w), uint8 in [0, 255] or float in [-1, 1], with labels (n,) from 0 or without;
-                 or a data set of (image, label) with such images or Pillow's
+    images       (n, h, w) or (n, c, h, w) with 1 or 3 channels c, uint8 in [0, 255] or float in [-1, 1], with labels
+                 (n,) from 0 or without; or a data set of (image, label) with such images or Pillow's
     size         to which they are padded with -1; by default they keep their size
     name         stored beside the weights
     skip_broken  leave out the items of a data set that cannot be used
 
-    Raises ValueError for other shapes, types or ranges, and for floats that never fall below 0: a network trained on
-    [0, 1] would never see black.
+    Raises ValueError for other shapes, types or ranges, and for floats that never fall below 0, such as in [0, 1].
     """
     if isinstance(images, TensorDataset) and len(images.tensors) <= 2:
         images, labels = (*images.tensors, None)[:2]
     if isinstance(images, Dataset) and labels is None:
         return LazyImageDataset(images, size, name, skip_broken)
     if not isinstance(images, (Tensor, np.ndarray)):
-        raise ValueError(
-            "expected a tensor of images (n, c, h, w), or a data set of (image, label) and no other labels, got "
-            f"{type(images).__name__} and labels {type(labels).__name__}"
-        )
+        wanted = "a tensor of images (n, c, h, w), or a data set of (image, label) and no other labels"
+        raise ValueError(f"expected {wanted}, got {type(images).__name__} and labels {type(labels).__name__}")
     images = check_images(images, 4)
     size = common_size({tuple(image.shape) for image in images[:1]}, lowest(images), size)
     return ImageDataset(images, None if labels is None else check_labels(labels, 1), size, name)
@@ -95,23 +86,22 @@ def as_data(
 
 def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = False) -> LazyImageDataset:
     """A folder of images: root/NAME/*.png makes NAME a class, in the order of the names; images in root itself have no
-    classes, so num_classes is None and each label 0.
+    classes: num_classes is None and each label 0. All have 1 channel if all are grey, else 3.
 
-    An image is turned upright, put on black where it is transparent, scaled until its shorter side is `size`, and
-    cropped to its centre; it has 1 channel if all of them are grey, else 3. Raises ValueError for a folder without
-    images, with images beside classes, or with broken images, unless skip_broken leaves those out.
+    Raises ValueError for a folder without images, with images beside classes, with a class that has none, or with
+    broken images, unless skip_broken leaves those out.
     """
     make_dataset = torchvision_datasets().folder.make_dataset
-    found = sorted(Path(root).glob("[!.]*")) if root else []
-    flat = [(str(path), 0) for path in found if path.is_file() and is_image(path)]
-    classes = {path.name: k for k, path in enumerate(path for path in found if path.is_dir())}
+    paths = sorted(Path(root).glob("[!.]*")) if root else []
+    flat = [(str(path), 0) for path in paths if path.is_file() and is_image(path)]
+    classes = {path.name: k for k, path in enumerate(path for path in paths if path.is_dir())}
     deep = make_dataset(root, classes, is_valid_file=is_image, allow_empty=True) if classes else []
     images_of = Counter(label for _, label in deep)
     counts = {name: images_of[k] for name, k in classes.items()}
     if bool(flat) == bool(deep) or deep and not all(counts.values()):
+        found = f"{root} with {len(flat)} images ({', '.join(ENDINGS)}) and the folders {counts or 'none'}"
         raise ValueError(
-            "expected a folder (--root) that holds images, or else a folder of images for each class, got "
-            f"{root} with {len(flat)} images ({', '.join(ENDINGS)}) and the folders {counts or 'none'}"
+            f"expected a folder (--root) of images, or of one folder of images for each class, got {found}"
         )
     data = LazyImageDataset(flat or deep, size, f"folder {Path(root).resolve().name}", skip_broken)
     data.num_classes = len(classes) if deep else None
@@ -123,25 +113,25 @@ def is_image(path: str | Path) -> bool:
 
 
 def read_picture(path: str | Path, size: int, mode: str | None = None) -> Tensor:
-    """The image of a file as (1 or 3, size, size) uint8, see image_folder; mode="L" makes it grey. Raises ValueError
-    for a file that cannot be read."""
+    """The image of a file as (1 or 3, size, size) uint8: turned upright, on black where it is transparent, scaled until
+    its shorter side is `size`, and cropped to its centre; mode="L" makes it grey. Raises ValueError for a file that
+    cannot be read."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as file:
             picture = flatten(ImageOps.exif_transpose(file), mode)
-        w, h = (max(size, round(side * size / min(picture.size))) for side in picture.size)
-        return crop_to(check_images(picture.resize((w, h), Image.Resampling.BICUBIC), 3), size)
+        return check_images(ImageOps.fit(picture, (size, size)), 3)
     except Exception as error:  # each format fails in its own way
         raise ValueError(f"{path} cannot be read as an image: {error}") from error
 
 
 def flatten(picture, mode: str | None = None):
-    """A picture of Pillow on black, in `mode`: by default "L" if it is grey, else "RGB". One of more than 8 bits stays
-    as it is: Pillow would clip it."""
-    from PIL import Image, ImageMode
+    """A picture of Pillow on black, in `mode`, by default "L" if it is grey, else "RGB". More than 8 bits, as in the
+    modes I and F, stay as they are: Pillow would clip them."""
+    from PIL import Image
 
-    if ImageMode.getmode(picture.mode).typestr not in ("|b1", "|u1"):
+    if picture.mode[0] in "IF":
         return picture
     own = "L" if picture.mode in GREY else "RGB"
     if picture.mode[-1] in "Aa" or "transparency" in picture.info:
@@ -152,18 +142,16 @@ def flatten(picture, mode: str | None = None):
 def check_images(x, ndim: int) -> Tensor:
     """Images as a tensor of `ndim` axes. Raises ValueError for another shape, type or range."""
     if hasattr(x, "getbands"):  # a picture of Pillow, (h, w) or (h, w, c)
-        x = np.array(flatten(x))
-        x = x if x.ndim == 2 else x.transpose(2, 0, 1)
+        x = np.atleast_3d(np.array(flatten(x))).transpose(2, 0, 1)
     x = torch.as_tensor(x)
     x = x.unsqueeze(-3) if x.ndim == ndim - 1 else x
     real = x.is_floating_point()
     in_range = (x.abs() <= 1).all() if real else x.dtype == torch.uint8
     if x.ndim != ndim or x.shape[-3] not in (1, 3) or not in_range:
+        wanted = f"({'n, ' * (ndim - 3)}c, h, w) with 1 or 3 channels c, uint8 in [0, 255] or float in [-1, 1]"
         values = f" with values in [{x.min():g}, {x.max():g}]" if real and x.numel() else ""
-        raise ValueError(
-            f"images are ({'n, ' * (ndim - 3)}c, h, w) with 1 or 3 channels c, uint8 in [0, 255] or float in [-1, 1], "
-            f"got {x.dtype} of shape {tuple(x.shape)}{values}: move the channels before the height, or rescale"
-        )
+        found = f"{x.dtype} of shape {tuple(x.shape)}{values}: move the channels before the height, or rescale"
+        raise ValueError(f"images are {wanted}, got {found}")
     return x
 
 
@@ -181,26 +169,23 @@ def lowest(x: Tensor) -> float:
 
 
 def common_size(shapes: set[tuple[int, ...]], low: float, size: int | None) -> int:
-    """The size of all images, given their shapes and lowest value. Raises ValueError unless they are square and equal,
-    or fit into `size`, and for floats in [0, 1]."""
-    sides = {n for _, h, w in shapes for n in (h, w)}
+    """The size of all images. Raises ValueError unless they are square and equal, or fit into `size`, and for floats
+    whose lowest value is not below 0."""
+    sides = {side for shape in shapes for side in shape[1:]}
     largest = max(sides, default=32)
-    if not sides or len(sides) > 1 and size is None or size is not None and size < largest:
+    fits = len(sides) == 1 if size is None else sides and largest <= size
+    if not fits or low >= 0:
+        wanted = "square images of one size, or a size to pad them to, and black at -1"
+        found = f"{sorted(shapes)[:5] or 'no images'} with values from {low:g}"
         raise ValueError(
-            "expected square images of one size, or a size to pad them to, got "
-            f"{sorted(shapes)[:5] or 'no images'}: give size={largest}"
-        )
-    if low >= 0:
-        raise ValueError(
-            f"float images are in [-1, 1], where -1 is black, but these never fall below {low:g}: if they are in "
-            "[0, 1], give 2 * images - 1"
+            f"expected {wanted}, got {found}: give size={largest}, or 2 * images - 1 if they are in [0, 1]"
         )
     return size or largest
 
 
 def torchvision_datasets():
-    """torchvision.datasets, even where torch is for the CPU and torchvision for CUDA: torchvision's compiled part does
-    not load then, and its import fails until two operators are declared, which data sets never call."""
+    """torchvision.datasets, even where torchvision's compiled part does not fit torch and so does not load: its import
+    then fails until two operators are declared, which data sets never call."""
     try:
         import torchvision.datasets
     except RuntimeError:

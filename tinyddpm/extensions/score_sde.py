@@ -100,8 +100,9 @@ def log_likelihood(
     """
     grid = check_arguments(x, schedule, schedule.grid()[:-1] if grid is None else grid, generator)
     if grid[0][0] != schedule.T or grid[-1][1] < 1 or probes < 1:
-        wanted = f"at least 1 probe, and a grid from T = {schedule.T} down to 1 or above such as schedule.grid(steps)[:-1]"
-        raise ValueError(f"a likelihood needs {wanted}, got probes={probes} and {grid[0][0]}..{grid[-1][1]}")
+        wanted = f"a grid from T = {schedule.T} down to 1 or above such as schedule.grid(steps)[:-1]"
+        found = f"probes={probes} and {grid[0][0]}..{grid[-1][1]}"
+        raise ValueError(f"a likelihood needs at least 1 probe, and {wanted}, got {found}")
     x = x.detach()
     signs = [noise_like(x, generator).sign() for _ in range(probes)]
     expansion = torch.zeros(len(x), dtype=torch.float64)
