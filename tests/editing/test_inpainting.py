@@ -335,3 +335,16 @@ def test_one_image_of_known_pixels_serves_a_batch():
     known, x_t, t = images(1, 1, 4, 4), randn(3, 1, 4, 4), torch.tensor([3, 20, 50])
     filled = inpaint(denoiser, known, half(4, 4))(x_t, t)
     assert torch.equal(filled, inpaint(denoiser, known.expand(3, 1, 4, 4), half(4, 4))(x_t, t))
+
+
+@pytest.mark.parametrize("shape", [(2, 1, 4, 4), (1, 3, 4, 4), (3, 3, 4, 4), (3, 1, 1, 4), (3, 1, 1, 1)], ids=str)
+def test_known_pixels_of_another_shape_than_the_images_are_refused(shape):
+    # torch would broadcast the last four in silence
+    filled = inpaint(denoiser, images(*shape), torch.ones(1))
+    with pytest.raises(ValueError, match=r"do not fit images of \(3, 1, 4, 4\)"):
+        filled(randn(3, 1, 4, 4), torch.tensor([3, 20, 50]))
+
+
+def test_two_known_images_are_not_known_for_one():
+    with pytest.raises(ValueError, match=r"\(2, 1, 4, 4\) do not fit images of \(1, 1, 4, 4\)"):
+        inpaint(denoiser, images(2, 1, 4, 4), half(4, 4))(randn(1, 1, 4, 4), torch.tensor([3]))

@@ -248,7 +248,7 @@ def test_a_text_of_anything_but_up_to_64_digits_and_blanks_is_refused(text, smal
 
 def test_varieties_and_steps_are_refused_at_once(small):
     for variety in (-0.1, 1.1, float("nan")):
-        with pytest.raises(ValueError, match=rf"variety must be in \[0, 1\], .* got {variety}"):
+        with pytest.raises(ValueError, match=rf"variety must be in \[0, 1\], got {variety}"):
             write_steps("1", small, variety=variety)
     with pytest.raises(ValueError, match="got steps=51"):
         write_steps("1", small, steps=51)

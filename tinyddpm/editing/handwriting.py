@@ -1,7 +1,7 @@
 """Handwriting: digits that turn into each other, or are written in the hand of another; and its measures.
 
-The measures, brightness, slant and stroke width, are differentiable: they judge transfers, and serve as energies for
-energy_guidance. Ink is (x + 1) / 2: 0 on the black background, 1 in the middle of a stroke.
+The measures are differentiable, and so serve energy_guidance too. Ink is (x + 1) / 2: 0 on the black background, 1 in
+the middle of a stroke.
 """
 
 import torch
@@ -21,28 +21,20 @@ MIN_INK = 1.0  # in pixels, where a digit has a hundred: with less ink a measure
 Measure = Float[Tensor, " b"]
 
 
-def blend_labels(
-    ddpm: DDPM, y_from: Tensor, y_to: Tensor, weight: float | Float[Tensor, " b"], scale: Scale
-) -> Denoiser:
+def blend_labels(ddpm: DDPM, y_from: Tensor, y_to: Tensor, weight: float | Tensor, scale: Scale) -> Denoiser:
     """The denoiser between two labels: y_from at weight 0, y_to at weight 1. Raises ValueError for labels of two
-    lengths, and for weights outside [0, 1]."""
+    lengths, and as blend does."""
     y_to = check_pairs(ddpm, y_to, y_from)
     return blend(ddpm.denoiser(y_from, scale), ddpm.denoiser(y_to, scale), weight)
 
 
 def morph(
-    ddpm: DDPM,
-    y: Int[Tensor, " k"],
-    frames: int = 12,
-    steps: int = 20,
-    scale: float = 2.0,
-    seed: int = 0,
-    wander: bool = False,
+    ddpm: DDPM, y: Tensor, frames: int = 12, steps: int = 20, scale: float = 2.0, seed: int = 0, wander: bool = False
 ) -> Images:
-    """Each label turning into the next, and the last into the first: (k frames, c, h, w).
+    """Each of k labels turning into the next, and the last into the first: (k frames, c, h, w).
 
-    All frames start from one noise, and so share one handwriting; with wander each label has a noise of its own, and
-    frames between use slerp. Raises ValueError for fewer than two labels or one frame.
+    All frames start from one noise, and so share one handwriting; with wander each label has its own noise, with slerp
+    between. Raises ValueError for fewer than two labels or one frame.
     """
     y = ddpm.check_labels(y)
     if len(y) < 2 or frames < 1:
@@ -66,9 +58,8 @@ def handwriting(
     scale: float = 2.5,
     from_scale: float = 1.5,
 ) -> Images:
-    """Each image x_0 of label y rewritten as y_new in the same handwriting: its noise, inverted under y with guidance
-    from_scale, keeps slant and stroke width (inversion.transfer). Raises ValueError unless there is one label of
-    either kind for each image."""
+    """Each image x_0 of label y rewritten as y_new in the same slant and stroke width: see inversion.transfer, which
+    inverts with guidance from_scale. Raises ValueError unless there is one label of either kind for each image."""
     y, y_new = check_pairs(ddpm, y, x_0), check_pairs(ddpm, y_new, x_0)
     denoisers = ddpm.denoiser(y, from_scale), ddpm.denoiser(y_new, scale)
     return last(transfer(*denoisers, x_0.to(ddpm.device), ddpm.schedule, ddpm.schedule.grid(steps))).x_t
@@ -83,8 +74,8 @@ def brightness(x: Float[Tensor, "b c h w"]) -> Measure:
 
 
 def slant(x: Float[Tensor, "b c h w"]) -> Measure:
-    """How far the digit leans to the right, in columns per row: the shear that would set it upright, from its second
-    moments, -sum ink dx dy / sum ink dy^2 (dy points down). 0.5 is 27 degrees."""
+    """How far the digit leans to the right, in columns per row: the shear that would set it upright,
+    -sum ink dx dy / sum ink dy^2 (dy points down). 0.5 is 27 degrees."""
     ink = ink_of(x)
     h, w = ink.shape[-2:]
     y = torch.arange(h, device=x.device, dtype=x.dtype)[:, None]
@@ -96,9 +87,8 @@ def slant(x: Float[Tensor, "b c h w"]) -> Measure:
 
 
 def stroke_width(x: Float[Tensor, "b c h w"]) -> Measure:
-    """The mean width of strokes in pixels: twice the area of the ink over the length of its edge, which is the total
-    variation of the ink. Within 3 % for strokes of 3 pixels or more with soft edges, such as MNIST's; within 10 % for
-    hard edges."""
+    """The mean width of strokes in pixels: twice the area of the ink over its total variation, the length of its edge.
+    Within 3 % for strokes of 3 pixels or more with soft edges, such as MNIST's; within 10 % for hard edges."""
     ink = F.pad(ink_of(x), (1, 1, 1, 1))
     down, right = ink[:, 1:] - ink[:, :-1], ink[..., 1:] - ink[..., :-1]
     down, right = (down[..., 1:] + down[..., :-1]) / 2, (right[:, 1:] + right[:, :-1]) / 2  # between 2x2 pixels

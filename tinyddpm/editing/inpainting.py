@@ -22,26 +22,25 @@ HALVES = {
 
 
 def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> Denoiser:
-    """x_0_hat with the known pixels where the mask is 1, and those of the denoiser where it is 0.
+    """x_0_hat with the known pixels, (b, c, h, w) or (1, c, h, w) for all, where the mask is 1, and those of the
+    denoiser where it is 0. The mask broadcasts to them.
 
-    known is (b, c, h, w), or (1, c, h, w) for all images; the mask broadcasts to it. The samplers noise known pixels
-    along with the others. The drawn ones see them through that noise only, and fit them better with p_sample_loop on a
-    `resampling_grid` (Lugmayr et al. 2022, "RePaint", section 4).
+    The samplers noise known pixels along with the others. The drawn ones see them through that noise only, and fit them
+    better with p_sample_loop on a `resampling_grid` (Lugmayr et al. 2022, "RePaint", section 4).
 
-    Raises ValueError for a mask of other values than 0 and 1, and for one that does not broadcast.
+    Raises ValueError for a mask of other values than 0 and 1, for one that does not broadcast, and when called with
+    images of another shape than the known ones.
     """
-    try:
-        fits = torch.broadcast_shapes(mask.shape, known.shape) == known.shape
-    except RuntimeError:
-        fits = False
+    fits = mask.ndim <= known.ndim and all(m in (1, n) for m, n in zip(mask.shape[::-1], known.shape[::-1]))
     if not fits or not ((mask == 0) | (mask == 1)).all():
-        raise ValueError(
-            f"a mask is 1 where a pixel is known, 0 elsewhere, and broadcasts to {tuple(known.shape)}, got shape "
-            f"{tuple(mask.shape)} with values in [{mask.min():.3g}, {mask.max():.3g}]: see (mask > 0.5).float()"
-        )
+        wanted = f"is 1 where a pixel is known, 0 elsewhere, and broadcasts to {tuple(known.shape)}"
+        found = f"shape {tuple(mask.shape)} with values in [{mask.min():.3g}, {mask.max():.3g}]"
+        raise ValueError(f"a mask {wanted}, got {found}: see (mask > 0.5).float()")
     mask = mask.bool()
 
     def inpainted(x_t: Images, t: Int[Tensor, " b"]) -> Images:
+        if x_t.shape[1:] != known.shape[1:] or len(known) not in (1, len(x_t)):
+            raise ValueError(f"known pixels of {tuple(known.shape)} do not fit images of {tuple(x_t.shape)}")
         return torch.where(mask.to(x_t.device), known.to(x_t), denoiser(x_t, t))
 
     return inpainted
@@ -49,10 +48,8 @@ def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> De
 
 def resampling_grid(grid: Grid, jump: int = 10, repeats: int = 10) -> list[tuple[int, int]]:
     """The grid with every `jump` steps walked `repeats` times: down, up again in one step of noise, and down (Lugmayr
-    et al. 2022, "RePaint", algorithm 1 and figure 9). The last step, to 0, is walked once.
-
-    Raises ValueError unless jump and repeats are at least 1.
-    """
+    et al. 2022, "RePaint", algorithm 1 and figure 9). The step to 0 is walked once. Raises ValueError unless both are
+    at least 1."""
     if jump < 1 or repeats < 1:
         raise ValueError(f"jump and repeats must be at least 1, got jump={jump} and repeats={repeats}")
     grid, walk = list(grid), []
@@ -76,10 +73,7 @@ def complete(
     seed: int = 0,
 ) -> Images:
     """`each` completions of every image where the mask is 0: (b each, c, h, w). Without labels the network infers the
-    digit from what is known.
-
-    repeats  of resampling_grid; 1 is fast and fits less well
-    seed     of the first completion; the others have the seeds after it
+    digit. The seeds count up from `seed`; repeats, of resampling_grid, fit better the more there are.
 
     Raises ValueError unless there is one label for each image, for a mask that does not fit, and for each below 1.
     """

@@ -22,8 +22,8 @@ def sdedit(
 ) -> Iterator[Step]:
     """The image noised to the first time of the grid, and sampled from there (Meng et al. 2022, "SDEdit", algorithm 1).
 
-    The grid is such as schedule.grid(steps, start=t): the smaller t, the more of the image is kept. The noise of
-    the sampler comes from the same generator. Raises ValueError for a grid that the sampler does not take.
+    The smaller t in schedule.grid(steps, start=t), the more of the image is kept. All noise comes from the generator.
+    Raises ValueError for a grid that the sampler does not take.
     """
     start = check_grid(grid, schedule.T, climbs=True)[0][0]
     x_t = q_sample(x_0, start, noise_like(x_0, generator), schedule)
@@ -33,23 +33,20 @@ def sdedit(
 def invert(
     denoiser: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, iterations: int = 1
 ) -> Iterator[Step]:
-    """The noise from which ddim would generate this image: the steps of the sampler's grid in reverse order, from its
-    last s to its first t (Song et al. 2021, "DDIM", section 4.3).
+    """The noise from which ddim would generate this image: the sampler's grid in reverse order, from its last s to its
+    first t (Song et al. 2021, "DDIM", section 4.3).
 
     ddim's step from t to s calls the denoiser at x_t, which is not known here. One iteration takes eps(x_s, t) in its
     place; more solve x_s = cos(d) x_t - sin(d) v(x_t, t), d = phi_t - phi_s, for x_t by fixed points (Pan et al. 2023,
-    "AIDI", in eps; in v they also converge at high noise), so that the round trip gets as close to x_0 as wanted where
-    the denoiser is smooth enough.
+    "AIDI", in eps; in v they also converge at high noise): exact in the limit where the denoiser is smooth enough.
 
     Raises ValueError for an invalid grid, for iterations below 1, and for more than 1 on a step of nearly 90 degrees.
     """
     grid = check_grid(grid, schedule.T)
     longest = max(angle(t, schedule) - angle(s, schedule) for t, s in grid)
     if iterations < 1 or iterations > 1 and math.cos(longest) < 0.1:
-        raise ValueError(
-            f"an inversion needs iterations >= 1, and for more than 1 shorter steps than {longest:.2f} radians, got "
-            f"{iterations}: take more steps"
-        )
+        wanted = f"iterations >= 1, and for more than 1 shorter steps than {longest:.2f} radians"
+        raise ValueError(f"an inversion needs {wanted}, got {iterations}: take more steps")
     return inversion_steps(denoiser, x_0, schedule, grid, iterations)
 
 
@@ -85,8 +82,7 @@ def transfer(
     source: Denoiser, target: Denoiser, x_0: Images, schedule: Schedule, grid: Grid | None = None, iterations: int = 1
 ) -> Iterator[Step]:
     """x_0 inverted with one denoiser and sampled with another (Su et al. 2023, "Dual diffusion implicit bridges",
-    algorithm 1): the noise keeps what the two have in common, between labels of digits the handwriting: slant and
-    stroke width. Raises ValueError as invert does."""
+    algorithm 1): the noise keeps what the two share, such as slant and stroke width. Raises ValueError as invert."""
     x_T = last(invert(source, x_0, schedule, grid, iterations)).x_t
     return ddim(target, x_T, schedule, grid)
 
@@ -96,14 +92,12 @@ def slerp(a: Images, b: Images, weight: float | Float[Tensor, " b"]) -> Images:
     et al. 2021, "DDIM", appendix D.5): between two noises it gives noise, where a straight line would lose variance.
 
     One weight, or one for each image. Parallel and opposite images, which determine no great circle, are interpolated
-    linearly. Raises ValueError for two shapes, and unless weights are in [0, 1].
+    linearly. Raises ValueError for two shapes, and for weights outside [0, 1] or of another number.
     """
     weight = torch.as_tensor(weight, dtype=a.dtype, device=a.device).reshape(-1, 1, 1, 1)
     if a.shape != b.shape or len(weight) not in (1, len(a)) or not ((weight >= 0) & (weight <= 1)).all():
-        raise ValueError(
-            f"slerp needs two batches of one shape and weights in [0, 1], one or one for each image, got "
-            f"{tuple(a.shape)}, {tuple(b.shape)} and {weight.flatten().tolist()}"
-        )
+        found = f"{tuple(a.shape)}, {tuple(b.shape)} and {weight.flatten().tolist()}"
+        raise ValueError(f"slerp needs one shape and weights in [0, 1], one or one for each image, got {found}")
     norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
     cos = (a * b).flatten(1).sum(1) / norms.clamp(min=1e-12)
     theta = cos.clamp(-1, 1).acos().reshape(-1, 1, 1, 1)

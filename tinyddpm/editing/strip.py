@@ -19,16 +19,14 @@ def windowed(denoiser: Denoiser, places: Sequence[int], width: int) -> Denoiser:
     """The denoiser of a strip (b, c, h, w), from one of n windows (b n, c, h, width) that start at the columns in
     places: each pixel is the mean over the windows that cover it, -1 where none does.
 
-    This is MultiDiffusion (Bar-Tal et al. 2023, eq. 5): a step with one call of the denoiser is linear in x_0_hat, and
-    so the mean of the windows' steps is the step of their mean. Raises ValueError for windows outside the strip, and
-    for none.
+    This is MultiDiffusion (Bar-Tal et al. 2023, eq. 5) where a step calls the denoiser once, and so is linear in
+    x_0_hat. Raises ValueError when called for windows outside the strip, and for none.
     """
 
     def strip_denoiser(x_t: Images, t: Tensor) -> Images:
         if not places or min(places) < 0 or max(places) + width > x_t.shape[-1]:
-            raise ValueError(
-                f"a strip of {x_t.shape[-1]} columns needs windows inside it, got {width} columns at {list(places)}"
-            )
+            found = f"{width} columns at {list(places)}"
+            raise ValueError(f"a strip of {x_t.shape[-1]} columns needs windows inside it, got {found}")
         windows = torch.stack([x_t[..., left : left + width] for left in places], 1)  # (b, n, c, h, width)
         x_0_hat = denoiser(windows.flatten(0, 1), t.repeat_interleave(len(places))).reshape(windows.shape)
         total, count = torch.zeros_like(x_t), x_t.new_zeros(x_t.shape[-1])
@@ -52,14 +50,14 @@ def write_steps(
 
     text     digits and blanks, at most 64
     ddpm     the shipped weights by default
-    variety  the part of the noise's variance that each digit has to itself; the digits share the rest, which makes them
-             one handwriting: at 0 every 2 is the same, at 1 each digit has a handwriting of its own
+    variety  the part of the noise's variance that is each digit's own: at 0 every 2 is the same, at 1 each digit has
+             a handwriting of its own
 
     Raises ValueError for another text, a variety outside [0, 1], and labels that the weights do not have.
     """
     check_text(text)
     if not 0 <= variety <= 1:
-        raise ValueError(f"variety must be in [0, 1], from one handwriting to one for each digit, got {variety}")
+        raise ValueError(f"variety must be in [0, 1], got {variety}")
     ddpm = load_pretrained() if ddpm is None else ddpm
     y = ddpm.check_labels([int(character) for character in text if character != " "])
     c, h, width = ddpm.image_shape
