@@ -155,32 +155,32 @@ def papers_walk(T, times):
 @pytest.mark.parametrize("T", [1, 2, 10])
 def test_jumps_of_one_are_the_papers_algorithm(T, times):
     grid = check_grid(None, T)
-    assert resampling_grid(grid, jump=1, times=times) == papers_walk(T, times)
+    assert resampling_grid(grid, jump=1, repeats=times) == papers_walk(T, times)
 
 
 def test_a_jump_goes_back_over_all_its_steps_at_once():
     grid = [(50, 40), (40, 30), (30, 20), (20, 10), (10, 0)]
-    assert resampling_grid(grid, jump=2, times=2) == [
+    assert resampling_grid(grid, jump=2, repeats=2) == [
         *[(50, 40), (40, 30), (30, 50), (50, 40), (40, 30)],
         *[(30, 20), (20, 10), (10, 30), (30, 20), (20, 10)],
         (10, 0),
     ]
     # a last jump that is cut short by 0: what lies before the last step is walked again, and it is not
-    assert resampling_grid(grid, jump=3, times=2)[-4:] == [(20, 10), (10, 20), (20, 10), (10, 0)]
-    assert resampling_grid(grid, jump=99, times=2) == [*grid[:-1], (10, 50), *grid]
+    assert resampling_grid(grid, jump=3, repeats=2)[-4:] == [(20, 10), (10, 20), (20, 10), (10, 0)]
+    assert resampling_grid(grid, jump=99, repeats=2) == [*grid[:-1], (10, 50), *grid]
 
 
 def test_the_defaults_are_the_papers():
     # its r = 10 and j = 10
     grid = check_grid(None, 250)
-    assert resampling_grid(grid) == resampling_grid(grid, jump=10, times=10) != resampling_grid(grid, 10, 9)
+    assert resampling_grid(grid) == resampling_grid(grid, jump=10, repeats=10) != resampling_grid(grid, 10, 9)
     assert resampling_grid(grid) != resampling_grid(grid, 9, 10)
 
 
 @pytest.mark.parametrize("jump", [1, 3, 10, 99])
 def test_walked_once_is_the_grid_itself(jump):
     grid = Schedule.named("cosine", 50).grid(17)
-    assert resampling_grid(grid, jump, times=1) == grid
+    assert resampling_grid(grid, jump, repeats=1) == grid
 
 
 @settings(max_examples=80, deadline=None)

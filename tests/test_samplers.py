@@ -370,8 +370,8 @@ def test_pure_noise_is_the_limit_of_little_signal(kind, name):
 # Up and down again: RePaint's walk
 
 CLIMBING = [
-    resampling_grid(COSINE.grid(10), jump=3, times=3),
-    resampling_grid(COSINE.grid(50), jump=1, times=2),
+    resampling_grid(COSINE.grid(10), jump=3, repeats=3),
+    resampling_grid(COSINE.grid(50), jump=1, repeats=2),
     [(50, 20), (20, 50), (50, 1), (1, 2), (2, 40), (40, 7)],  # twice upwards, and not to the end
 ]
 

@@ -139,7 +139,7 @@ def learned_variance_loss(recipe: "Recipe", schedule: Schedule, times: Times) ->
             f"the hybrid loss of a learned variance is an unweighted mse: set the recipe's loss to 'mse' and "
             f"weights to 'none', got {recipe.loss!r} and {recipe.weights!r}"
         )
-    return LearnedVarianceLoss(schedule, recipe.predicts, recipe.label_drop, times)
+    return LearnedVarianceLoss(schedule, recipe.predicts, label_drop=recipe.label_drop, times=times)
 
 
 def self_conditioned_network(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
