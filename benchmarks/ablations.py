@@ -29,9 +29,9 @@ from tinyddpm.evaluation import score
 from tinyddpm.files import writable_folder, write_whole
 from tinyddpm.nn.resnet import ResnetBlock
 from tinyddpm.schedules import BETAS
+from tinyddpm.trainer import train
 from tinyddpm.trainer.optim import OPTIMIZERS, muon
 from tinyddpm.trainer.recipes import RECIPES, TIMES, Recipe
-from tinyddpm.trainer.trainer import train
 
 HERE = Path(__file__).parent
 

@@ -24,7 +24,7 @@ import sys
 from torch.utils.data import Subset
 from tinyddpm.data import mnist
 from tinyddpm.trainer.recipes import Recipe, UNetConfig
-from tinyddpm.trainer.trainer import train
+from tinyddpm.trainer import train
 
 network = UNetConfig((8, 16), attention=())
 recipe = Recipe(network, T=50, batch_size=16, warmup=5, ema_decay=0.9, epochs=3)

@@ -20,9 +20,9 @@ from pathlib import Path
 import torch
 
 from tinyddpm.data import mnist
+from tinyddpm.trainer import Trainer, train
 from tinyddpm.trainer.processes import make_accelerator
 from tinyddpm.trainer.recipes import RECIPES
-from tinyddpm.trainer.trainer import Trainer, train
 from tinyddpm.training import train_steps
 
 STEPS = 20  # in each turn

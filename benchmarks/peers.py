@@ -36,8 +36,8 @@ from torch import nn
 from tinyddpm.datasets.named import torchvision_datasets
 from tinyddpm.evaluation import score
 from tinyddpm.files import writable_folder, write_whole
+from tinyddpm.trainer import train
 from tinyddpm.trainer.recipes import RECIPES, Recipe
-from tinyddpm.trainer.trainer import train
 
 HERE = Path(__file__).parent
 

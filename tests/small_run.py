@@ -6,8 +6,8 @@ import os
 import torch
 from torch.utils.data import Dataset
 
+from tinyddpm.trainer import train
 from tinyddpm.trainer.recipes import Recipe, UNetConfig
-from tinyddpm.trainer.trainer import train
 
 SMALL = UNetConfig((8, 16), attention=())
 MINI = Recipe(SMALL, num_classes=3, T=20, batch_size=4, warmup=2, ema_decay=0.9, epochs=2)

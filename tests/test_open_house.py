@@ -22,8 +22,8 @@ from tinyddpm.data import ImageDataset, mnist
 from tinyddpm.evaluation import ReferenceDigits, score
 from tinyddpm.nn import NETWORKS, LabelEmbedding, SinusoidalEmbedding
 from tinyddpm.samplers import noise_like
+from tinyddpm.trainer import train
 from tinyddpm.trainer.recipes import RECIPES
-from tinyddpm.trainer.trainer import train
 from tinyddpm.training import labels_for
 
 SIZE = (1, 32, 32)

@@ -11,9 +11,9 @@ from torch.utils.data import Subset
 
 from tinyddpm import DDPM
 from tinyddpm.data import mnist
+from tinyddpm.trainer import train
 from tinyddpm.trainer.recipes import Recipe
 from tinyddpm.trainer.state import load_state
-from tinyddpm.trainer.trainer import train
 
 RECIPE = Recipe(SMALL, T=20, batch_size=8, warmup=2, ema_decay=0.9, epochs=2)
 RUN = """
@@ -30,7 +30,7 @@ from torch.utils.data import Dataset, Subset
 from test_processes import RECIPE
 from tinyddpm.data import mnist
 from tinyddpm.trainer.interrupt import Interrupted
-from tinyddpm.trainer.trainer import train
+from tinyddpm.trainer import train
 
 folder, stop, parts = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 second = os.environ["RANK"] == "1"

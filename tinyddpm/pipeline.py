@@ -94,7 +94,7 @@ class DDPM:
         scale     of classifier-free guidance: 1 conditional, 0 unconditional, or a function of t such as `interval`
         seeds     one for each image: an image depends on its own seed, not on its batch; random by default
         guide     denoiser -> denoiser: more guidance, such as partial(inpaint, known=known, mask=mask)
-        guidance  (conditional, unconditional, scale) -> denoiser; one call of the network if it asks unconditional first
+        guidance  (conditional, unconditional, scale) -> denoiser; one network call if it asks unconditional first
 
         Raises ValueError for arguments that do not fit the model, at the call.
         """

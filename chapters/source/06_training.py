@@ -980,7 +980,7 @@ r"""
 The wish "real images should be likely" is a weighted squared error of the denoiser, and practice drops the weight. A loss
 means something only between its floor and its ceiling, and the floor on the training set is the floor of copying.
 
-From here on you may use `tinyddpm.trainer.trainer.train("nano", out="runs/nano")`, or `tinyddpm train --recipe nano` on the
+From here on you may use `tinyddpm.trainer.train("nano", out="runs/nano")`, or `tinyddpm train --recipe nano` on the
 command line: the same loop with a progress bar, checkpoints, pictures after each epoch, and whatever accelerator there is.
 
 ## Exercises

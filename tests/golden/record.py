@@ -64,8 +64,8 @@ from tinyddpm.guidance import interval
 from tinyddpm.pipeline import DDPM, load_pretrained
 from tinyddpm.samplers import SAMPLERS, Step, ddim, p_sample, p_sample_loop
 from tinyddpm.schedules import BETAS, SPACINGS, Schedule, zero_terminal_snr
+from tinyddpm.trainer import train
 from tinyddpm.trainer.recipes import RECIPES, Recipe
-from tinyddpm.trainer.trainer import train
 
 VALUES = Path(__file__).with_name("values.safetensors")
 GROUPS: dict[str, Callable[[], dict[str, Tensor]]] = {}

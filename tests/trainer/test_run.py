@@ -171,7 +171,7 @@ def fp16(monkeypatch):
         scalers.append(made.scaler)
         return made
 
-    monkeypatch.setattr("tinyddpm.trainer.trainer.make_accelerator", accelerator)
+    monkeypatch.setattr("tinyddpm.trainer.make_accelerator", accelerator)
     return scalers
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from small_run import MINI, Fetched, run, send
 
+from tinyddpm.trainer import train
 from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.state import (
     FILES,
@@ -15,7 +16,6 @@ from tinyddpm.trainer.state import (
     save_state,
     unfinished_runs,
 )
-from tinyddpm.trainer.trainer import train
 
 STATE = {"steps": 3, "a": {"b": [torch.arange(6.0).reshape(2, 3), (1, None)]}}
 

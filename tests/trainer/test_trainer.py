@@ -15,11 +15,11 @@ from tinyddpm.data import mnist
 from tinyddpm.datasets.own import as_data
 from tinyddpm.extensions import learned_variance, self_conditioning
 from tinyddpm.nn import NETWORKS
+from tinyddpm.trainer import train
 from tinyddpm.trainer.batches import epoch_order
 from tinyddpm.trainer.optim import OPTIMIZERS
 from tinyddpm.trainer.processes import PRECISIONS, SharedObjective, native_bf16, resolve_precision
 from tinyddpm.trainer.recipes import OBJECTIVES, RECIPES, Objective, plain_network
-from tinyddpm.trainer.trainer import train
 
 ONE = replace(MINI, epochs=1)
 

@@ -19,10 +19,10 @@ from ..datasets.named import DATASETS, LARGEST, load_data
 from ..evaluation import evaluate
 from ..evaluation.report import page
 from ..files import writable_folder
+from ..trainer import train
 from ..trainer.interrupt import Interrupted, is_first
 from ..trainer.recipes import RECIPES, Recipe
 from ..trainer.state import shell_command
-from ..trainer.trainer import train
 from ..viz import image_grid, save_gif, save_picture
 from .art import Inpaint, Morph, Style, Write
 from .options import GREYS, DataName, RecipeName, Sampling, at_least_one, file_of, frames_of, labels_in, shown_size

@@ -68,28 +68,22 @@ def make_accelerator(
 
     if tensorboard is not None and not is_tensorboard_available():
         raise ValueError("logging to TensorBoard needs its package: pip install tensorboard")
-    precision = resolve_precision(precision, find_device(device).type)
-    if "WORLD_SIZE" in os.environ:  # imported later, by what wraps the network, it would keep the group's threads alive
+    if "WORLD_SIZE" in os.environ:  # imported after the group began, it would keep the group's threads alive
         importlib.import_module("torch._dynamo")
-    started = torch.distributed.is_initialized()  # by the caller, who then also ends the group
-    # accelerate remembers the settings of the first run in a process
-    AcceleratorState._reset_state(reset_partial_state=not started)
+    started = torch.distributed.is_initialized()  # by the caller, who also ends the group
+    AcceleratorState._reset_state(reset_partial_state=not started)  # it remembers the first run of a process
     accelerator = Accelerator(
-        mixed_precision=precision,
+        mixed_precision=resolve_precision(precision, find_device(device).type),
         cpu=device == "cpu",
         dynamo_backend="inductor" if compile else "no",
-        # the buffers are constants, which need not be sent at every step
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         log_with=None if tensorboard is None else "tensorboard",
         project_dir=tensorboard,
     )
     if torch.distributed.is_initialized() and not started:
         atexit.register(end_processes)
-    if device not in (None, accelerator.device.type):
-        raise ValueError(
-            f"training runs on {accelerator.device.type} or cpu here, got {device!r}: choose among several GPUs with "
-            "CUDA_VISIBLE_DEVICES"
-        )
+    if device not in (None, found := accelerator.device.type):
+        raise ValueError(f"training runs on {found} or cpu, got {device!r}: choose a GPU with CUDA_VISIBLE_DEVICES")
     if tensorboard is not None:
         accelerator.init_trackers("tensorboard")
     return accelerator
