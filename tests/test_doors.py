@@ -205,7 +205,7 @@ GUIDANCE = [
 ]
 
 LABELS = r"labels are integers in 0..9, one for each image, got"
-SEEDS = "expected one integer seed for each of at least 1 image, got"
+SEEDS = "expected at least 1 image and an integer seed for each, got"
 NETWORK = r"returns the shape that it is given, \(1, 1, 32, 32\) here, got"
 PIPELINE = [
     *[(partial(draw, y=y), LABELS) for y in ([0, 10], [-1], [0.5], [[1, 2]], ["a"], "7", [True], table(NAN))],

@@ -345,7 +345,7 @@ def test_the_whole_share_divides_by_the_largest_and_holds_nothing():
 def test_fewer_pixels_end_at_the_range_s_ends_than_with_clipping():
     x_0_hat = 3 * randn(2, 1, 16, 16)
     ends = [float((f(as_denoiser(x_0_hat))(x_0_hat, torch.tensor([9, 9])).abs() == 1).double().mean())
-            for f in (clip_x_0, partial(dynamic_threshold, share=0.9))]  # fmt: skip
+            for f in (clip_x_0, partial(dynamic_threshold, quantile=0.9))]  # fmt: skip
     assert ends[0] > 0.6 and ends[1] == pytest.approx(0.1, abs=0.005)
 
 

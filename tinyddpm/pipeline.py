@@ -190,7 +190,7 @@ def seeded(seeds: Seeds | None, n: int) -> list[Generator]:
     seeds = torch.randint(2**63 - 1, (max(n, 0),)).tolist() if seeds is None else seeds
     seeds = [seeds] if isinstance(seeds, int) else list(seeds)
     if n < 1 or len(seeds) != n or not all(float(seed).is_integer() for seed in seeds):
-        raise ValueError(f"expected one integer seed for each of at least 1 image, got {seeds[:5]}... for {n} images")
+        raise ValueError(f"expected at least 1 image and an integer seed for each, got {n} images, seeds {seeds[:5]}")
     return [Generator().manual_seed(int(seed)) for seed in seeds]
 
 

@@ -100,7 +100,7 @@ def test_real_digits_are_of_their_labels_and_differ():
         (["morph", "--digits", "3"], "got 1 labels and 12 frames"),
         (["morph", "--digits", "3x"], "expected digits such as 2026, or labels with commas such as 3,14, got '3x'"),
         (["morph", "--out", "x.png"], "expected a .gif file, got 'x.png'"),
-        (["inpaint", "--each", "0"], "at least 1, got 0"),
+        (["inpaint", "--each", "0"], "expected at least 1 image and an integer seed for each, got 0 images"),
         (["inpaint", "--times", "0"], "at least 1, got"),
         (["style", "--hands", "0"], "--hands must be at least 1, got 0"),
         (["style", "--image", "x.png"], "which digit it is as --label, got x.png and None"),

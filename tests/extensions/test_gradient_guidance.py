@@ -430,5 +430,5 @@ def test_weights_of_another_number_than_the_images_are_refused_by_blend(b):
 
 
 def test_a_scale_that_is_not_finite_is_refused_at_once():
-    with pytest.raises(ValueError, match="scale is finite"):
+    with pytest.raises(ValueError, match="scale is a finite number"):
         energy_guidance(network, pull, COSINE, float("nan"))
