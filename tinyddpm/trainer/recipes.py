@@ -52,23 +52,6 @@ TIMES = {
     "progressive": progressive,
 }
 
-# --- how the learning rate falls after the warm-up: progress -> its share ------------------------------------------
-
-
-def cosine(progress: float) -> float:
-    return (1 + math.cos(math.pi * progress)) / 2
-
-
-def linear(progress: float) -> float:
-    return 1 - progress
-
-
-def constant(progress: float) -> float:
-    return 1.0
-
-
-DECAYS = {"cosine": cosine, "linear": linear, "none": constant}
-
 # --- the network and the objective ---------------------------------------------------------------------------------
 
 
@@ -152,14 +135,11 @@ def self_conditioned_network(recipe: "Recipe", image_shape: tuple[int, int, int]
 def self_conditioned_loss(recipe: "Recipe", schedule: Schedule, times: Times) -> Loss:
     from ..extensions.self_conditioning import SelfConditionedLoss
 
-    what = recipe.predicts, recipe.loss, recipe.weights
-    return SelfConditionedLoss(schedule, *what, recipe.label_drop, times)
+    return SelfConditionedLoss(schedule, recipe.predicts, recipe.loss, recipe.weights, recipe.label_drop, times)
 
 
 class Objective(NamedTuple):
-    """network: (recipe, image_shape) -> the untrained network; loss: (recipe, schedule, times) -> the objective."""
-
-    network: Callable[["Recipe", tuple[int, int, int]], nn.Module]
+    network: Callable[["Recipe", tuple[int, int, int]], nn.Module]  # untrained, for images (c, h, w)
     loss: Callable[["Recipe", Schedule, Times], Loss]
 
 
@@ -181,7 +161,7 @@ class Recipe:
     times          how each step draws its times, a name in TIMES
     label_drop     the share of labels replaced by the null class, for guidance
     warmup         steps over which the learning rate rises linearly
-    decay          how it falls to 0 afterwards, a name in DECAYS
+    decay          how it falls to 0 afterwards: "cosine", "linear", or "none" for not at all
     weight_decay   of Adam
     grad_norm      gradients are scaled down to this norm; None: they are not
     ema_decay      of the averaged weights; 0: no average
@@ -213,10 +193,11 @@ class Recipe:
     def __post_init__(self):
         tables = {
             "objective": OBJECTIVES, "schedule": BETAS, "loss": LOSSES, "weights": WEIGHTS, "times": TIMES,
-            "optimizer": OPTIMIZERS, "decay": DECAYS,
+            "optimizer": OPTIMIZERS,
         }  # fmt: skip
         for name, table in tables.items():
             choose(table, getattr(self, name), name)
+        self.rate(1, 0.0)  # checks the decay
 
     def build(self, image_shape: tuple[int, int, int]) -> nn.Module:
         """The untrained network for images (c, h, w). Raises ValueError for images that do not fit it."""
@@ -224,7 +205,9 @@ class Recipe:
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""
-        return self.learning_rate * min(1, step / max(1, self.warmup)) * DECAYS[self.decay](min(progress, 1))
+        progress = min(progress, 1)
+        decays = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "none": 1.0}
+        return self.learning_rate * min(1, step / max(1, self.warmup)) * choose(decays, self.decay, "decay")
 
     def suited(self, data: ImageDataset | Any) -> "Recipe":
         """This recipe for the size and classes of a data set. Without labels, in either, it has none."""
