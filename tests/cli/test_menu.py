@@ -17,7 +17,8 @@ from prompt_toolkit.output import DummyOutput
 
 from tinyddpm.cli.main import COMMANDS, main
 from tinyddpm.cli.menu import menu
-from tinyddpm.trainer.state import Unfinished
+from tinyddpm.files import writable_folder
+from tinyddpm.trainer.state import clear_state, save_state
 
 pty, fcntl, termios = (pytest.importorskip(name) for name in ("pty", "fcntl", "termios"))
 ROOT = Path(__file__).parent.parent.parent
@@ -119,12 +120,18 @@ def test_a_network_that_was_trained_here_can_draw():
 
 
 def test_resume_runs_the_command_of_the_run_that_is_chosen(monkeypatch, capsys):
-    damaged = Unfinished(Path("runs/a"), "damaged", None, "run.state was changed")  # it cannot be chosen
-    runs = [Unfinished(Path(f"runs/{name}"), "step 7", ["train", "--out", f"runs/{name}"]) for name in "bc"]
-    monkeypatch.setattr("tinyddpm.cli.menu.unfinished_runs", lambda folders: [damaged, *runs])
+    def resume_command(folder):
+        if folder.name == "a":
+            raise ValueError("run.state was changed")  # it cannot be chosen
+        return "step 7", ["train", "--out", str(folder)]
+
+    monkeypatch.setattr("tinyddpm.cli.menu.resume_command", resume_command)
+    for name in "abc":
+        save_state(writable_folder(f"runs/{name}"), {})
     done, _ = play("r", "", "r", DOWN, "r", DOWN + DOWN)  # the last one: back
     assert done == ["train --out runs/b", "train --out runs/c"]
-    monkeypatch.setattr("tinyddpm.cli.menu.unfinished_runs", lambda folders: [damaged])
+    for name in "bc":
+        clear_state(Path("runs", name))
     assert not play("r")[0]
     assert "there is no run to resume\n  run.state was changed\n" in capsys.readouterr().out
 

@@ -1,4 +1,5 @@
 import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -11,17 +12,18 @@ from tinyddpm.trainer.state import (
     Damaged,
     clear_state,
     differences,
+    is_unfinished,
     load_state,
     read_state,
+    resume_command,
     save_state,
-    unfinished_runs,
 )
 
 STATE = {"steps": 3, "a": {"b": [torch.arange(6.0).reshape(2, 3), (1, None)]}}
 
 
 def test_a_state_is_read_as_it_was_saved(tmp_path):
-    assert load_state(tmp_path) is None
+    assert load_state(tmp_path) == {}
     save_state(tmp_path, STATE)
     found = load_state(tmp_path)
     assert torch.equal(found["a"]["b"].pop(0), STATE["a"]["b"][0]) and found == {"steps": 3, "a": {"b": [(1, None)]}}
@@ -101,30 +103,28 @@ def folder(tmp_path, monkeypatch):
     return tmp_path / "runs" / "a"
 
 
-def test_an_unfinished_run_is_found_with_the_command_that_resumes_it(folder):
-    (folder.parent / "empty").mkdir()
-    (found,) = unfinished_runs(folder.parent.relative_to(folder.parent.parent).glob("*"))
-    assert str(found.folder) == "runs/a" and found.position == "epoch 1, step 2, 0.0 minutes, 33% done"
-    assert found.words == [*WORDS, "--out", "runs/a"] and not found.reason
-    folder.rename(folder.parent / "moved")
-    (found,) = unfinished_runs([folder.parent / "moved"])
-    assert found.words[-2:] == ["--out", str(folder.parent / "moved")]
+def test_an_interrupted_run_knows_the_command_that_resumes_it(folder):
+    assert is_unfinished(folder) and not is_unfinished(folder.parent)
+    position = "epoch 1, step 2, 0.0 minutes, 33% done"
+    assert resume_command(Path("runs/a")) == (position, [*WORDS, "--out", "runs/a"])
+    moved = folder.rename(folder.parent / "moved")
+    assert resume_command(moved) == (position, [*WORDS, "--out", "runs/a", "--out", str(moved)])
 
 
-def test_an_unfinished_run_that_no_command_resumes_says_why(folder):
+def test_an_interrupted_run_that_no_command_resumes_says_why(folder):
     state = load_state(folder)
     save_state(folder, state | {"settings": {"processes": 2}})
-    (found,) = unfinished_runs([folder])
-    assert found.words is None and "torchrun --nproc-per-node 2 -m tinyddpm train --recipe mini" in found.reason
+    with pytest.raises(ValueError, match="torchrun --nproc-per-node 2 -m tinyddpm train --recipe mini"):
+        resume_command(folder)
     save_state(folder, state | {"command": []})
-    (found,) = unfinished_runs([folder])
-    assert found.words is None and "repeat that call of train()" in found.reason
+    with pytest.raises(ValueError, match=r"repeat that call of train\(\)"):
+        resume_command(folder)
     for name in FILES:
         (folder / name).write_bytes(b"half")
-    (found,) = unfinished_runs([folder])
-    assert found.position == "damaged" and found.words is None and "is not a state" in found.reason
+    with pytest.raises(ValueError, match="is not a state"):
+        resume_command(folder)
 
 
 def test_a_finished_run_is_not_unfinished(tmp_path):
     run(tmp_path, epochs=1)
-    assert unfinished_runs([tmp_path]) == []
+    assert not is_unfinished(tmp_path)

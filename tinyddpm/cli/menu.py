@@ -12,7 +12,7 @@ import questionary
 from questionary import Choice
 
 from ..trainer.recipes import RECIPES
-from ..trainer.state import is_unfinished, unfinished_runs
+from ..trainer.state import is_unfinished, resume_command
 from .options import DIGIT
 from .terminal import images_in_a_row
 
@@ -93,23 +93,32 @@ class Questions:
     def train(self) -> Words:
         recipe = choose("Which recipe?", [Choice(name, name) for name in RECIPES], "nano")
         length = ask("How many epochs or minutes?", f"{RECIPES[recipe].epochs:g} epochs", SCALE + " *(e|m)[a-z]*")
-        number, unit = re.match(SCALE, length)[0], "--minutes" if "m" in length else "--epochs"
+        number, unit = length.split("e")[0].split("m")[0].strip(), "--minutes" if "m" in length else "--epochs"
         out = ask("Into which folder?", str(free_folder(recipe)), ".+")
         self.folders.add(Path(out))
         return ["train", "--recipe", recipe, unit, number, "--out", out]
 
     def resume(self) -> Words:
-        runs = unfinished_runs({*RUNS.glob("*"), *self.folders})
-        if not any(run.words for run in runs):
-            raise ValueError("\n  ".join(["there is no run to resume", *(run.reason for run in runs)]))
-        choices = [Choice(f"{run.folder}  {run.position}", run.words, run.reason or None) for run in runs]
-        return choose("Which run?", choices)
+        runs = [run_choice(folder) for folder in sorted({*RUNS.glob("*"), *self.folders}) if is_unfinished(folder)]
+        reasons = [run.disabled for run in runs if run.disabled]
+        if len(reasons) == len(runs):
+            raise ValueError("\n  ".join(["there is no run to resume", *reasons]))
+        return choose("Which run?", runs)
 
     def network(self) -> Words:
         """The option for other weights than the shipped ones, if any were trained here."""
         paths = {folder / "model.safetensors" for folder in {*RUNS.glob("*"), *self.folders}}
         trained = [Choice(str(path.parent), ["--weights", str(path)]) for path in sorted(paths) if path.exists()]
         return choose("Which network?", [Choice("shipped", []), *trained]) if trained else []
+
+
+def run_choice(folder: Path) -> Choice:
+    """The interrupted run in a folder, with the words that resume it; it cannot be chosen if there are none."""
+    try:
+        position, words = resume_command(folder)
+    except (ValueError, OSError) as error:
+        return Choice(str(folder), disabled=str(error))
+    return Choice(f"{folder}  {position}", words)
 
 
 def choose(question: str, choices: list[Choice], default: str | None = None):

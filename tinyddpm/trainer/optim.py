@@ -3,11 +3,10 @@
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.adamw import adamw
+from torch.optim import AdamW, Optimizer
 
 
-class MuonAdam(Optimizer):
+class MuonAdam(AdamW):
     """A group with muon=True holds matrices m x n, such as a convolution's (c_out, c_in kh kw), and takes the step
 
         w <- w - 0.2 lr sqrt(max(m, n)) orthogonalize(momentum)
@@ -15,59 +14,38 @@ class MuonAdam(Optimizer):
     (Jordan et al. 2024, scaled to the size of Adam's step as in Liu et al. 2025, "Muon is scalable"). Any other group
     takes AdamW's (Loshchilov & Hutter 2019), which without weight_decay is Adam's.
 
-    momentum                  of Muon
-    half                      orthogonalizes in bfloat16: faster only where the device computes in it natively
-    betas, eps, weight_decay  of Adam
+    momentum  of Muon
+    half      orthogonalizes in bfloat16: faster only where the device computes in it natively
+    adam      more arguments of AdamW
     """
 
-    def __init__(
-        self,
-        groups: list[dict],
-        lr: float = 1e-3,
-        momentum: float = 0.95,
-        half: bool = False,
-        betas: tuple[float, float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        weight_decay: float = 0.0,
-    ):
-        adam = {"betas": betas, "eps": eps, "weight_decay": weight_decay, "fused": True}
-        super().__init__(groups, {"muon": False, "lr": lr, "momentum": momentum, "half": half, **adam})
-        for group in self.param_groups:
-            group["fused"] = all(p.device.type != "mps" for p in group["params"])
+    def __init__(self, groups: list[dict], lr: float = 1e-3, momentum: float = 0.95, half: bool = False, **adam):
+        muon = {"muon": False, "momentum": momentum, "half": half}
+        super().__init__([muon | group for group in groups], lr, **{"weight_decay": 0.0, "fused": True} | adam)
+        self._step_supports_amp_scaling = False  # Muon's step cannot skip a gradient that overflowed
 
     @torch.no_grad()
-    def step(self, closure=None) -> Tensor | None:
+    def step(self, closure=None) -> Tensor | None:  # type: ignore[override]
         loss = None if closure is None else torch.enable_grad()(closure)()
-        for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if group["muon"]:
-                for p in parameters:
-                    self.muon(p, group)
-            elif parameters:
-                self.adam(parameters, group)
+        groups = self.param_groups
+        for group in groups:
+            for p in group["params"] if group["muon"] else ():
+                if p.grad is not None:
+                    self.muon(p, p.grad.flatten(1), group)
+        self.param_groups = [group for group in groups if not group["muon"]]
+        super().step()
+        self.param_groups = groups
         return loss
 
-    def muon(self, p: nn.Parameter, group: dict) -> None:
-        grad, state = p.grad.flatten(1), self.state[p]
+    def muon(self, p: nn.Parameter, grad: Float[Tensor, "m n"], group: dict) -> None:
+        state = self.state[p]
         if not state:
-            state["momentum"] = torch.zeros_like(grad)
+            state["momentum"], state["step"] = torch.zeros_like(grad), torch.zeros(())  # AdamW loads no state without
         state["momentum"].lerp_(grad, 1 - group["momentum"])
         ahead = grad.lerp(state["momentum"], group["momentum"])  # Nesterov's
         direction = orthogonalize(ahead.bfloat16() if group["half"] else ahead)
         size = 0.2 * max(grad.shape) ** 0.5  # an orthogonal matrix has elements of 1 / sqrt(max(m, n))
         p.add_(direction.reshape(p.shape).to(p.dtype), alpha=-group["lr"] * size)
-
-    def adam(self, parameters: list[nn.Parameter], group: dict) -> None:
-        for p in parameters:
-            if not self.state[p]:
-                step = torch.zeros((), device=p.device if group["fused"] else "cpu")
-                self.state[p].update(step=step, exp_avg=torch.zeros_like(p), exp_avg_sq=torch.zeros_like(p))
-        columns = [[self.state[p][name] for p in parameters] for name in ("exp_avg", "exp_avg_sq", "step")]
-        adamw(
-            parameters, [p.grad for p in parameters], *columns[:2], [], columns[2], fused=group["fused"], amsgrad=False,
-            beta1=group["betas"][0], beta2=group["betas"][1], lr=group["lr"], weight_decay=group["weight_decay"],
-            eps=group["eps"], maximize=False,
-        )  # fmt: skip
 
 
 def orthogonalize(g: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n"]:
@@ -86,7 +64,8 @@ def orthogonalize(g: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n
 def matrices_and_rest(model: nn.Module, smallest: int = 16) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The weights for Muon, and the others: vectors, embeddings and maps to or from fewer than `smallest` channels."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices, rest = [], []
+    matrices: list[nn.Parameter] = []
+    rest: list[nn.Parameter] = []
     for p in model.parameters():
         wide = p.ndim > 1 and min(len(p), p[0].numel()) >= smallest and id(p) not in tables
         (matrices if wide else rest).append(p)

@@ -35,8 +35,8 @@ def save_state(folder: Path, state: dict) -> None:
     write_whole(newest, hashlib.sha256(content.getbuffer()).hexdigest().encode() + content.getbuffer())
 
 
-def load_state(folder: Path) -> dict | None:
-    """The latest good state in the folder, its tensors on the CPU; None if no run was interrupted there.
+def load_state(folder: Path) -> dict:
+    """The latest good state in the folder, its tensors on the CPU; empty if no run was interrupted there.
 
     Raises Damaged, a ValueError, if there are states and none is good.
     """
@@ -49,7 +49,7 @@ def load_state(folder: Path) -> dict | None:
                 errors.append(str(error))
     if errors:
         raise Damaged(f"{'; '.join(errors)}: begin anew with fresh=True (--fresh), or in another folder")
-    return None
+    return {}
 
 
 def read_state(path: Path) -> dict:
@@ -105,21 +105,6 @@ class Position:
         return f"epoch {self.epoch}, step {self.steps}, {self.minutes:.1f} minutes, {min(self.progress, 1):.0%} done"
 
 
-@dataclass(frozen=True)
-class Unfinished:
-    """A folder with an interrupted run.
-
-    position  how far it has come, for people
-    words     of the command that resumes it, after "tinyddpm"; None if no command does
-    reason    why none does, and what to do instead
-    """
-
-    folder: Path
-    position: str
-    words: list[str] | None = None
-    reason: str = ""
-
-
 def shell_command(words: Iterable[str], processes: int = 1) -> str:
     """The command of these words as one types it."""
     launcher = ["torchrun", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
@@ -130,22 +115,15 @@ def is_unfinished(folder: Path) -> bool:
     return any((folder / name).exists() for name in FILES)
 
 
-def unfinished_runs(folders: Iterable[Path]) -> list[Unfinished]:
-    """Those of the folders that hold an interrupted run, by name."""
-    return [read_run(folder) for folder in sorted(set(folders)) if is_unfinished(folder)]
-
-
-def read_run(folder: Path) -> Unfinished:
-    """The run whose state is in a folder."""
-    try:
-        state = load_state(folder)
-    except (ValueError, OSError) as error:
-        return Unfinished(folder, "damaged", reason=str(error))
-    words, reason = list(state["command"]), ""
-    if words and not any(Path(word.removeprefix("--out=")) == folder for word in words):
-        words += ["--out", str(folder)]
+def resume_command(folder: Path) -> tuple[str, list[str]]:
+    """How far the interrupted run in a folder has come, and the words, after "tinyddpm", that resume it. Raises
+    ValueError where no command does, and says what does."""
+    state = load_state(folder)
+    words, processes = list(state["command"]), state["settings"]["processes"]
     if not words:
-        reason = f"the run in {folder} was started in Python: repeat that call of train() to resume it"
-    elif (processes := state["settings"]["processes"]) > 1:
-        reason = f"this run has {processes} processes, resume it with: {shell_command(words, processes)}"
-    return Unfinished(folder, str(Position(**state["position"])), None if reason else words, reason)
+        raise ValueError(f"the run in {folder} was started in Python: repeat that call of train() to resume it")
+    if not any(Path(word.removeprefix("--out=")) == folder for word in words):
+        words += ["--out", str(folder)]
+    if processes > 1:
+        raise ValueError(f"this run has {processes} processes, resume it with: {shell_command(words, processes)}")
+    return str(Position(**state["position"])), words

@@ -171,12 +171,12 @@ class Trainer:
 
     def resume(self, fresh: bool) -> None:
         """Resumes from the state in the folder, if there is one. Raises ValueError for that of another run."""
-        state, model = None if fresh else load_state(self.out), self.out / "model.safetensors"
-        steps = -1 if state is None else state["position"]["steps"]
+        state, model = {} if fresh else load_state(self.out), self.out / "model.safetensors"
+        steps = state["position"]["steps"] if state else -1
         most, least = self.agree(steps, -steps)
         if most != -least:  # all processes have read by now: from here on the first may remove and save
             raise ValueError(f"the processes see different states in {self.out}: choose a folder that all can see")
-        if state is not None:
+        if state:
             self.restore(state)
         elif model.exists() and not fresh:
             raise ValueError(
@@ -186,7 +186,7 @@ class Trainer:
             clear_state(self.out)
         with self.disk():
             self.log.begin(self.at.steps, self.at.minutes)
-        if state is None:
+        if not state:
             self.save()  # so that a full disk is noticed before the work
         elif self.accelerator.is_main_process:
             print(f"resuming {self.out}: {self.at}", flush=True)
