@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -56,7 +57,8 @@ class Sample(Sampling):
             save_picture(image_grid(x, self.per_digit if self.per_digit > 1 else 10), out)
         elif out:
             images = to_uint8(x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)).numpy()
-            np.savez_compressed(out, images=images, **({} if ddpm.model.num_classes is None else {"labels": y}))
+            labels: dict = {} if ddpm.num_classes is None else {"labels": y}
+            np.savez_compressed(out, images=images, **labels)
         if out:
             print(f"{len(x)} images in {out}")
 
@@ -135,7 +137,7 @@ class Train:
             print(f"the trained network is {out / 'model.safetensors'}")
 
 
-COMMANDS = {
+COMMANDS: dict[str, Callable] = {
     "sample": Sample, "gif": Gif, "morph": Morph, "inpaint": Inpaint, "style": Style, "write": Write, "eval": Eval,
     "train": Train,
 }  # fmt: skip

@@ -26,7 +26,11 @@ from ..viz import frames_even_in_log_snr
 DIGIT = 28  # pixels on a side of MNIST's images, without their border
 GREYS = 16  # levels of a GIF: most of its bytes are noise
 if TYPE_CHECKING:
-    SamplerName = Spacing = DataName = RecipeName = Half = str
+    from builtins import str as DataName
+    from builtins import str as Half
+    from builtins import str as RecipeName
+    from builtins import str as SamplerName
+    from builtins import str as Spacing
 else:  # types whose values the help shows
     SamplerName, Spacing, DataName, RecipeName, Half = (
         literal_type_from_choices(list(table)) for table in (NAMED_SAMPLERS, SPACINGS, DATASETS, RECIPES, HALVES)

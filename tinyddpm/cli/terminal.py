@@ -24,8 +24,8 @@ def blocks(picture: Picture, colours: int = TRUE_COLOUR) -> str:
     if colours == 2:
         bright = (pixels.float().mean(0) > 127.5).int()
         return "\n".join("".join(" ▀▄█"[i] for i in line) for line in (bright[::2] + 2 * bright[1::2]).tolist())
-    pixels = rearrange(pixels.expand(3, -1, -1), "c h w -> h w c").tolist()
-    codes = [["2;{};{};{}".format(*p) if colours > 256 else xterm_colour(*p) for p in line] for line in pixels]
+    rows = rearrange(pixels.expand(3, -1, -1), "c h w -> h w c").tolist()
+    codes = [["2;{};{};{}".format(*p) if colours > 256 else xterm_colour(*p) for p in row] for row in rows]
     lines = []
     for pair in zip(codes[::2], codes[1::2]):
         runs = [(code, len(list(run))) for code, run in groupby(zip(*pair))]  # a colour is named where it changes

@@ -8,12 +8,11 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from ..data import ImageDataset, mnist
 from ..files import writable_folder, write_whole
 from ..schedules import choose
-from .own import image_folder, torchvision_datasets
+from .own import LazyImageDataset, image_folder, torchvision_datasets
 
 LARGEST = 128
 IDX = tuple(f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
@@ -80,7 +79,7 @@ DATASETS = {
 
 def load_data(
     name: str, root: str | Path | None = None, size: int | None = None, train: bool = True, skip_broken: bool = False
-) -> Dataset:
+) -> ImageDataset | LazyImageDataset:
     """A data set by its name in DATASETS: mnist, which ships with the package; fashion, kmnist, letters or cifar10,
     which are downloaded; or a folder of images. Items are ((c, size, size) float32 in [-1, 1], label).
 
@@ -97,7 +96,7 @@ def load_data(
     if name == "mnist":
         return mnist(train, size)
     if name == "folder":
-        return image_folder(root, size, skip_broken)
+        return image_folder(root or "", size, skip_broken)
     images, labels = row.read(cache_dir() if root is None else Path(root).expanduser(), train)
     return ImageDataset(images, labels, size, name, row.classes)
 

@@ -2,8 +2,8 @@
 
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,13 +25,15 @@ class LazyImageDataset(Dataset):
     ValueError for one that cannot be used, unless skip_broken leaves it out: each is read once at the start.
     """
 
-    def __init__(self, data: Sequence | Dataset, size: int | None, name: str, skip_broken: bool):
-        self.data, self.size, self.name, self.indices = data, size, name, []
-        shapes, labels, low = set(), set(), 1.0
+    def __init__(self, data: Any, size: int | None, name: str, skip_broken: bool):
+        self.data, self.name = data, name
+        self.indices: list[int] = []
+        shapes: set[tuple[int, ...]] = set()
+        labels, low = {0}, 1.0
         skippable = ValueError if skip_broken else ()
         for i in tqdm(range(len(data)), f"reading {name}", disable=None):
             try:
-                image, label = self.read(i)
+                image, label = self.read(i, size)
             except skippable as error:
                 print(f"left out item {i}: {error.__cause__}")
                 continue
@@ -40,12 +42,13 @@ class LazyImageDataset(Dataset):
             labels.add(label)
             low = min(low, lowest(image))
         self.size = common_size(shapes, low, size)
-        self.channels, self.num_classes = max(shapes)[0], max(labels) + 1
+        self.channels = max(shapes)[0]
+        self.num_classes: int | None = max(labels) + 1
 
-    def read(self, i: int) -> tuple[Tensor, int]:
+    def read(self, i: int, size: int | None) -> tuple[Tensor, int]:
         try:
             image, label = self.data[i]
-            image = read_picture(image, self.size) if isinstance(image, (str, Path)) else image
+            image = read_picture(image, size or 32) if isinstance(image, (str, Path)) else image
             return check_images(image, 3), int(check_labels(label, 0))
         except Exception as error:  # a data set may fail in any way
             advice = "repair it, or leave out all such items with skip_broken=True (--skip-broken)"
@@ -55,7 +58,7 @@ class LazyImageDataset(Dataset):
         return len(self.indices)
 
     def __getitem__(self, i: int) -> tuple[Float[Tensor, "c size size"], int]:
-        image, label = self.read(self.indices[i])
+        image, label = self.read(self.indices[i], self.size)
         return as_float(image.expand(self.channels, -1, -1), self.size), label
 
 
@@ -73,7 +76,8 @@ def as_data(
     Raises ValueError for other shapes, types or ranges, and for floats that never fall below 0, such as in [0, 1].
     """
     if isinstance(images, TensorDataset) and len(images.tensors) <= 2:
-        images, labels = (*images.tensors, None)[:2]
+        given: tuple = (*images.tensors, None)
+        images, labels = given[:2]
     if isinstance(images, Dataset) and labels is None:
         return LazyImageDataset(images, size, name, skip_broken)
     if not isinstance(images, (Tensor, np.ndarray)):
@@ -84,7 +88,7 @@ def as_data(
     return ImageDataset(images, None if labels is None else check_labels(labels, 1), size, name)
 
 
-def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = False) -> LazyImageDataset:
+def image_folder(root: str | Path, size: int = 32, skip_broken: bool = False) -> LazyImageDataset:
     """A folder of images: root/NAME/*.png makes NAME a class, in the order of the names; images in root itself have no
     classes: num_classes is None and each label 0. All have 1 channel if all are grey, else 3.
 

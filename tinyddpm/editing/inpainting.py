@@ -81,8 +81,8 @@ def complete(
     y = None if y is None else check_pairs(ddpm, y, x_0).repeat_interleave(each)
     grid = resampling_grid(ddpm.schedule.grid(steps), max(1, steps // 10), repeats)
     guide = partial(inpaint, known=known, mask=mask.to(ddpm.device))
-    what = {"y": y, "n": n if y is None else None, "seeds": range(seed, seed + n), "batch_size": n}
-    return ddpm.sample(**what, sampler=p_sample_loop, scale=scale, grid=grid, guide=guide)
+    how = {"seeds": range(seed, seed + n), "sampler": p_sample_loop, "scale": scale, "grid": grid, "guide": guide}
+    return ddpm.sample(y, n if y is None else None, batch_size=n, **how)
 
 
 def check_pairs(ddpm: DDPM, y: Tensor, of: Images | Tensor) -> Int[Tensor, " b"]:

@@ -48,7 +48,7 @@ def distort(
     cos, sin = angle.cos() * scale, angle.sin() * scale
     dx, dy = dx * 2 * pixels / side, dy * 2 * pixels / side
     theta = torch.stack([cos, shear - sin, dx, sin, cos, dy], 1).reshape(n, 2, 3)
-    grid = F.affine_grid(theta, x.shape, align_corners=False)
+    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x + 1, grid, align_corners=False) - 1  # zero padding is the background of -1
 
 
@@ -62,7 +62,7 @@ def train_classifier(
     generator = Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = DigitClassifier().to(memory_format=torch.channels_last)
+        model = DigitClassifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     steps = len(x) // batch_size
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps)

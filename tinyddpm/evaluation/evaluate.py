@@ -37,7 +37,8 @@ class ReferenceDigits:
     are a fair sample. Samples take the labels of the training digits, since the classes of MNIST differ in size."""
 
     def __init__(self, train: ImageDataset | None = None, test: ImageDataset | None = None):
-        self.classifier, self.floors = load_classifier(), {}
+        self.classifier = load_classifier()
+        self.floors: dict[int, DigitBatch] = {}
         self.train, y_train = (mnist() if train is None else train).tensors()
         self.test, self.test_labels = (mnist(train=False) if test is None else test).tensors()
         generator = Generator().manual_seed(0)
@@ -106,8 +107,8 @@ def score(
     x = torch.cat([draw(sample, None if y is None else y[part], seeds[part], folder) for part in parts])
     milliseconds = (time.process_time() - started) * 1000 / n
     samples, floor = reference.batch(x, y), reference.floor(n)
-    found = [batch.measure(METRICS[name]) for batch in (samples, floor) for name in CURVES]
-    return Score(*found, milliseconds, samples)
+    ours, real = ([batch.measure(METRICS[name]) for name in CURVES] for batch in (samples, floor))
+    return Score(ours[0], ours[1], real[0], real[1], milliseconds, samples)
 
 
 def draw(sample: Callable[..., Tensor], y: Tensor | None, seeds: Tensor, folder: Path | None) -> Tensor:
@@ -145,11 +146,13 @@ def check_measurable(ddpm: DDPM, n: int, seed: int, reference: ReferenceDigits) 
 
 def fingerprint(model: nn.Module, more: bytes = b"") -> str:
     """A hash of a network's arguments and weights, and of more."""
-    weights = [value.detach().cpu().flatten().view(torch.uint8).numpy() for value in model.state_dict().values()]
+    weights = [
+        value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes() for value in model.state_dict().values()
+    ]
     return short_hash(more, repr(getattr(model, "arguments", type(model).__name__)).encode(), *weights)
 
 
-def short_hash(*parts: bytes | np.ndarray) -> str:
+def short_hash(*parts: bytes) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 

@@ -101,8 +101,8 @@ def precision_recall(samples: Features, real: Features, k: int = 3) -> tuple[flo
 
 def covered(points: Features, centres: Features, k: int, chunk: int = 1000) -> float:
     """The share of points within the ball of at least one centre. Each centre is its own nearest: hence k + 1."""
-    radius = [torch.cdist(c, centres).topk(k + 1, largest=False).values[:, k] for c in centres.split(chunk)]
-    radius = torch.cat(radius)
+    radii = [torch.cdist(c, centres).topk(k + 1, largest=False).values[:, k] for c in centres.split(chunk)]
+    radius = torch.cat(radii)
     inside = [(torch.cdist(p, centres) <= radius).any(1) for p in points.split(chunk)]
     return float(torch.cat(inside).float().mean())
 

@@ -1,7 +1,7 @@
 """The results of an evaluation: saved as they are found, as a table with floors, as pictures and as plots."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -98,7 +98,7 @@ def page(cache: dict) -> str:
 
 
 def save_curves(
-    x: Sequence[float], curves: dict[str, Sequence[float]], floors: dict[str, float], label: str, path: str | Path
+    x: Sequence[float], curves: Mapping[str, Sequence[float]], floors: Mapping[str, float], label: str, path: str | Path
 ) -> None:
     """One plot for each curve, side by side over a shared axis, its floor as a dashed line."""
     from matplotlib.figure import Figure

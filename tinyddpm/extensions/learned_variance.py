@@ -107,7 +107,8 @@ class LearnedVariance:
 
     def __init__(self, model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None):
         self.to_x_0 = check_predicts(predicts, schedule).to_x_0
-        self.model, self.schedule, self.y, self.nu = model, schedule, y, None
+        self.model, self.schedule, self.y = model, schedule, y
+        self.nu: Images | None = None
 
     def __call__(self, x_t: Images, t: Int[Tensor, " b"]) -> Images:
         prediction, self.nu = predict_pair(self.model, x_t, t, self.y)

@@ -9,6 +9,7 @@ file registers the network, so that its checkpoints can be loaded.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from jaxtyping import Int
@@ -51,9 +52,9 @@ class SelfConditioned(nn.Module):
 
     def __init__(self, network: nn.Module | str, **arguments):
         super().__init__()
-        self.network = NETWORKS[network](**arguments) if isinstance(network, str) else network
-        self.num_classes = self.network.num_classes
-        self.arguments = {"network": type(self.network).__name__, **self.network.arguments}
+        inner: Any = NETWORKS[network](**arguments) if isinstance(network, str) else network
+        self.network, self.num_classes = inner, inner.num_classes
+        self.arguments = {"network": type(inner).__name__, **inner.arguments}
 
     def forward(self, x_t: Images, t: Tensor, y: Tensor | None = None, x_0_hat: Images | None = None) -> Images:
         """x_0_hat: the last estimate, None for zeros."""

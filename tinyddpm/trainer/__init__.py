@@ -7,13 +7,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch import nn
-from torch.utils.data import Dataset, TensorDataset
+from torch.utils.data import TensorDataset
 
 from ..data import mnist
 from ..datasets.own import as_data
 from ..files import writable_folder
 from ..pipeline import DDPM
-from .batches import check_data
+from .batches import Data, check_data
 from .interrupt import Interrupts
 from .processes import make_accelerator
 from .recipes import RECIPES, Recipe, UNetConfig, get_recipe
@@ -24,7 +24,7 @@ from .trainer import Trainer
 def train(
     recipe: Recipe | str = "tiny",
     out: str | Path = "runs/tiny",
-    data: Dataset | None = None,
+    data: Data | None = None,
     epochs: float | None = None,
     minutes: float | None = None,
     seed: int = 0,

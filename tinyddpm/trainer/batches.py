@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -10,7 +11,15 @@ from torch.utils.data import DataLoader, Dataset
 from .recipes import Recipe
 
 
-def check_data(data: Dataset, recipe: Recipe, network: nn.Module | None, accumulate: int, processes: int) -> None:
+class Data(Protocol):
+    """A data set of (image (c, h, w) in [-1, 1], label)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int, /) -> Any: ...
+
+
+def check_data(data: Data, recipe: Recipe, network: nn.Module | None, accumulate: int, processes: int) -> None:
     """Raises ValueError for data that does not fit the recipe, or the network that is trained instead of its own."""
     size = recipe.batch_size
     if len(data) < size * processes or not 1 <= accumulate <= size:
@@ -22,7 +31,7 @@ def check_data(data: Dataset, recipe: Recipe, network: nn.Module | None, accumul
         raise ValueError(
             f"{type(network).__name__} needs the attributes `num_classes` and `arguments`: see tinyddpm.nn"
         )
-    classes = recipe.num_classes if network is None else network.num_classes
+    classes = cast("int | None", recipe.num_classes if network is None else network.num_classes)
     found = getattr(data, "num_classes", classes)
     if classes is not None and (found is None or found > classes):
         raise ValueError(
@@ -32,12 +41,12 @@ def check_data(data: Dataset, recipe: Recipe, network: nn.Module | None, accumul
 
 
 def batches(
-    data: Dataset, order: list[list[int]], num_classes: int | None, first: bool
+    data: Data, order: list[list[int]], num_classes: int | None, first: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Images (b, c, h, w) in [-1, 1] and labels (b,) in this order; `first` if a run begins with them. Raises
     ValueError for other images or labels, and for a first batch without black: its images are in [0, 1]."""
     state = torch.get_rng_state()
-    loader = iter(DataLoader(data, batch_sampler=order))
+    loader = iter(DataLoader(cast(Dataset, data), batch_sampler=order))
     torch.set_rng_state(state)  # a loader draws a seed for its workers, even without any
     for x_0, y in loader:
         low, high, known = float(x_0.min()), float(x_0.max()), num_classes or float("inf")

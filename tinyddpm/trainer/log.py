@@ -132,7 +132,7 @@ class Log:
 def few_of_each(ddpm: DDPM) -> Picture:
     """Four samples of each class, of the first 50 classes, or 40 without classes; the same noise each time. Raises
     ValueError for samples that are not finite."""
-    if (classes := ddpm.model.num_classes) is None:
+    if (classes := ddpm.num_classes) is None:
         return image_grid(ddpm.sample(n=40, steps=20, seeds=range(40)), columns=20)
     y = torch.arange(min(classes, 50)).repeat_interleave(4)
     return image_grid(ddpm.sample(y, steps=20, seeds=range(len(y))), columns=20)

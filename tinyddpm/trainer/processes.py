@@ -110,9 +110,10 @@ class Rows(nn.Module):
         self.net, self.model, self.rows = net, model, rows
 
     def forward(self, x: Images, *others: Tensor | None, **named: Tensor | None) -> Images:
-        others = [other if other is None else other[self.rows] for other in others]
-        named = {name: value if value is None else value[self.rows] for name, value in named.items()}
-        computed = self.net(x[self.rows], *others, **named)
+        def own(value: Tensor | None) -> Tensor | None:
+            return None if value is None else value[self.rows]
+
+        computed = self.net(x[self.rows], *map(own, others), **{name: own(value) for name, value in named.items()})
         out = computed.new_zeros(len(x), *computed.shape[1:])
         out[self.rows] = computed
         return out
@@ -145,13 +146,13 @@ class SharedObjective:
     accelerator: "Accelerator"
     parts: int = 1
 
-    def __call__(self, net: nn.Module, x_0: Images, y: Tensor, generator: Generator) -> Losses:
+    def __call__(self, net: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
         if self.parts == 1 and not isinstance(net, DistributedDataParallel):
             return self.objective(net, x_0, y, generator)
         n, processes = len(x_0), self.accelerator.num_processes
         first = n * self.accelerator.process_index
         ends = torch.arange(first, first + n).chunk(self.parts)
-        x_0, y = x_0.repeat(processes, 1, 1, 1), y.repeat(processes)
+        x_0, y = x_0.repeat(processes, 1, 1, 1), None if y is None else y.repeat(processes)
         state, losses = generator.get_state(), []
         for k, part in enumerate(ends, 1):
             generator.set_state(state)

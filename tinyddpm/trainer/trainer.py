@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..pipeline import DDPM
 from ..schedules import Schedule
 from ..training import EMA, TrainStep, train_steps
 from ..viz import save_picture
-from .batches import batches, epoch_order
+from .batches import Data, batches, epoch_order
 from .interrupt import Interrupted, Interrupts
 from .log import Log, few_of_each
 from .optim import OPTIMIZERS
@@ -37,7 +36,7 @@ class Trainer:
     def __init__(
         self,
         recipe: Recipe,
-        data: Dataset,
+        data: Data,
         out: Path,
         accelerator: "Accelerator",
         network: nn.Module | None = None,
@@ -133,7 +132,7 @@ class Trainer:
         at, main = self.at, self.accelerator.is_main_process
         part = self.accelerator.process_index, self.accelerator.num_processes
         mine = epoch_order(len(self.data), self.recipe.batch_size, self.seed, at.epoch, *part)[at.batch :]
-        found = batches(self.data, mine, self.model.num_classes, at.steps == 0)
+        found = batches(self.data, mine, self.ddpm.num_classes, at.steps == 0)
         bar = tqdm(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=None if main else True)
         for x_0, y in bar:
             yield x_0.to(self.accelerator.device), y.to(self.accelerator.device)
