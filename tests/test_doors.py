@@ -136,7 +136,7 @@ GRIDS = [
     *[(partial(tinyddpm.p_sample, X, X, *step, T50), BOUNDS.format(*step)) for step in ((5, 5), (51, 50), (5, -1))],
 ]
 
-NO_EPS = "with zero terminal SNR x_T is pure noise, .*: predict v, x_0 or flow, or choose a schedule"
+NO_EPS = r"x_T is pure noise \(zero terminal SNR\), .*: predict v, x_0 or flow"
 PREDICTION = f"choose one of {names(tinyddpm.PREDICTIONS)}"
 DIFFUSION = [
     (partial(tinyddpm.make_denoiser, never, T50, "epsilon"), f"unknown prediction 'epsilon': {PREDICTION}"),
@@ -284,14 +284,14 @@ DATA = [
     (lambda: viz.image_grid(X[:0]), "got shape"),
     (lambda: viz.image_grid(X / 0), "NaN or infinite values: sampling or training has diverged"),
     *[
-        (partial(viz.image_grid, X, **how), "columns and enlarge must be at least 1 and levels in 2..256, got")
+        (partial(viz.image_grid, X, **how), "columns and enlarge must be at least 1, levels 2 to 256, got")
         for how in (dict(columns=0), dict(enlarge=0), dict(levels=1), dict(levels=257))
     ],
     (lambda: viz.film_strip([]), "the trajectory has no steps left: sample again, or keep"),
     (lambda: viz.save_gif([], "x.gif"), "a GIF needs at least one frame"),
     (lambda: viz.save_gif([X[0], X[0, :, 1:]], "x.gif"), "all of one shape"),
     *[
-        (partial(viz.save_gif, [X[0]], "x.gif", **how), "fps and hold must be above 0, got")
+        (partial(viz.save_gif, [X[0]], "x.gif", **how), "a GIF needs .*, and fps and hold above 0, got")
         for how in (dict(fps=0), dict(hold=-1))
     ],
 ]

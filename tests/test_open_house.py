@@ -5,6 +5,7 @@ all in this file, are trained, sampled, saved, loaded and evaluated with. No tab
 import inspect
 import runpy
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -17,14 +18,13 @@ from torch.testing import assert_close
 from torch.utils.data import DataLoader, Dataset
 
 import tinyddpm
-from tinyddpm import DDPM, EMA, Schedule, ddim, q_sample, train_steps, trajectory
+from tinyddpm import DDPM, EMA, DenoisingLoss, Schedule, ddim, q_sample, train_steps, trajectory
 from tinyddpm.data import ImageDataset, mnist
 from tinyddpm.evaluation import ReferenceDigits, score
 from tinyddpm.nn import NETWORKS, LabelEmbedding, SinusoidalEmbedding
 from tinyddpm.samplers import noise_like
 from tinyddpm.trainer import train
 from tinyddpm.trainer.recipes import RECIPES
-from tinyddpm.training import labels_for
 
 SIZE = (1, 32, 32)
 SEEDS = range(6)
@@ -80,19 +80,21 @@ class Shapes(Dataset):
         return inside[None].float() * 2 - 1, i % 3
 
 
+def logit_normal(n, T, generator):
+    return (torch.randn(n, generator=generator).sigmoid() * T).long() + 1
+
+
 @dataclass(frozen=True)
-class ContrastiveFlowLoss:
+class ContrastiveFlowLoss(DenoisingLoss):
     """The velocity of the image's own path, and not that of its neighbour's in the batch (Stoica et al. 2025), at
     times that are logit-normal (Esser et al. 2024)."""
 
-    schedule: Schedule
+    times: Callable = logit_normal
     weight: float = 0.05
 
     def __call__(self, model, x_0, y, generator):
-        T, n = self.schedule.T, len(x_0)
-        t = (torch.randn(n, generator=generator).sigmoid() * T).long() + 1
-        eps = torch.randn(x_0.shape, generator=generator)
-        out = model(q_sample(x_0, t, eps, self.schedule), t, labels_for(model, y, 0.1, generator))
+        t, eps, y = self.draw(model, x_0, y, generator)
+        out = model(q_sample(x_0, t, eps, self.schedule), t, y)
         own, other = eps - x_0, (eps - x_0).roll(1, 0)
         return ((out - own).square() - self.weight * (out - other).square()).flatten(1).mean(1), t
 

@@ -2,10 +2,11 @@
 
 import importlib
 
+from .data import ImageDataset, mnist
 from .diffusion import PREDICTIONS, diffusion_loss, make_denoiser, q_posterior, q_sample, q_step
 from .diffusion import eps_from_x_0, v_from, x_0_from_eps, x_0_from_flow, x_0_from_v
 from .guidance import classifier_free_guidance, clip_x_0, interval
-from .nn import UNet
+from .nn import NETWORKS, UNet
 from .oracle import dataset_oracle, gaussian_oracle
 from .pipeline import DDPM, load_pretrained
 from .samplers import Step, ddim, dpm_solver_pp, heun, last, p_sample, p_sample_loop, trajectory
@@ -14,12 +15,17 @@ from .training import EMA, DenoisingLoss, drop_labels, train_steps, warmup_cosin
 
 WINGS = {  # more public names, imported when they are first used
     "extensions.gradient_guidance": "blend classifier_guidance dynamic_threshold energy_guidance",
+    "extensions.learned_variance": "LearnedVariance LearnedVarianceLoss",
+    "extensions.likelihood": "bits_per_dim",
+    "extensions.self_conditioning": "SelfConditioned SelfConditionedLoss",
     "extensions.score_sde": "euler_maruyama log_likelihood predictor_corrector score",
-    "editing.inpainting": "inpaint resampling_grid",
+    "editing.inpainting": "complete hide_half inpaint resampling_grid",
+    "editing.handwriting": "handwriting morph",
     "editing.inversion": "invert round_trip_error sdedit slerp transfer",
     "editing.strip": "write write_steps",
 }
 HOME = {name: wing for wing, names in WINGS.items() for name in names.split()}
+NETWORKS["SelfConditioned"] = lambda **arguments: __getattr__("SelfConditioned")(**arguments)
 
 
 def __getattr__(name: str):

@@ -97,10 +97,7 @@ def check_predicts(predicts: str, schedule: Schedule) -> Prediction:
     """The row of PREDICTIONS. Raises ValueError for an unknown name, and for eps where x_T is pure noise."""
     row = choose(PREDICTIONS, predicts, "prediction")
     if predicts == "eps" and schedule.alpha_bar[-1] == 0:
-        raise ValueError(
-            "with zero terminal SNR x_T is pure noise, and eps says nothing about x_0: predict v, x_0 or flow, or "
-            "choose a schedule that leaves some signal"
-        )
+        raise ValueError("x_T is pure noise (zero terminal SNR), so eps says nothing of x_0: predict v, x_0 or flow")
     return row
 
 

@@ -12,11 +12,8 @@ FORMAT = "tinyddpm"
 
 def asset(name: str) -> Path:
     """A file that ships with the package: inside it when installed, beside it in a checkout."""
-    here = Path(__file__).parent
-    for folder in (here / "assets", here.parent / "assets"):
-        if (folder / name).exists():
-            return folder / name
-    raise FileNotFoundError(f"{name} should ship with tinyddpm but is missing: reinstall the package")
+    inside, beside = (folder / "assets" / name for folder in Path(__file__).parents[:2])
+    return inside if inside.exists() else beside
 
 
 def write_whole(path: Path, content: bytes) -> None:

@@ -67,17 +67,18 @@ class DenoisingLoss:
     times: Callable[[int, int, Generator], Tensor] = uniform_times
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        t = self.times(len(x_0), self.schedule.T, generator)
-        eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-        y = labels_for(model, y, self.label_drop, generator)
+        t, eps, y = self.draw(model, x_0, y, generator)
         kind = self.predicts, self.loss, self.weights
         return diffusion_loss(model, x_0, t, eps, self.schedule, y, *kind, reduction="none"), t
 
-
-def labels_for(model: nn.Module, y: Tensor | None, label_drop: float, generator: Generator) -> Tensor | None:
-    """The labels to train with: some are dropped; None for a network without labels."""
-    num_classes: int | None = model.num_classes  # type: ignore[assignment]
-    return None if y is None or num_classes is None else drop_labels(y, num_classes, label_drop, generator)
+    def draw(
+        self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator
+    ) -> tuple[Tensor, Images, Tensor | None]:
+        """The times, the noise, and the labels of which some are dropped, None for a network without labels."""
+        t = self.times(len(x_0), self.schedule.T, generator)
+        eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
+        classes: int | None = model.num_classes  # type: ignore[assignment]
+        return t, eps, None if y is None or classes is None else drop_labels(y, classes, self.label_drop, generator)
 
 
 def warmup_cosine(rate: float, warmup: int, steps: int) -> Callable[[int], float]:

@@ -19,9 +19,7 @@ def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1,
     if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3):
         raise ValueError(f"image_grid takes images (b, 1 or 3, h, w), got shape {tuple(x.shape)}")
     if columns < 1 or enlarge < 1 or not 2 <= levels <= 256:
-        raise ValueError(
-            f"columns and enlarge must be at least 1 and levels in 2..256, got {columns}, {enlarge} and {levels}"
-        )
+        raise ValueError(f"columns and enlarge must be at least 1, levels 2 to 256, got {columns}, {enlarge}, {levels}")
     if not x.isfinite().all():
         raise ValueError("the images hold NaN or infinite values: sampling or training has diverged")
     x = x.detach().float().cpu()
@@ -65,10 +63,9 @@ def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hol
     import imageio.v3 as iio
 
     shapes = {tuple(frame.shape) for frame in frames}
-    if len(shapes) != 1:
-        raise ValueError(f"a GIF needs at least one frame, and all of one shape, got {sorted(shapes)}")
-    if not (fps > 0 and hold > 0):
-        raise ValueError(f"fps and hold must be above 0, got fps={fps} and hold={hold}")
+    if len(shapes) != 1 or not (fps > 0 and hold > 0):
+        wanted = "at least one frame, all of one shape, and fps and hold above 0"
+        raise ValueError(f"a GIF needs {wanted}, got {sorted(shapes)}, fps={fps} and hold={hold}")
     times = [1000 / fps] * (len(frames) - 1) + [1000 * hold]
     duration = times if len(times) > 1 else times[0]  # imageio refuses a list for one frame
     iio.imwrite(path, [as_array(frame) for frame in frames], extension=".gif", duration=duration, loop=0)

@@ -380,6 +380,10 @@ def test_the_objective_draws_times_noise_and_dropped_labels_in_this_order():
     assert torch.equal(t, torch.randint(1, 11, (50,), generator=g))
     eps = torch.randn(x_0.shape, generator=g)
     assert_close(losses, hybrid_loss(noisy_nu, x_0, t, eps, COSINE))
+    simple = partial(diffusion_loss, lambda *a: noisy_nu(*a)[:, :1], x_0, t, eps, COSINE, None, "x_0", reduction="none")
+    weighted = LearnedVarianceLoss(COSINE, "x_0", "l1", "clamped-snr")(model, x_0, None, seeded(4))[0]
+    others = hybrid_loss(noisy_nu, x_0, t, eps, COSINE, None, "x_0") - simple()
+    assert_close(weighted, simple(loss="l1", weights="clamped-snr") + others)
     dropped = torch.rand(50, generator=g) < 0.5
 
     def labelled(x, t, y):

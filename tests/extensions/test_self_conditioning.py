@@ -1,5 +1,8 @@
 """Self-conditioning: stand-ins that return what they were shown, and losses and gradients that are known."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -7,7 +10,7 @@ from torch.testing import assert_close
 from tinyddpm.diffusion import diffusion_loss, make_denoiser, q_sample
 from tinyddpm.extensions.self_conditioning import SelfConditioned, SelfConditionedLoss, self_conditioned
 from tinyddpm.guidance import classifier_free_guidance, clip_x_0
-from tinyddpm.nn import NETWORKS, UNet
+from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.pipeline import DDPM
 from tinyddpm.samplers import ddim, dpm_solver_pp, heun, last, p_sample_loop
@@ -290,8 +293,8 @@ def test_it_is_trained_sampled_saved_and_loaded_like_any_other(tmp_path):
     assert not torch.allclose(by_hand, forgetful, atol=1e-3)
 
 
-def test_a_checkpoint_of_an_unregistered_network_says_how_to_register_it(tmp_path, monkeypatch):
+def test_a_program_that_never_imported_it_loads_its_checkpoint(tmp_path):
     DDPM(small_network(), COSINE, "v", (1, 8, 8)).save(tmp_path / "ddpm.safetensors")
-    monkeypatch.delitem(NETWORKS, "SelfConditioned")
-    with pytest.raises(ValueError, match=r"NETWORKS\['SelfConditioned'\] = SelfConditioned"):
-        DDPM.load(tmp_path / "ddpm.safetensors")
+    code = "import sys, tinyddpm; print(type(tinyddpm.DDPM.load(sys.argv[1]).model).__name__)"
+    words = [sys.executable, "-c", code, tmp_path / "ddpm.safetensors"]
+    assert subprocess.run(words, capture_output=True, text=True, check=True).stdout == "SelfConditioned\n"

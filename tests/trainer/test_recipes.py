@@ -9,7 +9,7 @@ import torch
 from tinyddpm import Schedule
 from tinyddpm.nn import Attention
 from tinyddpm.trainer.optim import OPTIMIZERS
-from tinyddpm.trainer.recipes import OBJECTIVES, RECIPES, TIMES, Recipe, UNetConfig, get_recipe
+from tinyddpm.trainer.recipes import RECIPES, TIMES, Recipe, UNetConfig, get_recipe
 
 SIZES = {28: (28, 56, 112), 32: (32, 64, 128)}
 PARAMETERS = {  # in millions
@@ -99,11 +99,6 @@ def test_a_recipe_is_suited_to_data():
 def test_a_name_that_is_in_no_table_is_refused_with_those_there_are(field, known):
     with pytest.raises(ValueError, match=f"unknown {field} 'best': choose one of .*{known}"):
         Recipe(**{field: "best"})
-
-
-def test_a_learned_variance_has_one_loss():
-    with pytest.raises(ValueError, match="loss to 'mse' and weights to 'none', got 'mse' and 'clamped-snr'"):
-        OBJECTIVES["learned-variance"].loss(Recipe(), Schedule.named("cosine"), None)
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():

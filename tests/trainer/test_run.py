@@ -129,8 +129,8 @@ def test_a_failing_disk_is_named_with_what_is_safe(tmp_path, whole, what, name, 
     assert torch.equal(run(tmp_path), whole["muon"][0])
 
 
-def nan_loss(recipe, schedule, times):
-    objective = DenoisingLoss(schedule, recipe.predicts, times=times)
+def nan_loss(*settings):
+    objective = DenoisingLoss(*settings)
     calls = []
 
     def broken(model, x_0, y, generator):
@@ -185,8 +185,8 @@ def test_a_scaler_of_gradients_resumes(tmp_path, fp16):
 @pytest.mark.parametrize("norm", [1.0, None])
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 def test_a_step_whose_gradient_overflows_is_skipped(tmp_path, fp16, monkeypatch, norm, value):
-    def overflows_at_step_3(recipe, schedule, times):
-        objective, calls = DenoisingLoss(schedule, recipe.predicts, times=times), []
+    def overflows_at_step_3(*settings):
+        objective, calls = DenoisingLoss(*settings), []
 
         def loss(model, x_0, y, generator):
             calls.append(0)

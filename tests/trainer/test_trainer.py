@@ -180,7 +180,8 @@ def moved(request):
     torch.manual_seed(0)
     recipe = replace(MINI, predicts="v", weights="none", label_drop=0.5)
     made = OBJECTIVES[request.param]
-    net, objective = made.network(recipe, (1, 16, 16)), made.loss(recipe, Schedule.named("cosine", 20), uniform_times)
+    net = made.network(recipe, (1, 16, 16))
+    objective = replace(recipe, objective=request.param).loss_of(Schedule.named("cosine", 20), uniform_times)
     with torch.no_grad():
         for p in net.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -232,8 +233,8 @@ def spied(monkeypatch):
         )  # fmt: skip
         return optimizer
 
-    def steep(recipe, schedule, times):
-        objective = DenoisingLoss(schedule, "x_0", times=times)
+    def steep(*settings):
+        objective = DenoisingLoss(*settings)
 
         def loss(model, x_0, y, generator):
             losses, t = objective(model, x_0, y, generator)

@@ -96,7 +96,7 @@ def load_data(
     if name == "mnist":
         return mnist(train, size)
     if name == "folder":
-        return image_folder(root or "", size, skip_broken)
+        return image_folder(root, size, skip_broken)
     images, labels = row.read(cache_dir() if root is None else Path(root).expanduser(), train)
     return ImageDataset(images, labels, size, name, row.classes)
 

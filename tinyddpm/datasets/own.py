@@ -88,7 +88,7 @@ def as_data(
     return ImageDataset(images, None if labels is None else check_labels(labels, 1), size, name)
 
 
-def image_folder(root: str | Path, size: int = 32, skip_broken: bool = False) -> LazyImageDataset:
+def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = False) -> LazyImageDataset:
     """A folder of images: root/NAME/*.png makes NAME a class, in the order of the names; images in root itself have no
     classes: num_classes is None and each label 0. All have 1 channel if all are grey, else 3.
 
@@ -107,7 +107,7 @@ def image_folder(root: str | Path, size: int = 32, skip_broken: bool = False) ->
         raise ValueError(
             f"expected a folder (--root) of images, or of one folder of images for each class, got {found}"
         )
-    data = LazyImageDataset(flat or deep, size, f"folder {Path(root).resolve().name}", skip_broken)
+    data = LazyImageDataset(flat or deep, size, f"folder {Path(root or '').resolve().name}", skip_broken)
     data.num_classes = len(classes) if deep else None
     return data
 

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from ..diffusion import Images, check_predicts, diffusion_loss, q_sample
 from ..schedules import Schedule, Table
-from ..training import Losses, labels_for, uniform_times
+from ..training import DenoisingLoss, Losses
 from .likelihood import log_bin
 
 
@@ -57,16 +57,19 @@ def hybrid_loss(
     schedule: Schedule,
     y: Int[Tensor, " b"] | None = None,
     predicts: str = "eps",
+    loss: str = "mse",
+    weights: str = "none",
     vlb_weight: float = 0.001,
 ) -> Float[Tensor, " b"]:
-    """L_simple + vlb_weight L_vlb for each image, where only nu gets the gradient of L_vlb (Nichol & Dhariwal 2021,
-    eq. 16): T times the bound's term at t in bits per dimension, whose mean over t is the bound without that of x_T.
+    """diffusion_loss + vlb_weight L_vlb for each image, where only nu gets the gradient of L_vlb (Nichol & Dhariwal
+    2021, eq. 16): T times the bound's term at t in bits per dimension, whose mean over t is the bound without that of
+    x_T.
 
     Raises ValueError as diffusion_loss does, and unless the network returns 2c channels.
     """
     to_x_0, x_t = check_predicts(predicts, schedule).to_x_0, q_sample(x_0, t, eps, schedule)
     prediction, nu = predict_pair(model, x_t, t, y)
-    simple = diffusion_loss(lambda *_: prediction, x_0, t, eps, schedule, y, predicts, reduction="none")
+    simple = diffusion_loss(lambda *_: prediction, x_0, t, eps, schedule, y, predicts, loss, weights, "none")
     x_0_hat = to_x_0(prediction.detach(), x_t, t, schedule)
     variance = learned_variance(nu, *(schedule.at(table, t, x_0) for table in variance_tables(schedule)))
     return simple + vlb_weight * schedule.T * step_bits(x_0, x_0_hat, variance, t, schedule)
@@ -85,20 +88,15 @@ def step_bits(x_0: Images, x_0_hat: Images, variance: Images, t: Tensor, schedul
 
 
 @dataclass(frozen=True)
-class LearnedVarianceLoss:
-    """hybrid_loss as an objective: see training.DenoisingLoss."""
+class LearnedVarianceLoss(DenoisingLoss):
+    """hybrid_loss as an objective."""
 
-    schedule: Schedule
-    predicts: str = "eps"
     vlb_weight: float = 0.001
-    label_drop: float = 0.1
-    times: Callable[[int, int, Generator], Tensor] = uniform_times
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        t = self.times(len(x_0), self.schedule.T, generator)
-        eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-        y = labels_for(model, y, self.label_drop, generator)
-        return hybrid_loss(model, x_0, t, eps, self.schedule, y, self.predicts, self.vlb_weight), t
+        t, eps, y = self.draw(model, x_0, y, generator)
+        kind = self.predicts, self.loss, self.weights
+        return hybrid_loss(model, x_0, t, eps, self.schedule, y, *kind, self.vlb_weight), t
 
 
 class LearnedVariance:

@@ -2,8 +2,7 @@
 
     model = SelfConditioned(UNet(channels=2 * c, out_channels=c))
 
-is trained with SelfConditionedLoss and sampled with DDPM.sample, which uses the network's own denoiser. Importing this
-file registers the network, so that its checkpoints can be loaded.
+is trained with SelfConditionedLoss and sampled with DDPM.sample, which uses the network's own denoiser.
 """
 
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from torch import Generator, Tensor, nn
 from ..diffusion import Denoiser, Images, check_predicts, diffusion_loss, make_denoiser, q_sample
 from ..nn import NETWORKS
 from ..schedules import Schedule
-from ..training import DenoisingLoss, Losses, labels_for
+from ..training import DenoisingLoss, Losses
 
 
 def self_conditioned(
@@ -62,9 +61,6 @@ class SelfConditioned(nn.Module):
         return self.network(torch.cat([x_t, x_0_hat], dim=1), t, y)
 
 
-NETWORKS["SelfConditioned"] = SelfConditioned
-
-
 @dataclass(frozen=True)
 class SelfConditionedLoss(DenoisingLoss):
     """The denoising loss of a network that sees zeros or, with probability p, its own x_0_hat from zeros, through which
@@ -78,9 +74,7 @@ class SelfConditionedLoss(DenoisingLoss):
             raise ValueError(f"the probability that an image sees an estimate must be in [0, 1], got {self.p}")
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        t = self.times(len(x_0), self.schedule.T, generator)
-        eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)
-        y = labels_for(model, y, self.label_drop, generator)
+        t, eps, y = self.draw(model, x_0, y, generator)
         shown = torch.zeros_like(x_0)
         if self.p > 0:
             sees = torch.rand(len(x_0), generator=generator, device=x_0.device) < self.p

@@ -36,7 +36,7 @@ class Interrupts:
 
     def catch(self, number: int, frame) -> None:
         if self.caught is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
+            signal.default_int_handler(number, frame)
         self.caught = self.caught or number
         if is_first():
             print("\nfinishing this step, then saving (Ctrl-C again ends at once)", flush=True)

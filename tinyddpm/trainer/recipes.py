@@ -10,6 +10,8 @@ from torch import Generator, Tensor, nn
 
 from ..data import ImageDataset
 from ..diffusion import LOSSES, WEIGHTS
+from ..extensions.learned_variance import LearnedVarianceLoss
+from ..extensions.self_conditioning import SelfConditioned, SelfConditionedLoss
 from ..nn import UNet
 from ..nn.unet import level_sides
 from ..schedules import BETAS, Schedule, choose
@@ -106,47 +108,24 @@ def plain_network(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Mod
     return recipe.network.build(image_shape, recipe.num_classes)
 
 
-def denoising_loss(recipe: "Recipe", schedule: Schedule, times: Times) -> Loss:
-    return DenoisingLoss(schedule, recipe.predicts, recipe.loss, recipe.weights, recipe.label_drop, times)
-
-
 def double_output(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
     return recipe.network.build(image_shape, recipe.num_classes, out_channels=2 * image_shape[0])
 
 
-def learned_variance_loss(recipe: "Recipe", schedule: Schedule, times: Times) -> Loss:
-    from ..extensions.learned_variance import LearnedVarianceLoss
-
-    if (recipe.loss, recipe.weights) != ("mse", "none"):
-        raise ValueError(
-            f"the hybrid loss of a learned variance is an unweighted mse: set the recipe's loss to 'mse' and "
-            f"weights to 'none', got {recipe.loss!r} and {recipe.weights!r}"
-        )
-    return LearnedVarianceLoss(schedule, recipe.predicts, label_drop=recipe.label_drop, times=times)
-
-
 def self_conditioned_network(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
-    from ..extensions.self_conditioning import SelfConditioned
-
     c, h, w = image_shape
     return SelfConditioned(recipe.network.build((2 * c, h, w), recipe.num_classes, out_channels=c))
 
 
-def self_conditioned_loss(recipe: "Recipe", schedule: Schedule, times: Times) -> Loss:
-    from ..extensions.self_conditioning import SelfConditionedLoss
-
-    return SelfConditionedLoss(schedule, recipe.predicts, recipe.loss, recipe.weights, recipe.label_drop, times)
-
-
 class Objective(NamedTuple):
     network: Callable[["Recipe", tuple[int, int, int]], nn.Module]  # untrained, for images (c, h, w)
-    loss: Callable[["Recipe", Schedule, Times], Loss]
+    loss: Callable[..., Loss]  # called with the fields of DenoisingLoss
 
 
 OBJECTIVES = {
-    "denoising": Objective(plain_network, denoising_loss),
-    "learned-variance": Objective(double_output, learned_variance_loss),
-    "self-conditioned": Objective(self_conditioned_network, self_conditioned_loss),
+    "denoising": Objective(plain_network, DenoisingLoss),
+    "learned-variance": Objective(double_output, LearnedVarianceLoss),
+    "self-conditioned": Objective(self_conditioned_network, SelfConditionedLoss),
 }
 
 # --- recipes -------------------------------------------------------------------------------------------------------
@@ -202,6 +181,11 @@ class Recipe:
     def build(self, image_shape: tuple[int, int, int]) -> nn.Module:
         """The untrained network for images (c, h, w). Raises ValueError for images that do not fit it."""
         return OBJECTIVES[self.objective].network(self, image_shape)
+
+    def loss_of(self, schedule: Schedule, times: Times) -> Loss:
+        """The objective, with times drawn by `times`. Raises ValueError for settings that it does not take."""
+        kind = self.predicts, self.loss, self.weights, self.label_drop
+        return OBJECTIVES[self.objective].loss(schedule, *kind, times)
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""

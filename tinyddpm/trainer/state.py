@@ -120,10 +120,9 @@ def resume_command(folder: Path) -> tuple[str, list[str]]:
     ValueError where no command does, and says what does."""
     state = load_state(folder)
     words, processes = list(state["command"]), state["settings"]["processes"]
-    if not words:
-        raise ValueError(f"the run in {folder} was started in Python: repeat that call of train() to resume it")
     if not any(Path(word.removeprefix("--out=")) == folder for word in words):
         words += ["--out", str(folder)]
-    if processes > 1:
-        raise ValueError(f"this run has {processes} processes, resume it with: {shell_command(words, processes)}")
+    if not state["command"] or processes > 1:
+        how = shell_command(words, processes) if state["command"] else "the same call of train(), as it began in Python"
+        raise ValueError(f"the run in {folder} is resumed by {how}")
     return str(Position(**state["position"])), words

@@ -23,7 +23,7 @@ from .interrupt import Interrupted, Interrupts
 from .log import Log, few_of_each
 from .optim import OPTIMIZERS
 from .processes import SharedObjective, native_bf16
-from .recipes import OBJECTIVES, TIMES, Recipe
+from .recipes import TIMES, Recipe
 from .state import Position, clear_state, differences, load_state, save_state
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class Trainer:
         with warnings.catch_warnings():  # accelerate knows only the old name of an option
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
             self.net, self.optimizer = accelerator.prepare(self.model, optimizer)
-        objective = OBJECTIVES[recipe.objective].loss(recipe, schedule, self.times)
+        objective = recipe.loss_of(schedule, self.times)
         self.objective = SharedObjective(objective, self.model, accelerator, accumulate)
         self.generator = Generator(accelerator.device).manual_seed(seed)
         self.log = Log(out, recipe.T, images, accelerator, log_every)
