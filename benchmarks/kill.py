@@ -57,7 +57,7 @@ def finish(folder: Path, times: int, longest: float, moments: random.Random) -> 
             run.kill()
             run.wait()
             kills += 1
-            if (folder / "model.safetensors").exists() and load_state(folder) is None:
+            if (folder / "model.safetensors").exists() and not load_state(folder):
                 return kills  # it was killed on its way out, with all done
             continue
         if run.returncode:
