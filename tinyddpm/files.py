@@ -1,13 +1,21 @@
 """Files that ship with the package, files that are written whole or not at all, and checkpoints."""
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
+import secrets
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
-FORMAT = "tinyddpm"
+FORMAT, DIGEST = "tinyddpm", "sha256"
+TEMPORARY = ".tinyddpm-"  # how the names of half written files begin
 
 
 def asset(name: str) -> Path:
@@ -16,31 +24,76 @@ def asset(name: str) -> Path:
     return inside if inside.exists() else beside
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Writes a file atomically: to a temporary name, flushed, then renamed."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name + ".")
+def write_whole(path: str | Path, content: bytes) -> None:
+    """Writes a file atomically: under a temporary name, flushed, then renamed. Raises OSError, with the file's name,
+    and leaves what was there."""
+    path = Path(path)
+    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp's 0o600 would hide the file from others
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        with contextlib.suppress(OSError):  # not every system lets a folder be flushed
+            os.fsync(folder := os.open(path.parent, os.O_RDONLY))
+            os.close(folder)
+    except OSError as error:
+        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def writable_folder(path: str | Path) -> Path:
-    """Creates the folder and writes to it once, so that a full or read-only disk raises ValueError before the work."""
+    """Creates the folder and writes to it once, so that a full or read-only disk raises ValueError before the work.
+    Removes what write_whole left there when a process was killed, an hour ago or earlier."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
+            clear_temporaries(path, 3600)
             return Path(path)
     except OSError as error:
         raise ValueError(f"cannot write to the folder {path} ({error}): choose another") from error
+
+
+def clear_temporaries(folder: str | Path, seconds: float) -> None:
+    """Removes half written files that are older than this."""
+    for path in Path(folder).glob(f"{TEMPORARY}*"):
+        with contextlib.suppress(FileNotFoundError):  # another process was faster
+            if time.time() - path.stat().st_mtime >= seconds:
+                path.unlink()
+
+
+def seal(content: bytes) -> bytes:
+    """The content after its sha256: what unseal reads."""
+    return hashlib.sha256(content).hexdigest().encode() + content
+
+
+def unseal(path: Path) -> bytes | None:
+    """The content that was sealed in a file; None if it was cut or changed."""
+    found = path.read_bytes()
+    return found[64:] if seal(found[64:]) == found else None
+
+
+@contextlib.contextmanager
+def alone(folder: Path, advice: str) -> Iterator[None]:
+    """Locks a folder. Raises ValueError, with advice, while another process has locked it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / "run.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"another run is active in {folder}: wait for it, or {advice}") from None
+
+
+def digest(description: dict[str, str], tensors: dict[str, Tensor]) -> str:
+    """The sha256 of a description and of the names, types, shapes and values of tensors."""
+    total = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
+    for name, value in sorted(tensors.items()):
+        total.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        total.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return total.hexdigest()
 
 
 def write_checkpoint(path: str | Path, version: int, description: dict, tensors: dict[str, Tensor]) -> None:
@@ -48,29 +101,34 @@ def write_checkpoint(path: str | Path, version: int, description: dict, tensors:
     from safetensors.torch import save
 
     metadata = {"format": FORMAT, "format_version": version, **description}
-    content = save(tensors, {key: json.dumps(value) for key, value in metadata.items()})
+    written = {key: json.dumps(value) for key, value in metadata.items()} | {DIGEST: ""}
+    content = save(tensors, written | {DIGEST: json.dumps(digest(written, tensors))})
     write_whole(writable_folder(Path(path).parent) / Path(path).name, content)
 
 
 def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tensor]]:
     """Description and tensors of a file that write_checkpoint wrote, in any version up to `newest`; no unpickling.
 
-    Raises ValueError for a file that is missing, cut off, or of another format or version.
+    Raises ValueError for a file that is missing, cut off, changed, of another format or version, or not finite.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import SafetensorError
+    from safetensors.torch import load
 
     if not Path(path).is_file():
         raise ValueError(f"there is no checkpoint {path}: `tinyddpm train` writes one")
     try:
-        with safe_open(path, "pt") as file:
-            metadata = {key: json.loads(value) for key, value in (file.metadata() or {}).items()}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
-    except (SafetensorError, json.JSONDecodeError) as error:
+        content = Path(path).read_bytes()  # a mapped file that is cut while it is read would end the process
+        tensors, header = load(content), content[8 : 8 + int.from_bytes(content[:8], "little")]
+        written = json.loads(header).get("__metadata__") or {}
+        metadata = {key: json.loads(value) for key, value in written.items()}
+        if DIGEST in metadata and metadata.pop(DIGEST) != digest(written | {DIGEST: ""}, tensors):
+            raise ValueError("its sha256 differs")
+        if not all(value.sum(dtype=torch.float64).isfinite() for value in tensors.values()):
+            raise ValueError("it holds NaN or infinite values")
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is cut off, damaged or of another format ({error}): get or train it again") from error
     version = metadata.get("format_version")
     if metadata.get("format") != FORMAT or version not in range(1, newest + 1):
-        raise ValueError(
-            f"{path} has format {metadata.get('format')} {version}, and this tinyddpm reads {FORMAT} 1 to {newest}: "
-            "use the tinyddpm that wrote it, or save it again with this one"
-        )
+        found = f"format {metadata.get('format')} {version}, and this tinyddpm reads {FORMAT} 1 to {newest}"
+        raise ValueError(f"{path} has {found}: use the tinyddpm that wrote it, or save it again with this one")
     return metadata, tensors

@@ -7,6 +7,7 @@ from typing import cast
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from .diffusion import Denoiser, check_predicts, make_denoiser
 from .files import asset, read_checkpoint, write_checkpoint
@@ -16,6 +17,7 @@ from .samplers import SAMPLERS, Sampler, Step, ddim, last, noise_like
 from .schedules import Grid, Schedule, choose
 
 FORMAT_VERSION = 2
+LARGEST = 2**18  # numbers in an image of a file
 BETA = "schedule.beta"  # the only tensor in a file that is not a weight
 Labels = Sequence[int] | Tensor | int
 Seeds = Sequence[int] | int
@@ -44,7 +46,7 @@ class DDPM:
 
     @property
     def device(self) -> torch.device:
-        return device_of(self.model)
+        return next(self.model.parameters()).device
 
     @property
     def num_classes(self) -> int | None:
@@ -154,35 +156,50 @@ class DDPM:
         another format, for a network that NETWORKS does not name, and for a device that this machine lacks."""
         device = find_device(device)
         description, tensors = read_checkpoint(path, FORMAT_VERSION)
-        name = description.get("network", "UNet")  # format 1 had U-Nets only
+        name = str(description.get("network", "UNet"))  # format 1 had U-Nets only
         arguments = description.get("arguments") or description.get("unet") or {}
         if name not in NETWORKS:
             known = f"{path} holds a network {name!r}, and this program knows {', '.join(NETWORKS)}"
             raise ValueError(f"{known}: register its class with tinyddpm.nn.NETWORKS[{name!r}] = {name}")
         try:
-            model = NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+            predicts, notes, (c, h, w) = (description[key] for key in ("predicts", "notes", "image_shape"))
+            if not (isinstance(notes, dict) and min(c, h, w) >= 1 and c * h * w <= LARGEST):
+                raise ValueError(f"notes are a dict and images at most {LARGEST} numbers, got {(c, h, w)}")
             schedule = Schedule(tensors.pop(BETA))
+            with Bounded(tensors):
+                model = NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
             model.load_state_dict(tensors)
-            ddpm = cls(model, schedule, *(description[key] for key in ("predicts", "image_shape", "notes")))
-        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            return cls(model, schedule, predicts, (c, h, w), notes).to(device)
+        except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"{path} describes another network than the one it holds: {error}") from error
-        return ddpm.to(device)
+
+
+class Bounded(TorchFunctionMode):
+    """Raises ValueError where a network that is built from a file makes far more numbers than the file holds, before
+    their memory is touched."""
+
+    def __init__(self, weights: dict[str, Tensor]):
+        super().__init__()
+        self.left = 20 * sum(map(torch.numel, weights.values())) + 10**6  # each is made, filled and scaled
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        self.left -= max(made.numel(), 1) if isinstance(made, Tensor) else 1
+        if self.left < 0:
+            raise ValueError("its arguments ask for more weights than there are")
+        return made
 
 
 def check_network(model: nn.Module, image_shape: tuple[int, ...]) -> None:
     """Raises ValueError for a network without num_classes, and for one that returns another shape than it is given."""
     if not hasattr(model, "num_classes"):
         raise ValueError(f"{type(model).__name__} lacks the attribute num_classes (None: no labels): see tinyddpm.nn")
-    x, training = torch.zeros(1, *image_shape, device=device_of(model)), model.training
+    x, training = torch.zeros(1, *image_shape, device=next(model.parameters()).device), model.training
     with torch.no_grad():
         out = model.eval()(x, torch.ones(1, dtype=torch.long, device=x.device))
     model.train(training)
     if out.ndim != 4 or out.shape[1] < x.shape[1] or out.shape[2:] != x.shape[2:]:
         raise ValueError(f"a network returns the shape that it is given, {tuple(x.shape)} here, got {tuple(out.shape)}")
-
-
-def device_of(model: nn.Module) -> torch.device:
-    return next(model.parameters()).device
 
 
 def seeded(seeds: Seeds | None, n: int) -> list[Generator]:

@@ -8,6 +8,8 @@ from einops import rearrange
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from .files import write_whole
+
 Picture = UInt8[Tensor, "c h w"]
 
 
@@ -54,7 +56,7 @@ def save_picture(picture: Picture, path: str | Path) -> None:
     """Writes an image file, of the format that the name ends in."""
     import imageio.v3 as iio
 
-    iio.imwrite(path, as_array(picture))
+    write_whole(path, iio.imwrite("<bytes>", as_array(picture), extension=Path(path).suffix))
 
 
 def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hold: float = 1.5) -> None:
@@ -68,7 +70,8 @@ def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hol
         raise ValueError(f"a GIF needs {wanted}, got {sorted(shapes)}, fps={fps} and hold={hold}")
     times = [1000 / fps] * (len(frames) - 1) + [1000 * hold]
     duration = times if len(times) > 1 else times[0]  # imageio refuses a list for one frame
-    iio.imwrite(path, [as_array(frame) for frame in frames], extension=".gif", duration=duration, loop=0)
+    film = [as_array(frame) for frame in frames]
+    write_whole(path, iio.imwrite("<bytes>", film, extension=".gif", duration=duration, loop=0))
 
 
 def as_array(picture: Picture):

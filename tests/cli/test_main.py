@@ -371,7 +371,7 @@ def test_without_a_command_the_help_is_shown(capsys):
     [
         ("sample --digits 12a", "expected digits such as 2026, or labels with commas such as 3,14, got '12a'"),
         ("sample --digits ,3", "expected digits such as 2026"),
-        ("sample --per-digit 0", "--per-digit must be at least 1, got 0"),
+        ("sample --per-digit 0", "--per-digit must be in 1..10000, got 0"),
         ("sample --steps 0", "steps=0"),
         ("sample --steps 1001", "T = 1000, got steps=1001"),
         ("sample --sampler heun --eta 0.5", "sampler with eta 'heun': choose one of ddim"),
@@ -379,7 +379,7 @@ def test_without_a_command_the_help_is_shown(capsys):
         ("sample --out samples.bmp", "expected a .npz or .png file, got 'samples.bmp'"),
         ("sample --weights nothing.safetensors", "there is no checkpoint nothing.safetensors"),
         ("gif --eta 2", "must be in [0, 1] (1 is DDPM), got 2.0"),
-        ("gif --frames 0", "--frames must be at least 1, got 0"),
+        ("gif --frames 0", "--frames must be in 1..10000, got 0"),
         ("eval a.safetensors --weights b.safetensors", "expected one checkpoint, got a.safetensors and --weights"),
         ("train --data folder", "--root"),
         ("train --data folder --root nothing", "nothing"),

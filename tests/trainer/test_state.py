@@ -6,6 +6,7 @@ import pytest
 import torch
 from small_run import MINI, Fetched, run, send
 
+from tinyddpm.files import TEMPORARY
 from tinyddpm.trainer import train
 from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.state import (
@@ -78,11 +79,14 @@ def test_a_write_that_fails_leaves_the_state_before(tmp_path, monkeypatch):
     assert load_state(tmp_path) == {"steps": 1}
 
 
-def test_clearing_leaves_nothing_half_written_and_the_model(tmp_path):
-    for name in (*FILES, "run.state.x7dk2m_a", "model.safetensors.p0s9fk2l", "model.safetensors", "run.lock"):
+OURS = ("model.safetensors", "model.safetensors.20261121", "run.state.x7dk2m_a", "run.lock")
+
+
+def test_clearing_leaves_nothing_half_written_and_no_file_of_the_user_is_touched(tmp_path):
+    for name in (*FILES, f"{TEMPORARY}p0s9fk2l", *OURS):
         (tmp_path / name).touch()
     clear_state(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["model.safetensors", "run.lock"]
+    assert {path.name for path in tmp_path.iterdir()} == set(OURS)
 
 
 def test_differences_are_named():

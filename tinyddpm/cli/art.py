@@ -15,7 +15,7 @@ from ..editing.inpainting import complete, hide_half
 from ..editing.strip import check_text, write_steps
 from ..pipeline import DDPM
 from ..viz import image_grid, save_gif, save_picture
-from .options import DIGIT, GREYS, Drawing, Half, at_least_one, file_of, frames_of, labels_in
+from .options import DIGIT, GREYS, Drawing, Half, file_of, frames_of, labels_in, number_in
 
 FRAMES = 40  # of a strip on its way from noise
 
@@ -32,7 +32,9 @@ class Morph(Drawing):
     out: Path = Path("morph.gif")  # GIF to write
 
     def run(self) -> None:
-        out, y, ddpm = file_of(self.out, ".gif"), torch.tensor(labels_in(self.digits)), digit_model(self)
+        out, ddpm = file_of(self.out, ".gif"), digit_model(self)
+        y = ddpm.check_labels(labels_in(self.digits))
+        number_in(self.frames, "--frames")
         images = morph(ddpm, y, self.frames, self.steps, self.scale, self.seed, self.wander)
         film = [image_grid(x[None], columns=1, enlarge=4, levels=GREYS) for x in crop_to(images.cpu(), DIGIT)]
         save_gif(film, out, hold=1 / 12.5)
@@ -51,8 +53,12 @@ class Inpaint(Drawing):
     out: Path = Path("inpaint.png")  # picture to write: a row is a digit, what is left of it, and its completions
 
     def run(self) -> None:
-        out, y = file_of(self.out, ".png"), torch.tensor(labels_in(self.digits))
-        x_0, ddpm, rows = real_digits(y, self.seed), digit_model(self), []
+        out, ddpm = file_of(self.out, ".png"), digit_model(self)
+        y = ddpm.check_labels(labels_in(self.digits))
+        if self.scale != 1 and not self.labelled:
+            raise ValueError("--scale guides towards a label: give --labelled, too")
+        number_in(self.each, "--each", most=1000), number_in(self.times, "--times", most=1000)
+        x_0, rows = real_digits(y, self.seed), []
         mask = hide_half(self.hide, *x_0.shape[2:])
         for k, x in enumerate(tqdm(x_0, "inpainting", leave=False, disable=None)):
             label, seed = y[k : k + 1] if self.labelled else None, self.seed + k * self.each
@@ -74,12 +80,13 @@ class Style(Drawing):
     out: Path = Path("style.png")  # picture to write: a row is a real digit, and those in its handwriting
 
     def run(self) -> None:
-        out, y_new = file_of(self.out, ".png"), torch.tensor(labels_in(self.digits))
+        out, ddpm = file_of(self.out, ".png"), digit_model(self)
+        y_new = ddpm.check_labels(labels_in(self.digits))
         if (self.image is None) != (self.label is None):
             raise ValueError(f"expected --image and which digit it is as --label, got {self.image} and {self.label}")
-        y = torch.arange(at_least_one(self.hands, "--hands")) % 10 if self.label is None else torch.tensor([self.label])
+        y = ddpm.check_labels(torch.arange(number_in(self.hands, "--hands")) % 10 if self.label is None else self.label)
         x_0 = real_digits(y, self.seed) if self.image is None else load_digit(self.image)
-        ddpm, n, rows = digit_model(self), len(y_new), []
+        n, rows = len(y_new), []
         for x, label in zip(tqdm(x_0[:, None], "writing", leave=False, disable=None), y):
             written = handwriting(ddpm, x.expand(n, -1, -1, -1), label.repeat(n), y_new, self.steps, self.scale)
             rows.append(torch.cat([x, written.cpu()]))

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib.metadata
+import io
 import os
 import signal
 import sys
@@ -19,14 +20,14 @@ from ..data import to_uint8
 from ..datasets.named import DATASETS, LARGEST, load_data
 from ..evaluation import evaluate
 from ..evaluation.report import page
-from ..files import writable_folder
+from ..files import writable_folder, write_whole
 from ..trainer import train
 from ..trainer.interrupt import Interrupted, is_first
 from ..trainer.recipes import RECIPES, Recipe
 from ..trainer.state import shell_command
 from ..viz import image_grid, save_gif, save_picture
 from .art import Inpaint, Morph, Style, Write
-from .options import GREYS, DataName, RecipeName, Sampling, at_least_one, file_of, frames_of, labels_in, shown_size
+from .options import GREYS, DataName, RecipeName, Sampling, file_of, frames_of, labels_in, number_in, shown_size
 from .terminal import blocks, images_in_a_row, terminal_colours
 
 ABOUT = """Denoising diffusion from scratch, on MNIST. Without a command: a menu, on a terminal.
@@ -47,7 +48,7 @@ class Sample(Sampling):
 
     def run(self) -> None:
         out = None if self.show and not self.out else file_of(self.out or Path("samples.png"), ".npz", ".png")
-        y = [label for label in labels_in(self.digits) for _ in range(at_least_one(self.per_digit, "--per-digit"))]
+        y = [label for label in labels_in(self.digits) for _ in range(number_in(self.per_digit, "--per-digit"))]
         ddpm = self.load()
         columns = images_in_a_row(shown_size(ddpm)) if self.show else 0
         x = self.draw(ddpm, y)
@@ -58,7 +59,8 @@ class Sample(Sampling):
         elif out:
             images = to_uint8(x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)).numpy()
             labels: dict = {} if ddpm.num_classes is None else {"labels": y}
-            np.savez_compressed(out, images=images, **labels)
+            np.savez_compressed(content := io.BytesIO(), images=images, **labels)
+            write_whole(out, content.getvalue())
         if out:
             print(f"{len(x)} images in {out}")
 
@@ -74,7 +76,7 @@ class Gif(Sampling):
     frames: int = 40  # of each GIF, at most
 
     def run(self) -> None:
-        out, frames = writable_folder(self.out), at_least_one(self.frames, "--frames")
+        out, frames = writable_folder(self.out), number_in(self.frames, "--frames")
         y, ddpm = list(dict.fromkeys(labels_in(self.digits))), self.load()
         shown = frames_of(ddpm.sample_steps(**self.arguments(ddpm, y)), self.steps, ddpm, frames)
         for i, digit in enumerate(y):
@@ -127,7 +129,9 @@ class Train:
         out = self.out or Path("runs", self.recipe if self.data == "mnist" else f"{self.recipe}-{self.data}")
         writable_folder(out)
         least = max(recipe.image_size, DATASETS[self.data].smallest)
-        size = self.size or next((n for n in range(least, LARGEST + 1) if recipe.network.fits(n)), least)
+        fitting = next((n for n in range(least, LARGEST + 1) if recipe.network.fits(n)), least)
+        size = fitting if self.size is None else self.size
+        number_in(self.seed, "--seed", 0, 2**62)
         data = load_data(self.data, self.root, size, skip_broken=self.skip_broken)
         epochs = None if recipe.epochs == RECIPES[self.recipe].epochs else recipe.epochs  # refused beside minutes
         options = {name: getattr(self, name) for name in ("precision", "compile", "fresh", "accumulate", "tensorboard")}
@@ -174,6 +178,9 @@ def main(argv: list[str] | None = None) -> int:
     """Runs the command in argv. Returns 0; 2 after a message on stderr about bad input; 128 plus the signal's number
     after SIGINT or SIGTERM."""
     argv = sys.argv[1:] if argv is None else argv
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # None where the shell has closed it
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # names of files may be of another encoding
     resume = [word for word in argv if word != "--fresh"]
     try:
         if not argv:

@@ -52,7 +52,7 @@ def menu(run: Callable[[Words], int]) -> int:
                 status = run(words)
             except Back:
                 pass
-            except ValueError as error:
+            except (ValueError, OSError) as error:
                 print(f"  {error}")
             print()
     except (KeyboardInterrupt, EOFError):

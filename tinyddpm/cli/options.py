@@ -53,6 +53,7 @@ class Drawing:
     device: str = "cpu"  # cpu, cuda or mps
 
     def load(self) -> DDPM:
+        number_in(self.seed, "--seed", 0, 2**62)
         return DDPM.load(self.weights, self.device) if self.weights else load_pretrained(device=self.device)
 
 
@@ -116,14 +117,14 @@ def labels_in(digits: str) -> list[int]:
     return [int(name) for name in names]
 
 
-def at_least_one(n: int, option: str) -> int:
-    if n < 1:
-        raise ValueError(f"{option} must be at least 1, got {n}")
+def number_in(n: int, option: str, least: int = 1, most: int = 10_000) -> int:
+    if not least <= n <= most:
+        raise ValueError(f"{option} must be in {least}..{most}, got {n}")
     return n
 
 
 def file_of(path: Path, *endings: str) -> Path:
     """A file with one of these endings, in a folder that can be written."""
-    if path.suffix not in endings:
+    if path.suffix not in endings or path.is_dir():
         raise ValueError(f"expected a {' or '.join(endings)} file, got {path.name!r}")
     return writable_folder(path.parent) / path.name

@@ -104,4 +104,4 @@ def load_data(
 def cache_dir() -> Path:
     """$TINYDDPM_CACHE, else tinyddpm in the user's cache folder."""
     default = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "tinyddpm")
-    return Path(os.environ.get("TINYDDPM_CACHE") or default).expanduser()
+    return Path(os.path.expanduser(os.environ.get("TINYDDPM_CACHE") or default))

@@ -97,7 +97,7 @@ def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = Fa
     """
     make_dataset = torchvision_datasets().folder.make_dataset
     paths = sorted(Path(root).glob("[!.]*")) if root else []
-    flat = [(str(path), 0) for path in paths if path.is_file() and is_image(path)]
+    flat = [(str(path), 0) for path in paths if is_image(path)]
     classes = {path.name: k for k, path in enumerate(path for path in paths if path.is_dir())}
     deep = make_dataset(root, classes, is_valid_file=is_image, allow_empty=True) if classes else []
     images_of = Counter(label for _, label in deep)
@@ -113,7 +113,8 @@ def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = Fa
 
 
 def is_image(path: str | Path) -> bool:
-    return Path(path).suffix.lower() in ENDINGS and not Path(path).name.startswith(".")
+    path = Path(path)  # a pipe would be waited for
+    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
 
 
 def read_picture(path: str | Path, size: int, mode: str | None = None) -> Tensor:
@@ -123,6 +124,8 @@ def read_picture(path: str | Path, size: int, mode: str | None = None) -> Tensor
     from PIL import Image, ImageOps
 
     try:
+        if not Path(path).is_file():
+            raise FileNotFoundError("No such file")
         with Image.open(path) as file:
             picture = flatten(ImageOps.exif_transpose(file), mode)
         return check_images(ImageOps.fit(picture, (size, size)), 3)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from ..data import ImageDataset, crop_to, from_uint8, mnist, pad_to, to_uint8
 from ..extensions.likelihood import bits_per_dim, denoising_error
 from ..extensions.score_sde import euler_maruyama, predictor_corrector
-from ..files import writable_folder, write_whole
+from ..files import alone, digest, seal, unseal, writable_folder, write_whole
 from ..guidance import Scale
 from ..pipeline import DDPM, Guide
 from ..samplers import SAMPLERS, Sampler, ddim
@@ -113,17 +113,17 @@ def score(
 
 def draw(sample: Callable[..., Tensor], y: Tensor | None, seeds: Tensor, folder: Path | None) -> Tensor:
     """A batch (b, 1, 32, 32), read from the folder if it holds one of these seeds and labels."""
-    labels = "" if y is None else "-" + short_hash(repr(y.tolist()).encode())
-    path = folder and folder / f"{seeds[0]}-{seeds[-1]}{labels}.npy"
-    if path and path.exists():
-        return from_uint8(torch.from_numpy(np.load(path)))
+    labels = "" if y is None else "-" + hashlib.sha256(repr(y.tolist()).encode()).hexdigest()[:16]
+    path = folder and folder / f"{seeds[0]}-{seeds[-1]}{labels}.samples"
+    if path and path.exists() and (kept := unseal(path)) is not None:
+        return from_uint8(torch.from_numpy(np.load(io.BytesIO(kept))))
     x = sample(y, n=len(seeds) if y is None else None, seeds=seeds.tolist(), batch_size=len(seeds))
     if bad := not_finite(x):
         raise ValueError(f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values")
     pixels, content = to_uint8(pad_to(x.cpu())), io.BytesIO()
     if path:
         np.save(content, pixels.numpy())
-        write_whole(writable_folder(path.parent) / path.name, content.getvalue())
+        write_whole(writable_folder(path.parent) / path.name, seal(content.getvalue()))
     return from_uint8(pixels)
 
 
@@ -144,16 +144,10 @@ def check_measurable(ddpm: DDPM, n: int, seed: int, reference: ReferenceDigits) 
         )
 
 
-def fingerprint(model: nn.Module, more: bytes = b"") -> str:
+def fingerprint(model: nn.Module, **more: str) -> str:
     """A hash of a network's arguments and weights, and of more."""
-    weights = [
-        value.detach().cpu().flatten().view(torch.uint8).numpy().tobytes() for value in model.state_dict().values()
-    ]
-    return short_hash(more, repr(getattr(model, "arguments", type(model).__name__)).encode(), *weights)
-
-
-def short_hash(*parts: bytes) -> str:
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+    arguments = repr(getattr(model, "arguments", type(model).__name__))
+    return digest({"arguments": arguments, **more}, model.state_dict())[:16]
 
 
 @dataclass(frozen=True)
@@ -200,10 +194,22 @@ def evaluate(
     another model or other samples."""
     reference = mnist_reference() if reference is None else reference
     check_measurable(ddpm, spec.n, spec.seed, reference)
-    weights = fingerprint(ddpm.model, ddpm.schedule.beta.numpy().tobytes() + ddpm.predicts.encode())
+    weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
     identity = {"weights": weights, "data": ddpm.notes.get("data", "unknown"), "samples": asdict(spec)}
     identity["classifier"] = fingerprint(reference.classifier)
-    cache = ReportCache(writable_folder(out) / "report.json", identity)
+    with alone(writable_folder(out), "evaluate into another folder (--out)"):
+        return report(ddpm, ReportCache(Path(out) / "report.json", identity), spec, sweeps, metrics, reference)
+
+
+def report(
+    ddpm: DDPM,
+    cache: ReportCache,
+    spec: SampleSpec,
+    sweeps: bool | Mapping[str, Sequence[float]],
+    metrics: Mapping[str, tuple],
+    reference: ReferenceDigits,
+) -> ReportCache:
+    """Adds to the results what is not known yet."""
     samples, floor = spec.score(ddpm, cache.samples, reference).samples, reference.floor(spec.n)
     cache.write()
     save_pictures(cache.folder, samples)

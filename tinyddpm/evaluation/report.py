@@ -1,5 +1,6 @@
 """The results of an evaluation: saved as they are found, as a table with floors, as pictures and as plots."""
 
+import io
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -35,7 +36,7 @@ class ReportCache(dict):
         try:
             found = json.loads(path.read_text()) if path.exists() else dict(self)
             same = found["of"] == self["of"]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, RecursionError):
             found, same = {"of": "nothing that can be read"}, False
         if not same:
             raise ValueError(f"{path} reports on something else ({found['of']}, not {identity}): choose another folder")
@@ -111,4 +112,6 @@ def save_curves(
             axes.legend()
         axes.set(xlabel=label, title=name.replace("_", " "))
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=120)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=120)
+    write_whole(path, picture.getvalue())

@@ -11,13 +11,12 @@ from torch.utils.data import TensorDataset
 
 from ..data import mnist
 from ..datasets.own import as_data
-from ..files import writable_folder
+from ..files import alone, writable_folder
 from ..pipeline import DDPM
 from .batches import Data, check_data
 from .interrupt import Interrupts
 from .processes import make_accelerator
 from .recipes import RECIPES, Recipe, UNetConfig, get_recipe
-from .state import alone
 from .trainer import Trainer
 
 
@@ -83,7 +82,7 @@ def train(
             f"{minutes} minutes in {processes} processes"
         )
     check_data(data, recipe, network, accumulate, processes)
-    lock = alone(out) if accelerator.is_main_process else contextlib.nullcontext()
+    lock = alone(out, "train in another folder (--out)") if accelerator.is_main_process else contextlib.nullcontext()
     with lock, Interrupts() as interrupts:
         trainer = Trainer(
             recipe, data, out, accelerator, network, epochs, minutes, seed, accumulate, command, clock, save_every,

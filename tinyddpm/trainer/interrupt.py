@@ -1,8 +1,10 @@
-"""Ctrl-C and SIGTERM during a run: finish the step, save, and end; a second Ctrl-C ends at once."""
+"""Ctrl-C, SIGTERM and a closed terminal during a run: finish the step, save, and end; a second Ctrl-C ends at once."""
 
 import os
 import signal
 import threading
+
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
 
 def is_first() -> bool:
@@ -19,14 +21,14 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """A context in which `caught` is the number of the first SIGINT or SIGTERM received, or None."""
+    """A context in which `caught` is the number of the first of SIGNALS that was received, or None."""
 
     def __init__(self):
         self.caught: int | None = None
 
     def __enter__(self) -> "Interrupts":
         main = threading.current_thread() is threading.main_thread()  # Python delivers signals to no other thread
-        numbers = (signal.SIGINT, signal.SIGTERM) if main else ()
+        numbers = [getattr(signal, name) for name in SIGNALS if main and hasattr(signal, name)]
         self.handlers = {number: signal.signal(number, self.catch) for number in numbers}
         return self
 

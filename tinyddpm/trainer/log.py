@@ -157,4 +157,6 @@ def save_panels(
             axes.legend(fontsize=6, ncols=2)
         axes.set(title=title, xlabel="step", yscale="log" if title in logarithmic else "linear")
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=100)
+    picture = io.BytesIO()
+    figure.savefig(picture, dpi=100)
+    write_whole(path, picture.getvalue())

@@ -74,7 +74,7 @@ def make_accelerator(
     AcceleratorState._reset_state(reset_partial_state=not started)  # it remembers the first run of a process
     accelerator = Accelerator(
         mixed_precision=resolve_precision(precision, find_device(device).type),
-        cpu=device == "cpu",
+        cpu=find_device(device).type == "cpu",
         dynamo_backend="inductor" if compile else "no",
         kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
         log_with=None if tensorboard is None else "tensorboard",

@@ -1,8 +1,8 @@
 """The resumable state of a run: two files, each written whole and verified when it is read."""
 
 import contextlib
-import hashlib
 import io
+import operator
 import os
 import pickle
 import shlex
@@ -12,10 +12,9 @@ from pathlib import Path
 
 import torch
 
-from ..files import write_whole
+from ..files import TEMPORARY, clear_temporaries, seal, unseal, write_whole
 
 FILES = ("run.state", "run.state.before")  # the newest state, and the one before it
-DIGEST = 64  # letters of sha256 that each file begins with
 
 
 class Damaged(ValueError):
@@ -23,16 +22,19 @@ class Damaged(ValueError):
 
 
 def save_state(folder: Path, state: dict) -> None:
-    """Writes the newest state and keeps the one before: whenever the process dies, there is at least one.
+    """Writes the newest state and keeps the one before: whenever the process dies, there is at least one. A damaged one
+    is not kept in the place of a good one.
 
     state: tensors, numbers, strings, and dicts, lists and tuples of these.
     """
     content = io.BytesIO()
     torch.save(state, content)
     newest, before = (folder / name for name in FILES)
-    if newest.exists():
+    following = folder / f"{TEMPORARY}{FILES[0]}"
+    write_whole(following, seal(content.getvalue()))
+    if newest.exists() and unseal(newest) is not None:
         os.replace(newest, before)
-    write_whole(newest, hashlib.sha256(content.getbuffer()).hexdigest().encode() + content.getbuffer())
+    os.replace(following, newest)
 
 
 def load_state(folder: Path) -> dict:
@@ -54,34 +56,23 @@ def load_state(folder: Path) -> dict:
 
 def read_state(path: Path) -> dict:
     """What save_state wrote; no code in it is run. Raises Damaged for a file that was cut or changed."""
-    written, reason = path.read_bytes(), "its sha256 differs"
-    if hashlib.sha256(written[DIGEST:]).hexdigest().encode() == written[:DIGEST]:
+    content, reason = unseal(path), "its sha256 differs"
+    if content is not None:
         try:
-            return torch.load(io.BytesIO(written[DIGEST:]), map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
-            reason = str(error)
+            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+            return dict(state)
+        except pickle.UnpicklingError:
+            reason = "it holds Python objects, as tinyddpm 0.1 wrote them, and they are never run"
+        except Exception as error:  # what is not a state fails in many ways
+            reason = str(error).splitlines()[0]
     raise Damaged(f"{path} is not a state as this program writes it ({reason})")
 
 
 def clear_state(folder: Path) -> None:
     """Removes the states of a run, and files that were half written when a process was killed."""
-    for pattern in (*FILES, f"{FILES[0]}.????????", "model.safetensors.????????"):  # names of mkstemp
-        for path in folder.glob(pattern):
-            path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def alone(folder: Path) -> Iterator[None]:
-    """Locks the folder for one run. Raises ValueError while another one has locked it."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / "run.lock", timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(
-            f"another run is active in {folder}: wait for it, or train in another folder (--out)"
-        ) from None
+    clear_temporaries(folder, 0)
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def differences(before: dict, now: dict) -> str:
@@ -101,6 +92,10 @@ class Position:
     progress: float = 0.0  # from 0 to 1
     minutes: float = 0.0
 
+    def __post_init__(self):  # as a state may hold anything
+        self.steps, self.epoch, self.batch = (operator.index(n) for n in (self.steps, self.epoch, self.batch))
+        self.progress, self.minutes = float(self.progress), float(self.minutes)
+
     def __str__(self) -> str:
         return f"epoch {self.epoch}, step {self.steps}, {self.minutes:.1f} minutes, {min(self.progress, 1):.0%} done"
 
@@ -119,10 +114,24 @@ def resume_command(folder: Path) -> tuple[str, list[str]]:
     """How far the interrupted run in a folder has come, and the words, after "tinyddpm", that resume it. Raises
     ValueError where no command does, and says what does."""
     state = load_state(folder)
-    words, processes = list(state["command"]), state["settings"]["processes"]
+    with expected(folder):
+        position, words, processes = (
+            Position(**state["position"]),
+            [str(word) for word in state["command"]],
+            state["settings"]["processes"],
+        )
     if not any(Path(word.removeprefix("--out=")) == folder for word in words):
         words += ["--out", str(folder)]
     if not state["command"] or processes > 1:
         how = shell_command(words, processes) if state["command"] else "the same call of train(), as it began in Python"
         raise ValueError(f"the run in {folder} is resumed by {how}")
-    return str(Position(**state["position"])), words
+    return str(position), words
+
+
+@contextlib.contextmanager
+def expected(folder: Path) -> Iterator[None]:
+    """Raises Damaged where a state does not hold what a Trainer saves."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+        raise Damaged(f"the state in {folder} is of another program ({error}): begin anew (--fresh)") from error

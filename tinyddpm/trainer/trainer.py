@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import math
+import operator
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,7 +25,7 @@ from .log import Log, few_of_each
 from .optim import OPTIMIZERS
 from .processes import SharedObjective, native_bf16
 from .recipes import TIMES, Recipe
-from .state import Position, clear_state, differences, load_state, save_state
+from .state import Position, clear_state, differences, expected, load_state, save_state
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
@@ -171,7 +172,8 @@ class Trainer:
     def resume(self, fresh: bool) -> None:
         """Resumes from the state in the folder, if there is one. Raises ValueError for that of another run."""
         state, model = {} if fresh else load_state(self.out), self.out / "model.safetensors"
-        steps = state["position"]["steps"] if state else -1
+        with expected(self.out):
+            steps = state["position"]["steps"] if state else -1
         most, least = self.agree(steps, -steps)
         if most != -least:  # all processes have read by now: from here on the first may remove and save
             raise ValueError(f"the processes see different states in {self.out}: choose a folder that all can see")
@@ -195,17 +197,20 @@ class Trainer:
         return parts if self.accelerator.scaler is None else {**parts, "scaler": self.accelerator.scaler}
 
     def restore(self, state: dict) -> None:
-        if changed := differences({**asdict(Recipe()), **state["settings"]}, self.settings):  # settings may be newer
+        with expected(self.out):
+            changed = differences({**asdict(Recipe()), **state["settings"]}, self.settings)  # settings may be newer
+        if changed:
             raise ValueError(
                 f"the unfinished run in {self.out} has other settings ({changed}): give it the same settings, train in "
                 "another folder (--out), or begin anew with fresh=True (--fresh)"
             )
-        for name, part in self.stateful().items():
-            part.load_state_dict(state[name])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch"])
-        self.total.copy_(state["total"])
-        self.ema.updates, self.at = state["updates"], Position(**state["position"])
+        with expected(self.out):
+            for name, part in self.stateful().items():
+                part.load_state_dict(state[name])
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["torch"])
+            self.total.copy_(state["total"])
+            self.ema.updates, self.at = operator.index(state["updates"]), Position(**state["position"])
         self.saved, self.minutes_before = self.at.steps, self.at.minutes
 
     def save(self) -> None:
