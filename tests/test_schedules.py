@@ -302,3 +302,7 @@ def test_a_beta_of_1_stands_at_T_and_nowhere_before():
         assert Schedule(torch.tensor([0.0, 0.5, 1.0])).alpha_bar.tolist() == [1.0, 0.5, 0.0]
     with pytest.raises(ValueError, match=r"or be 1 at T, but these for T = 2 range from 0\.5 to 1: choose a"):
         Schedule(torch.tensor([0.0, 1.0, 0.5]))
+
+
+def test_a_schedule_has_a_thousand_steps_by_default():
+    assert Schedule.named("cosine").T == 1000

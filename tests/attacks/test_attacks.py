@@ -48,7 +48,7 @@ def test_a_line_of_the_readme_starts_two_processes_as_it_stands(line, tmp_path):
     with open(tmp_path / "said", "w") as said:
         run = subprocess.Popen(
             [Path(sys.executable).with_name(launcher), *words],
-            cwd=tmp_path, env=environment, stdout=said, stderr=said, start_new_session=True,
+            cwd=tmp_path, env=environment, stdout=said, stderr=said,
         )  # fmt: skip
     state = tmp_path / "runs" / "tiny" / "run.state"
     try:
@@ -57,7 +57,7 @@ def test_a_line_of_the_readme_starts_two_processes_as_it_stands(line, tmp_path):
             time.sleep(0.2)
         assert state.exists(), (tmp_path / "said").read_text()[-3000:]
     finally:
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
+        run.send_signal(signal.SIGTERM)  # a launcher hands it on to its processes, which save and end
+        run.wait(120)
 
     assert load_state(state.parent)["settings"]["processes"] == 2
