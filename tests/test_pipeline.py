@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from tinyddpm import DDPM, ddim, interval, load_pretrained, make_denoiser
 from tinyddpm.files import asset, read_checkpoint
 from tinyddpm.guidance import branches
+from tinyddpm.pipeline import find_device
 from tinyddpm.trainer.recipes import RECIPES
 
 
@@ -193,3 +194,10 @@ def test_a_file_that_contradicts_itself_is_refused(small, tmp_path, change, mess
     save_file(load_file(path), path, metadata)
     with pytest.raises(ValueError, match=message):
         DDPM.load(path)
+
+
+@pytest.mark.parametrize(("cuda", "mps", "wanted"), [(0, False, "cpu"), (2, False, "cuda:0"), (0, True, "mps")])
+def test_the_default_device_is_the_fastest(cuda, mps, wanted, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: cuda)
+    monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
+    assert str(find_device()) == wanted
