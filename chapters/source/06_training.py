@@ -407,7 +407,7 @@ r"""
 **A perfect network does not have the loss 0.** Several clean values could have become the same $x_t$, the best answer is
 their mean, and the mean is wrong for each of them.
 
-The library's function does the same as ours and also refuses images outside [-1, 1].
+The library's function does the same as ours, and knows other losses and weights.
 """
 
 # %%
