@@ -92,7 +92,10 @@ def names(table):
 INSIDE = r"betas must be in \(0, 1\) or be 1 at T, but these for T = 2 range from"
 CLEAN = r"beta\[0\] = 0 \(the clean image\), got shape .*: prepend a 0"
 SCHEDULES = [
-    *[(partial(betas, 0), r"T, the number of noising steps, must be at least 1, got 0") for betas in BETAS.values()],
+    *[
+        (partial(betas, 0), r"T, the number of noising steps, must be an integer of at least 1, got 0")
+        for betas in BETAS.values()
+    ],
     *[(partial(Schedule, table(0, 0.5, bad)), INSIDE) for bad in (-0.1, 0, 1.1, NAN)],
     *[(partial(Schedule, table(0, bad, 0.5)), INSIDE) for bad in (-0.1, 0, 1, 1.1, NAN)],
     *[(partial(Schedule, torch.tensor(bad)), CLEAN) for bad in ([0.1, 0.2], [0.0], [[0.0, 0.1]], 0.0)],
@@ -152,7 +155,7 @@ DIFFUSION = [
     ],
 ]
 
-ONE_EACH = "expected one generator, or one for each of 2 images, got"
+ONE_EACH = "expected one generator, or one for each of 2 float images, got"
 VARIANCE = f"unknown variance 'small': choose one of {names(VARIANCES)}"
 BROKEN = [
     ([], "not empty"),
@@ -291,7 +294,7 @@ DATA = [
     (lambda: viz.save_gif([], "x.gif"), "a GIF needs at least one frame"),
     (lambda: viz.save_gif([X[0], X[0, :, 1:]], "x.gif"), "all of one shape"),
     *[
-        (partial(viz.save_gif, [X[0]], "x.gif", **how), "a GIF needs .*, and fps and hold above 0, got")
+        (partial(viz.save_gif, [X[0]], "x.gif", **how), "a GIF needs .*, and fps and hold above 0, .* got")
         for how in (dict(fps=0), dict(hold=-1))
     ],
 ]

@@ -194,6 +194,8 @@ def check_network(model: nn.Module, image_shape: tuple[int, ...]) -> None:
     """Raises ValueError for a network without num_classes, and for one that returns another shape than it is given."""
     if not hasattr(model, "num_classes"):
         raise ValueError(f"{type(model).__name__} lacks the attribute num_classes (None: no labels): see tinyddpm.nn")
+    if len(image_shape) != 3 or min(image_shape) < 1:
+        raise ValueError(f"an image_shape is (c, h, w), got {image_shape}")
     x, training = torch.zeros(1, *image_shape, device=next(model.parameters()).device), model.training
     with torch.no_grad():
         out = model.eval()(x, torch.ones(1, dtype=torch.long, device=x.device))

@@ -47,8 +47,8 @@ def trajectory(denoiser: Denoiser, x_T: Images, grid: Grid, update: Update) -> I
 def check_arguments(x_T: Images, schedule: Schedule, grid: Grid | None, generator: Generators, climbs=False) -> Grid:
     """The grid. Raises ValueError as check_grid does, and unless there is one generator, or one for each image."""
     each = generator if isinstance(generator, Sequence) else [generator] * len(x_T)
-    if len(each) != len(x_T) or not all(isinstance(g, Generator | None) for g in each):
-        raise ValueError(f"expected one generator, or one for each of {len(x_T)} images, got {generator!r}")
+    if len(each) != len(x_T) or not all(isinstance(g, Generator | None) for g in each) or not x_T.is_floating_point():
+        raise ValueError(f"expected one generator, or one for each of {len(x_T)} float images, got {generator!r}")
     return check_grid(grid, schedule.T, climbs)
 
 

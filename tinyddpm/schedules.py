@@ -101,8 +101,8 @@ BETAS: dict[str, Callable[..., Table]] = {
 
 
 def check_T(T: int) -> None:
-    if T < 1:
-        raise ValueError(f"T, the number of noising steps, must be at least 1, got {T}")
+    if not isinstance(T, int) or T < 1:
+        raise ValueError(f"T, the number of noising steps, must be an integer of at least 1, got {T}")
 
 
 def check_betas(beta: Tensor, end: bool = True) -> None:

@@ -53,9 +53,12 @@ def frames_even_in_log_snr(
 
 
 def save_picture(picture: Picture, path: str | Path) -> None:
-    """Writes an image file, of the format that the name ends in."""
+    """Writes an image file, of the format that the name ends in. Raises ValueError for a name without one."""
     import imageio.v3 as iio
 
+    if len(Path(path).suffix) < 2 or picture.ndim != 3:
+        found = f"{str(path)!r} and shape {tuple(picture.shape)}"
+        raise ValueError(f"an image file needs a name that ends in .png or so, and a picture (c, h, w), got {found}")
     write_whole(path, iio.imwrite("<bytes>", as_array(picture), extension=Path(path).suffix))
 
 
@@ -64,9 +67,9 @@ def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hol
     times rounded to hundredths of a second. Raises ValueError for no frames, different shapes and times of 0."""
     import imageio.v3 as iio
 
-    shapes = {tuple(frame.shape) for frame in frames}
-    if len(shapes) != 1 or not (fps > 0 and hold > 0):
-        wanted = "at least one frame, all of one shape, and fps and hold above 0"
+    shapes = {tuple(getattr(frame, "shape", ())) for frame in frames}
+    if shapes in (set(), {()}) or len(shapes) > 1 or not (0 < fps <= 1000 and 0 < hold <= 600):
+        wanted = "at least one frame, all of one shape, and fps and hold above 0, hold up to 600 s"
         raise ValueError(f"a GIF needs {wanted}, got {sorted(shapes)}, fps={fps} and hold={hold}")
     times = [1000 / fps] * (len(frames) - 1) + [1000 * hold]
     duration = times if len(times) > 1 else times[0]  # imageio refuses a list for one frame

@@ -34,7 +34,11 @@ def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> De
     fits = mask.ndim <= known.ndim and all(m in (1, n) for m, n in zip(mask.shape[::-1], known.shape[::-1]))
     if not fits or not known.is_floating_point() or not ((mask == 0) | (mask == 1)).all():
         wanted = f"is 1 where a pixel is known, 0 elsewhere, and broadcasts to {tuple(known.shape)}"
-        found = f"shape {tuple(mask.shape)} with values in [{mask.min():.3g}, {mask.max():.3g}]"
+        found = (
+            f"shape {tuple(mask.shape)} with values in [{mask.min():.3g}, {mask.max():.3g}]"
+            if mask.numel()
+            else "an empty one"
+        )
         raise ValueError(f"a mask {wanted}, got {found} for {known.dtype}: see (mask > 0.5).float(), data.from_uint8")
     mask = mask.bool()
 
@@ -96,6 +100,8 @@ def hide_half(half: str, height: int, width: int) -> Float[Tensor, "h w"]:
     """A mask for inpaint, 0 in one half of the image and 1 elsewhere. half: "left", "right", "top", "bottom", or
     "middle", the middle ninth. Raises ValueError for another half."""
     rows, columns = choose(HALVES, half, "half")
+    if height < 1 or width < 1:
+        raise ValueError(f"an image has at least one pixel, got {height}x{width}")
     mask = torch.ones(height, width)
     mask[part(rows, height), part(columns, width)] = 0
     return mask

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images, eps_from_x_0, q_sample
-from ..samplers import Generators, Sampler, Step, angle, ddim, last, noise_like, times, velocity
+from ..samplers import Generators, Sampler, Step, angle, check_arguments, ddim, last, noise_like, times, velocity
 from ..schedules import Grid, Schedule, check_grid
 
 
@@ -25,7 +25,7 @@ def sdedit(
     The smaller t in schedule.grid(steps, start=t), the more of the image is kept. All noise comes from the generator.
     Raises ValueError for a grid that the sampler does not take.
     """
-    start = check_grid(grid, schedule.T, climbs=True)[0][0]
+    start = check_arguments(x_0, schedule, grid, generator, climbs=True)[0][0]
     x_t = q_sample(x_0, start, noise_like(x_0, generator), schedule)
     return sampler(denoiser, x_t, schedule, grid, generator)
 
@@ -95,9 +95,12 @@ def slerp(a: Images, b: Images, weight: float | Float[Tensor, " b"]) -> Images:
     linearly. Raises ValueError for two shapes, and for weights outside [0, 1] or of another number.
     """
     weight = torch.as_tensor(weight, dtype=a.dtype, device=a.device).reshape(-1, 1, 1, 1)
-    if a.shape != b.shape or len(weight) not in (1, len(a)) or not ((weight >= 0) & (weight <= 1)).all():
+    floats = a.shape == b.shape and a.is_floating_point() and b.is_floating_point()
+    if not floats or len(weight) not in (1, len(a)) or not ((weight >= 0) & (weight <= 1)).all():
         found = f"{tuple(a.shape)}, {tuple(b.shape)} and {weight.flatten().tolist()}"
-        raise ValueError(f"slerp needs one shape and weights in [0, 1], one or one for each image, got {found}")
+        raise ValueError(
+            f"slerp needs floats of one shape and weights in [0, 1], one or one for each image, got {found}"
+        )
     norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
     cos = (a * b).flatten(1).sum(1) / norms.clamp(min=1e-12)
     theta = cos.clamp(-1, 1).acos().reshape(-1, 1, 1, 1)

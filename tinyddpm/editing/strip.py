@@ -5,10 +5,10 @@ from collections.abc import Iterator, Sequence
 import torch
 from einops import rearrange
 from jaxtyping import Float
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ..diffusion import Denoiser, Images
-from ..pipeline import DDPM, load_pretrained
+from ..pipeline import DDPM, load_pretrained, seeded
 from ..samplers import Step, ddim, last
 
 LONGEST = 64  # characters in a strip
@@ -61,7 +61,7 @@ def write_steps(
     ddpm = load_pretrained() if ddpm is None else ddpm
     y = ddpm.check_labels([int(character) for character in text if character != " "])
     c, h, width = ddpm.image_shape
-    generator = Generator().manual_seed(seed)
+    generator = seeded(seed, 1)[0]
     columns = STRIDE * (len(text) - 1) + width
     own = torch.randn(1, c, h, columns, generator=generator)
     shared = torch.randn(1, c, h, STRIDE, generator=generator)[..., torch.arange(columns) % STRIDE]

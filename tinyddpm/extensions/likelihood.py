@@ -33,8 +33,9 @@ def bits_per_dim(
     Raises ValueError for images outside [-1, 1], a grid that does not go from T to 0, an error_variance that is not
     finite and at least 0 for each t in 0..T, and as denoising_error does.
     """
-    if not (x_0.min() >= -1 and x_0.max() <= 1):  # NaN is neither
-        raise ValueError(f"images must be in [-1, 1], got [{x_0.min():.3g}, {x_0.max():.3g}]: see data.from_uint8")
+    low, high = map(float, x_0.aminmax()) if x_0.numel() else (math.nan, math.nan)
+    if not (low >= -1 and high <= 1):  # NaN is neither
+        raise ValueError(f"images must be in [-1, 1], got [{low:.3g}, {high:.3g}]: see data.from_uint8")
     grid, T = check_arguments(x_0, schedule, grid, generator), schedule.T
     error = torch.zeros(T + 1) if error_variance is None else torch.as_tensor(error_variance)
     if (grid[0][0], grid[-1][1]) != (T, 0) or error.shape != (T + 1,) or not (error.isfinite() & (error >= 0)).all():
