@@ -23,6 +23,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from unittest import mock
 
@@ -526,7 +527,38 @@ def calls(n: int, chance: random.Random, folder: Path) -> list[str]:
     return wrong
 
 
-ATTACKS = {attack.__name__: attack for attack in (checkpoints, states, commands, sessions, calls, disks, writers)}
+def crowds(n: int, chance: random.Random, folder: Path) -> list[str]:
+    """n threads that load and sample at once, as each would alone; and n processes that write one file at once."""
+    from tinyddpm import DDPM
+
+    path, wrong = folder / "x.safetensors", []
+    ddpm = small_ddpm()
+    ddpm.save(path)
+
+    def draw(seed: int, own: bool) -> torch.Tensor:
+        return (DDPM.load(path) if own else ddpm).sample(y=[seed % 10], steps=3, scale=2.0, seeds=[seed])
+
+    alone = [draw(seed, False) for seed in range(n)]
+    with ThreadPoolExecutor(n) as pool:
+        for own in (True, False):
+            together = list(pool.map(draw, range(n), [own] * n))
+            wrong += [f"thread {i} drew another image" for i in range(n) if not torch.equal(alone[i], together[i])]
+
+    code = (
+        "import sys; from tinyddpm.files import write_whole; write_whole(sys.argv[1], sys.argv[2].encode() * 500_000)"
+    )
+    words = [[sys.executable, "-c", code, folder / "y", chr(97 + i % 26)] for i in range(n)]
+    crowd = [subprocess.Popen(one) for one in words]
+    wrong += [f"writer {i} failed" for i, process in enumerate(crowd) if process.wait()]
+    content = (folder / "y").read_bytes()
+    if len(content) != 500_000 or len(set(content)) != 1 or list(folder.glob(".tinyddpm-*")):
+        wrong.append(f"{n} writers left {len(content)} bytes of {set(content)} and {list(folder.iterdir())}")
+    return wrong
+
+
+ATTACKS = {
+    attack.__name__: attack for attack in (checkpoints, states, commands, sessions, calls, disks, writers, crowds)
+}
 
 
 def main() -> int:
