@@ -131,3 +131,8 @@ def test_a_written_file_can_be_read_by_others(tmp_path):
     files.write_whole(tmp_path / "file", b"new")
     (tmp_path / "plain").write_bytes(b"")
     assert (tmp_path / "file").stat().st_mode == (tmp_path / "plain").stat().st_mode
+
+
+def test_a_missing_asset_is_named():
+    with pytest.raises(FileNotFoundError, match="nothing.xz should ship with tinyddpm"):
+        files.asset("mnist/nothing.xz")

@@ -155,7 +155,7 @@ DIFFUSION = [
     ],
 ]
 
-ONE_EACH = "expected one generator, or one for each of 2 float images, got"
+ONE_EACH = "expected one generator, or one for each of 2 images, got"
 VARIANCE = f"unknown variance 'small': choose one of {names(VARIANCES)}"
 BROKEN = [
     ([], "not empty"),

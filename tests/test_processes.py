@@ -1,4 +1,4 @@
-"""Two processes, stopped and resumed: the same run as one process with the double batch."""
+"""Two processes: the same run as one process with the double batch."""
 
 import os
 import subprocess
@@ -92,10 +92,15 @@ def check(folder, alone):
     torch.testing.assert_close(weights(DDPM.load(folder / "model.safetensors")), alone[0], rtol=0, atol=1e-4)
 
 
-def test_two_processes_with_batches_in_parts_are_one_with_the_double_batch(tmp_path, alone):
-    said = launch(TORCHRUN, tmp_path / "run", stop=4, parts=2)
-    assert "step 4," in said and load_state(tmp_path / "run")["position"]["steps"] == 4
-    launch(ACCELERATE, tmp_path / "run", parts=2)
+def test_two_processes_are_one_with_the_double_batch(tmp_path, alone):
+    launch(TORCHRUN, tmp_path / "run")
     check(tmp_path / "run", alone)
     pictures = sorted(path.name for path in (tmp_path / "run" / "samples").iterdir())
     assert pictures == ["epoch_001.png", "epoch_002.png"]
+
+
+def test_two_processes_stop_together_and_resume_with_each_batch_in_parts(tmp_path, alone):
+    said = launch(ACCELERATE, tmp_path / "run", stop=4, parts=2)
+    assert "step 4," in said and load_state(tmp_path / "run")["position"]["steps"] == 4
+    launch(ACCELERATE, tmp_path / "run", parts=2)
+    check(tmp_path / "run", alone)

@@ -31,7 +31,7 @@ SAMPLERS = {
 }
 # (schedule, T, steps): steps that divide T and steps that do not
 RUNS = [("cosine", 10, 10), ("cosine", 10, 7), ("cosine", 10, 1), ("linear", 50, 50), ("cosine", 50, 50)]
-RUNS += [("linear", 50, 33), ("linear", 200, 200), ("cosine", 1000, 333), ("sigmoid", 1000, 7)]
+RUNS += [("linear", 50, 33), ("linear", 1000, 1000), ("cosine", 1000, 333), ("sigmoid", 1000, 7)]
 PURE_NOISE = ("linear-zero-snr", "flow")  # x_T is noise alone
 DATA = [(0.3, 0.0), (0.0, 1.0), (-0.4, 1.0), (0.0, 0.05), (0.6, 0.25)]  # mean and variance; a point mass first
 

@@ -56,12 +56,7 @@ class ImageDataset(Dataset):
     """
 
     def __init__(
-        self,
-        images: Tensor,
-        labels: Int[Tensor, " n"] | None,
-        size: int = 32,
-        name: str = "unknown",
-        num_classes: int | None = None,
+        self, images: Tensor, labels: Tensor | None, size: int = 32, name="unknown", num_classes: int | None = None
     ):
         if labels is not None and len(images) != len(labels):
             raise ValueError(f"expected one label for each image, got {len(images)} images and {len(labels)} labels")

@@ -16,6 +16,7 @@ from torch import Tensor
 from .schedules import Schedule, Table, Times, choose
 
 Images = Float[Tensor, "b c h w"]
+Labels = Int[Tensor, " b"]
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0_hat
 
 
@@ -101,9 +102,7 @@ def check_predicts(predicts: str, schedule: Schedule) -> Prediction:
     return row
 
 
-def make_denoiser(
-    model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None
-) -> Denoiser:
+def make_denoiser(model: Callable, schedule: Schedule, predicts: str = "eps", y: Labels | None = None) -> Denoiser:
     """A network that predicts eps, x_0, v or flow, as a denoiser (x_t, t) -> x_0_hat: what every sampler takes.
 
     model is called as model(x_t, t), or as model(x_t, t, y) if labels are given. It may return more channels than the
@@ -128,7 +127,7 @@ def diffusion_loss(
     t: Int[Tensor, " b"],
     eps: Images,
     schedule: Schedule,
-    y: Int[Tensor, " b"] | None = None,
+    y: Labels | None = None,
     predicts: str = "eps",
     loss: str = "mse",
     weights: str = "none",
@@ -149,9 +148,7 @@ def diffusion_loss(
     return per_image if reduction == "none" else per_image.mean()
 
 
-def loss_weight(
-    t: Int[Tensor, " b"], x_0: Images, schedule: Schedule, predicts: str, weights: str
-) -> Float[Tensor, " b"]:
+def loss_weight(t: Tensor, x_0: Images, schedule: Schedule, predicts: str, weights: str) -> Float[Tensor, " b"]:
     """w(t) for each image: the desired weight of an error in x_0 over the one that the prediction implies."""
     clamp = choose(WEIGHTS, weights, "weights")
     if clamp is None:

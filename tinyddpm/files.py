@@ -1,14 +1,12 @@
 """Files that ship with the package, files that are written whole or not at all, and checkpoints."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import secrets
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -20,15 +18,16 @@ TEMPORARY = ".tinyddpm-"  # how the names of half written files begin
 
 def asset(name: str) -> Path:
     """A file that ships with the package: inside it when installed, beside it in a checkout."""
-    inside, beside = (folder / "assets" / name for folder in Path(__file__).parents[:2])
-    return inside if inside.exists() else beside
+    for folder in Path(__file__).parents[:2]:
+        if (folder / "assets" / name).exists():
+            return folder / "assets" / name
+    raise FileNotFoundError(f"{name} should ship with tinyddpm but is missing: reinstall the package")
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
     """Writes a file atomically: under a temporary name, flushed, then renamed. Raises OSError, with the file's name,
     and leaves what was there."""
-    path = Path(path)
-    temporary = path.parent / f"{TEMPORARY}{secrets.token_hex(8)}"
+    temporary = Path(path).parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         with open(temporary, "xb") as file:
             file.write(content)
@@ -36,10 +35,10 @@ def write_whole(path: str | Path, content: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(temporary, path)
         with contextlib.suppress(OSError):  # not every system lets a folder be flushed
-            os.fsync(folder := os.open(path.parent, os.O_RDONLY))
+            os.fsync(folder := os.open(temporary.parent, os.O_RDONLY))
             os.close(folder)
     except OSError as error:
-        raise OSError(error.errno or errno.EIO, error.strerror or str(error), str(path)) from error
+        raise OSError(*error.args[:2], str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -64,29 +63,6 @@ def clear_temporaries(folder: str | Path, seconds: float) -> None:
                 path.unlink()
 
 
-def seal(content: bytes) -> bytes:
-    """The content after its sha256: what unseal reads."""
-    return hashlib.sha256(content).hexdigest().encode() + content
-
-
-def unseal(path: Path) -> bytes | None:
-    """The content that was sealed in a file; None if it was cut or changed."""
-    found = path.read_bytes()
-    return found[64:] if seal(found[64:]) == found else None
-
-
-@contextlib.contextmanager
-def alone(folder: Path, advice: str) -> Iterator[None]:
-    """Locks a folder. Raises ValueError, with advice, while another process has locked it."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / "run.lock", timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(f"another run is active in {folder}: wait for it, or {advice}") from None
-
-
 def digest(description: dict[str, str], tensors: dict[str, Tensor]) -> str:
     """The sha256 of a description and of the names, types, shapes and values of tensors."""
     total = hashlib.sha256(json.dumps(description, sort_keys=True).encode())
@@ -100,8 +76,8 @@ def write_checkpoint(path: str | Path, version: int, description: dict, tensors:
     """Writes one .safetensors file, its description as metadata. Raises ValueError for a read-only folder."""
     from safetensors.torch import save
 
-    metadata = {"format": FORMAT, "format_version": version, **description}
-    written = {key: json.dumps(value) for key, value in metadata.items()} | {DIGEST: ""}
+    metadata = {"format": FORMAT, "format_version": version, **description, DIGEST: ""}
+    written = {key: json.dumps(value) for key, value in metadata.items()}
     content = save(tensors, written | {DIGEST: json.dumps(digest(written, tensors))})
     write_whole(writable_folder(Path(path).parent) / Path(path).name, content)
 
@@ -121,10 +97,9 @@ def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tens
         tensors, header = load(content), content[8 : 8 + int.from_bytes(content[:8], "little")]
         written = json.loads(header).get("__metadata__") or {}
         metadata = {key: json.loads(value) for key, value in written.items()}
-        if DIGEST in metadata and metadata.pop(DIGEST) != digest(written | {DIGEST: ""}, tensors):
-            raise ValueError("its sha256 differs")
-        if not all(value.sum(dtype=torch.float64).isfinite() for value in tensors.values()):
-            raise ValueError("it holds NaN or infinite values")
+        same = DIGEST not in metadata or metadata.pop(DIGEST) == digest(written | {DIGEST: json.dumps("")}, tensors)
+        if not same or not all(value.sum(dtype=torch.float64).isfinite() for value in tensors.values()):
+            raise ValueError("it holds NaN or infinite values" if same else "its sha256 differs")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is cut off, damaged or of another format ({error}): get or train it again") from error
     version = metadata.get("format_version")

@@ -1,7 +1,4 @@
-"""Guidance: functions from denoiser to denoiser, so that each works with every sampler and with each other.
-
-Guidance by a gradient and thresholding are in extensions/gradient_guidance.py, known pixels in editing/inpainting.py.
-"""
+"""Guidance: functions from denoiser to denoiser, so that each works with every sampler and with each other."""
 
 import math
 from collections.abc import Callable
@@ -46,13 +43,11 @@ def check_scale(scale: Scale, T: int = 1) -> None:
         raise ValueError(f"a guidance scale is a finite number, or a function of t: (b,) to finite (b,), got {scale!r}")
 
 
-def branches(
-    model: Callable, schedule: Schedule, predicts: str, y: Int[Tensor, " b"], null_class: int
-) -> tuple[Denoiser, Denoiser]:
+def branches(model: Callable, schedule: Schedule, predicts: str, y: Tensor, null: int) -> tuple[Denoiser, Denoiser]:
     """The conditional and the unconditional denoiser of one network. Called at the same x_t, the unconditional one
     first, they call the network once, with a joined batch of 2b images."""
     alone = make_denoiser(model, schedule, predicts, y)
-    both = make_denoiser(model, schedule, predicts, torch.cat([y, torch.full_like(y, null_class)]))
+    both = make_denoiser(model, schedule, predicts, torch.cat([y, torch.full_like(y, null)]))
     kept = None  # x_t, t and the conditional half of the joined call
 
     def unconditional(x_t: Images, t: Int[Tensor, " b"]) -> Images:

@@ -17,9 +17,8 @@ from .samplers import SAMPLERS, Sampler, Step, ddim, last, noise_like
 from .schedules import Grid, Schedule, choose
 
 FORMAT_VERSION = 2
-LARGEST = 2**18  # numbers in an image of a file
 BETA = "schedule.beta"  # the only tensor in a file that is not a weight
-Labels = Sequence[int] | Tensor | int
+LabelsLike = Sequence[int] | Tensor | int
 Seeds = Sequence[int] | int
 Guide = Callable[[Denoiser], Denoiser]
 Guidance = Callable[[Denoiser, Denoiser, Scale], Denoiser]
@@ -59,7 +58,7 @@ class DDPM:
 
     def denoiser(
         self,
-        y: Labels | None = None,
+        y: LabelsLike | None = None,
         scale: Scale = 1.0,
         guide: Guide | None = None,
         guidance: Guidance = classifier_free_guidance,
@@ -79,7 +78,7 @@ class DDPM:
 
     def sample_steps(
         self,
-        y: Labels | None = None,
+        y: LabelsLike | None = None,
         n: int | None = None,
         steps: int = 50,
         sampler: Sampler | str = ddim,
@@ -106,7 +105,7 @@ class DDPM:
         x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
         return walk(self.denoiser(y, scale, guide, guidance), x_T, self.schedule, grid, generators)
 
-    def sample(self, y: Labels | None = None, n: int | None = None, *, batch_size: int = 200, **how) -> Tensor:
+    def sample(self, y: LabelsLike | None = None, n: int | None = None, *, batch_size: int = 200, **how) -> Tensor:
         """New images, (b, c, h, w) in [-1, 1], batch_size at once: the end of sample_steps, with its arguments."""
         y, generators = self.ask(y, n, how.pop("seeds", None))
         images = []
@@ -117,16 +116,14 @@ class DDPM:
             images.append(last(walk).x_t)
         return torch.cat(images)
 
-    def ask(self, y: Labels | None, n: int | None, seeds: Seeds | None) -> tuple[Tensor | None, list[Generator]]:
+    def ask(self, y: LabelsLike | None, n: int | None, seeds: Seeds | None) -> tuple[Tensor | None, list[Generator]]:
         """The labels, checked, and a generator for each image."""
-        if y is not None and n is None:
-            labels = self.check_labels(y)
-            return labels, seeded(seeds, len(labels))
-        if y is not None or n is None:
+        if (y is None) == (n is None):
             raise ValueError("give either labels y, one for each image, or a number n of images without labels")
-        return None, seeded(seeds, n)
+        labels = None if y is None else self.check_labels(y)
+        return labels, seeded(seeds, cast(int, n) if labels is None else len(labels))
 
-    def check_labels(self, y: Labels) -> Tensor:
+    def check_labels(self, y: LabelsLike) -> Tensor:
         """Labels as (b,) int64. Raises ValueError unless they are integers in 0..num_classes-1."""
         classes = self.num_classes
         if classes is None:
@@ -162,28 +159,27 @@ class DDPM:
             known = f"{path} holds a network {name!r}, and this program knows {', '.join(NETWORKS)}"
             raise ValueError(f"{known}: register its class with tinyddpm.nn.NETWORKS[{name!r}] = {name}")
         try:
-            predicts, notes, (c, h, w) = (description[key] for key in ("predicts", "notes", "image_shape"))
-            if not (isinstance(notes, dict) and min(c, h, w) >= 1 and c * h * w <= LARGEST):
-                raise ValueError(f"notes are a dict and images at most {LARGEST} numbers, got {(c, h, w)}")
+            predicts, (c, h, w), notes = (description[key] for key in ("predicts", "image_shape", "notes"))
+            if not (min(c, h, w) >= 1 and c * h * w <= 2**18):
+                raise ValueError(f"an image of a file has 1 to {2**18} numbers, got {c} x {h} x {w}")
             schedule = Schedule(tensors.pop(BETA))
             with Bounded(tensors):
                 model = NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
             model.load_state_dict(tensors)
-            return cls(model, schedule, predicts, (c, h, w), notes).to(device)
+            return cls(model, schedule, predicts, (c, h, w), dict(notes)).to(device)
         except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"{path} describes another network than the one it holds: {error}") from error
 
 
 class Bounded(TorchFunctionMode):
-    """Raises ValueError where a network that is built from a file makes far more numbers than the file holds, before
-    their memory is touched."""
+    """Raises ValueError where a network built from a file makes far more numbers than the file holds."""
 
     def __init__(self, weights: dict[str, Tensor]):
         super().__init__()
         self.left = 20 * sum(map(torch.numel, weights.values())) + 10**6  # each is made, filled and scaled
 
     def __torch_function__(self, function, types, args=(), kwargs=None):
-        made = function(*args, **(kwargs or {}))
+        made = function(*args, **(kwargs or {}))  # its memory is not touched yet
         self.left -= max(made.numel(), 1) if isinstance(made, Tensor) else 1
         if self.left < 0:
             raise ValueError("its arguments ask for more weights than there are")
@@ -194,8 +190,6 @@ def check_network(model: nn.Module, image_shape: tuple[int, ...]) -> None:
     """Raises ValueError for a network without num_classes, and for one that returns another shape than it is given."""
     if not hasattr(model, "num_classes"):
         raise ValueError(f"{type(model).__name__} lacks the attribute num_classes (None: no labels): see tinyddpm.nn")
-    if len(image_shape) != 3 or min(image_shape) < 1:
-        raise ValueError(f"an image_shape is (c, h, w), got {image_shape}")
     x, training = torch.zeros(1, *image_shape, device=next(model.parameters()).device), model.training
     with torch.no_grad():
         out = model.eval()(x, torch.ones(1, dtype=torch.long, device=x.device))

@@ -5,6 +5,7 @@ differ in the update from x_t to x_s. Each checks its arguments when it is calle
 """
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -48,18 +49,17 @@ def check_arguments(x_T: Images, schedule: Schedule, grid: Grid | None, generato
     """The grid. Raises ValueError as check_grid does, and unless there is one generator, or one for each image."""
     each = generator if isinstance(generator, Sequence) else [generator] * len(x_T)
     if len(each) != len(x_T) or not all(isinstance(g, Generator | None) for g in each) or not x_T.is_floating_point():
-        raise ValueError(f"expected one generator, or one for each of {len(x_T)} float images, got {generator!r}")
+        found = repr(generator) if x_T.is_floating_point() else f"{x_T.dtype}, not float images"
+        raise ValueError(f"expected one generator, or one for each of {len(x_T)} images, got {found}")
     return check_grid(grid, schedule.T, climbs)
 
 
 def last(steps: Iterable[Step]) -> Step:
     """The last step of a trajectory, without storing the others. Raises ValueError for an exhausted one."""
-    step = None
-    for step in steps:
-        pass
-    if step is None:
+    found = deque(steps, maxlen=1)
+    if not found:
         raise ValueError("the trajectory has no steps left: sample again, or keep the steps in a list")
-    return step
+    return found[0]
 
 
 def times(t: int, x: Images) -> Tensor:
@@ -70,13 +70,10 @@ def times(t: int, x: Images) -> Tensor:
 def noise_like(x: Tensor, generator: Generators = None) -> Tensor:
     """Standard normal noise in the shape of x. A list of generators gives each image its own noise, independent of its
     batch. Drawn on the generator's device, so that a seed means the same everywhere."""
-    if generator is None or isinstance(generator, Generator):
-        device = "cpu" if generator is None else generator.device
-        return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
-    each = zip(x, generator, strict=True)  # ValueError unless there is one for each image
-    return torch.stack(
-        [torch.randn(i.shape, generator=g, dtype=x.dtype, device=g.device).to(x.device) for i, g in each]
-    )
+    if isinstance(generator, Sequence):  # ValueError unless there is one for each image
+        return torch.stack([noise_like(image, own) for image, own in zip(x, generator, strict=True)])
+    device = "cpu" if generator is None else generator.device
+    return torch.randn(x.shape, generator=generator, dtype=x.dtype, device=device).to(x.device)
 
 
 def p_sample(

@@ -50,9 +50,7 @@ def cosine_betas(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999, 
     return with_zero(betas_from(alpha_bar).clamp(max=max_beta))
 
 
-def sigmoid_betas(
-    T: int = 1000, start: float = -3.0, end: float = 3.0, tau: float = 1.0, max_beta: float = 0.999
-) -> Table:
+def sigmoid_betas(T: int = 1000, start: float = -3, end: float = 3, tau: float = 1, max_beta: float = 0.999) -> Table:
     """alpha_bar_t = (s(end) - s(t)) / (s(end) - s(start)), s the sigmoid of a line from start / tau to end / tau (Jabri
     et al. 2023, appendix B), betas clipped at max_beta."""
     check_T(T)
@@ -107,17 +105,16 @@ def check_T(T: int) -> None:
 
 def check_betas(beta: Tensor, end: bool = True) -> None:
     if beta.ndim != 1 or len(beta) < 2 or beta[0] != 0:
+        found = f"shape {tuple(beta.shape)} starting with {beta.flatten()[:1].tolist()}: prepend a 0"
         raise ValueError(
-            f"a schedule needs one beta for each t in 0..T, and beta[0] = 0 (the clean image), got shape "
-            f"{tuple(beta.shape)} starting with {beta.flatten()[:1].tolist()}: prepend a 0"
+            f"a schedule needs one beta for each t in 0..T, and beta[0] = 0 (the clean image), got {found}"
         )
     inside = (1 - beta[1:] < 1) & (beta[1:] < 1)  # 1e-300 adds no noise: 1 - beta is rounded to 1
     inside[-1] |= end and beta[-1] == 1
     if not inside.all():
-        raise ValueError(
-            f"betas must be in (0, 1){' or be 1 at T' * end}, but these for T = {len(beta) - 1} range from "
-            f"{beta[1:].min():.4g} to {beta[1:].max():.4g}: choose a larger T or the cosine schedule"
-        )
+        wanted = f"in (0, 1){' or be 1 at T' * end}"
+        found = f"{beta[1:].min():.4g} to {beta[1:].max():.4g}: choose a larger T or the cosine schedule"
+        raise ValueError(f"betas must be {wanted}, but these for T = {len(beta) - 1} range from {found}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,26 +193,23 @@ class Schedule:
         steps = start if steps is None else steps
         if not 1 <= steps <= start <= self.T:
             raise ValueError(f"need 1 <= steps <= start <= T = {self.T}, got steps={steps}, start={start}")
-        return pairs([*choose(SPACINGS, spacing, "spacing")(self.log_snr[: start + 1], steps), 0])
+        return pairs([*choose(SPACINGS, spacing, "spacing")(start, steps, self.log_snr), 0])
 
 
-def uniform_times(log_snr: Table, steps: int) -> list[int]:
-    T = len(log_snr) - 1
+def uniform_times(T: int, steps: int, log_snr: Table) -> list[int]:
     return [(T * i + steps // 2) // steps for i in range(steps, 0, -1)]
 
 
-def quadratic_times(log_snr: Table, steps: int) -> list[int]:
-    T = len(log_snr) - 1
+def quadratic_times(T: int, steps: int, log_snr: Table) -> list[int]:
     return distinct([T * (i / steps) ** 2 for i in range(steps, 0, -1)], T)
 
 
-def log_snr_times(log_snr: Table, steps: int) -> list[int]:
+def log_snr_times(T: int, steps: int, log_snr: Table) -> list[int]:
     """Even in log-SNR from T down to 1; after a T of pure noise, the remaining ones are."""
-    T = len(log_snr) - 1
-    if math.isinf(log_snr[-1]):
-        return [T, *(log_snr_times(log_snr[:-1], steps - 1) if steps > 1 else [])]
-    wanted = torch.linspace(float(log_snr[-1]), float(log_snr[1]), steps, dtype=torch.float64)
-    return distinct(((log_snr[1:][None] - wanted[:, None]).abs().argmin(1) + 1).tolist(), T)
+    if math.isinf(log_snr[T]):
+        return [T, *(log_snr_times(T - 1, steps - 1, log_snr) if steps > 1 else [])]
+    wanted = torch.linspace(float(log_snr[T]), float(log_snr[1]), steps, dtype=torch.float64)
+    return distinct(((log_snr[1 : T + 1] - wanted[:, None]).abs().argmin(1) + 1).tolist(), T)
 
 
 SPACINGS = {"uniform": uniform_times, "quadratic": quadratic_times, "log-snr": log_snr_times}

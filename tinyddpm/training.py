@@ -13,9 +13,10 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from .diffusion import Images, diffusion_loss
+from .diffusion import Images, Labels, diffusion_loss
 from .schedules import Schedule
 
+Drawn = tuple[Int[Tensor, " b"], Images, Labels | None]  # t, eps and y
 Losses = tuple[Float[Tensor, " b"], Int[Tensor, " b"]]  # the loss of each image, and its t
 Objective = Callable[[nn.Module, Images, Tensor | None, Generator], Losses]
 
@@ -39,9 +40,7 @@ class EMA:
             average.copy_(buffer)
 
 
-def drop_labels(
-    y: Int[Tensor, " b"], num_classes: int, p: float, generator: Generator | None = None
-) -> Int[Tensor, " b"]:
+def drop_labels(y: Labels, num_classes: int, p: float, generator: Generator | None = None) -> Labels:
     """Replaces each label by the null class, num_classes, with probability p (Ho & Salimans 2022, algorithm 1)."""
     dropped = torch.rand(y.shape, generator=generator, device=y.device) < p
     return torch.where(dropped, num_classes, y)
@@ -71,9 +70,7 @@ class DenoisingLoss:
         kind = self.predicts, self.loss, self.weights
         return diffusion_loss(model, x_0, t, eps, self.schedule, y, *kind, reduction="none"), t
 
-    def draw(
-        self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator
-    ) -> tuple[Tensor, Images, Tensor | None]:
+    def draw(self, model: nn.Module, x_0: Images, y: Labels | None, generator: Generator) -> Drawn:
         """The times, the noise, and the labels of which some are dropped, None for a network without labels."""
         t = self.times(len(x_0), self.schedule.T, generator)
         eps = torch.randn(x_0.shape, generator=generator, device=x_0.device)

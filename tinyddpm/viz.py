@@ -9,6 +9,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from .files import write_whole
+from .samplers import last
 
 Picture = UInt8[Tensor, "c h w"]
 
@@ -18,12 +19,11 @@ def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1,
     enlarge x enlarge, in that many levels from black to white: 16 make a GIF of noise a third as large. Values outside
     [-1, 1] are clamped. Raises ValueError for no images, other shapes and values that are not finite.
     """
-    if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3):
-        raise ValueError(f"image_grid takes images (b, 1 or 3, h, w), got shape {tuple(x.shape)}")
+    if x.ndim != 4 or len(x) == 0 or x.shape[1] not in (1, 3) or not x.isfinite().all():
+        diverged = "" if x.isfinite().all() else " with NaN or infinite values: sampling or training has diverged"
+        raise ValueError(f"image_grid takes images (b, 1 or 3, h, w), got shape {tuple(x.shape)}{diverged}")
     if columns < 1 or enlarge < 1 or not 2 <= levels <= 256:
         raise ValueError(f"columns and enlarge must be at least 1, levels 2 to 256, got {columns}, {enlarge}, {levels}")
-    if not x.isfinite().all():
-        raise ValueError("the images hold NaN or infinite values: sampling or training has diverged")
     x = x.detach().float().cpu()
     x = torch.cat([x, x.new_full((-len(x) % columns, *x.shape[1:]), -1.0)])
     x = rearrange(x, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
@@ -35,16 +35,13 @@ def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1,
 def film_strip(steps: Iterable, frames: int = 10, image: int = 0, enlarge: int = 1, levels: int = 256) -> Picture:
     """One image of a trajectory, left to right: x_t above x_0_hat, at `frames` evenly spaced steps."""
     steps = list(steps)
-    if not steps:
-        raise ValueError("the trajectory has no steps left: sample again, or keep the steps in a list")
+    last(steps)  # ValueError if there are none
     chosen = [steps[round(i)] for i in torch.linspace(0, len(steps) - 1, min(frames, len(steps))).tolist()]
     rows = [step.x_t[image] for step in chosen] + [step.x_0_hat[image] for step in chosen]
     return image_grid(torch.stack(rows), len(chosen), enlarge, levels)
 
 
-def frames_even_in_log_snr(
-    log_snr: Float[Tensor, " n"], frames: int, low: float = -4.0, high: float = 6.0
-) -> list[int]:
+def frames_even_in_log_snr(log_snr: Tensor, frames: int, low: float = -4.0, high: float = 6.0) -> list[int]:
     """Indices of at most `frames` of n steps, even in log-SNR from low to high, and of the last step. Below low an
     image is only noise and above high it is finished: frames even in t would show little else."""
     wanted = torch.linspace(low, high, max(frames - 1, 1), dtype=torch.float64)
@@ -53,13 +50,10 @@ def frames_even_in_log_snr(
 
 
 def save_picture(picture: Picture, path: str | Path) -> None:
-    """Writes an image file, of the format that the name ends in. Raises ValueError for a name without one."""
+    """Writes an image file, of the format that the name ends in."""
     import imageio.v3 as iio
 
-    if len(Path(path).suffix) < 2 or picture.ndim != 3:
-        found = f"{str(path)!r} and shape {tuple(picture.shape)}"
-        raise ValueError(f"an image file needs a name that ends in .png or so, and a picture (c, h, w), got {found}")
-    write_whole(path, iio.imwrite("<bytes>", as_array(picture), extension=Path(path).suffix))
+    write_whole(path, iio.imwrite("<bytes>", as_array(picture), extension=Path(path).suffix or "."))
 
 
 def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hold: float = 1.5) -> None:
@@ -67,16 +61,16 @@ def save_gif(frames: Sequence[Picture], path: str | Path, fps: float = 12.5, hol
     times rounded to hundredths of a second. Raises ValueError for no frames, different shapes and times of 0."""
     import imageio.v3 as iio
 
-    shapes = {tuple(getattr(frame, "shape", ())) for frame in frames}
-    if shapes in (set(), {()}) or len(shapes) > 1 or not (0 < fps <= 1000 and 0 < hold <= 600):
-        wanted = "at least one frame, all of one shape, and fps and hold above 0, hold up to 600 s"
+    shapes = {tuple(frame.shape) for frame in frames}
+    if len(shapes) != 1 or not (fps > 0 and 0 < hold <= 655):  # the longest time that a GIF can state
+        wanted = "at least one frame, all of one shape, and fps and hold above 0, hold at most 655 s"
         raise ValueError(f"a GIF needs {wanted}, got {sorted(shapes)}, fps={fps} and hold={hold}")
     times = [1000 / fps] * (len(frames) - 1) + [1000 * hold]
     duration = times if len(times) > 1 else times[0]  # imageio refuses a list for one frame
-    film = [as_array(frame) for frame in frames]
-    write_whole(path, iio.imwrite("<bytes>", film, extension=".gif", duration=duration, loop=0))
+    write_whole(path, iio.imwrite("<bytes>", [*map(as_array, frames)], extension=".gif", duration=duration, loop=0))
 
 
 def as_array(picture: Picture):
     """(c, h, w) as the numpy array that image files are written from: (h, w) grey or (h, w, 3)."""
-    return (picture[0] if len(picture) == 1 else picture.permute(1, 2, 0)).numpy()
+    c, _, _ = picture.shape  # ValueError for what is no picture
+    return (picture[0] if c == 1 else picture.permute(1, 2, 0)).numpy()

@@ -171,16 +171,15 @@ def states(n: int, chance: random.Random, folder: Path) -> list[str]:
     """Damaged states of a run, and sealed ones with other contents: refused, or resumed."""
     from small_run import MINI, Fetched, crash
 
-    from tinyddpm.files import seal, unseal
     from tinyddpm.trainer import train
-    from tinyddpm.trainer.state import FILES, resume_command
+    from tinyddpm.trainer.state import DIGEST, FILES, resume_command, sha256
 
     run, newest, wrong = folder / "run", folder / "run" / FILES[0], []
     quiet = {"device": "cpu", "precision": "no", "command": ["train"]}
     with contextlib.suppress(RuntimeError):
         train(MINI, run, Fetched(14, crash), save_every=-1.0, **quiet)
     kept = {path.name: path.read_bytes() for path in run.glob("run.state*")}
-    content = torch.load(io.BytesIO(unseal(newest)), weights_only=True)
+    content = torch.load(io.BytesIO(newest.read_bytes()[DIGEST:]), weights_only=True)
 
     def attack(i: int) -> None:
         for path in run.rglob("*"):
@@ -190,7 +189,7 @@ def states(n: int, chance: random.Random, folder: Path) -> list[str]:
             (run / name).write_bytes(damaged(data, chance) if chance.random() < 0.7 else data)
         if i % 2:
             torch.save(nested(content, chance), data := io.BytesIO())
-            newest.write_bytes(seal(data.getvalue()))
+            newest.write_bytes(sha256(data.getvalue()) + data.getvalue())
         with contextlib.suppress(ValueError):
             resume_command(run)
         with contextlib.redirect_stdout(io.StringIO()):
@@ -454,7 +453,7 @@ def calls(n: int, chance: random.Random, folder: Path) -> list[str]:
     """Calls of public functions in which one argument has the right type and a nasty value: anything but a ValueError,
     the TypeError of a float that should be an integer, or the OSError of a file's name is wrong."""
     import tinyddpm
-    from tinyddpm import DDPM, Schedule, UNet, editing, extensions, viz  # noqa: F401
+    from tinyddpm import DDPM, Schedule, UNet, viz
     from tinyddpm.data import crop_to, from_uint8, mnist, pad_to
     from tinyddpm.datasets.own import as_data
 
@@ -517,11 +516,16 @@ def calls(n: int, chance: random.Random, folder: Path) -> list[str]:
         if hasattr(found, "__next__"):
             tinyddpm.last(found)
 
+    def alike(value, given) -> bool:
+        """Whether the items of two sequences are of one type."""
+        lists = isinstance(given, (list, tuple)) and value
+        return not lists or isinstance(value[0], type(given[0]))
+
     for i in range(n):
         function, arguments = chance.choice(table)
         name = chance.choice([name for name, given in arguments.items() if isinstance(given, flat)])
         kind = next(kind for kind in kinds if isinstance(arguments[name], kind))
-        value = chance.choice([value for value in small if isinstance(value, kind)])
+        value = chance.choice([value for value in small if isinstance(value, kind) and alike(value, arguments[name])])
         label = f"call {i} {getattr(function, '__name__', function)}({name}={value!r:.80})"
         wrong += tried(label, lambda f=function, a={**arguments, name: value}: attack(f, a), plain)
     return wrong

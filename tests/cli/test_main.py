@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image, ImageSequence
 
 from tinyddpm import DDPM, Schedule, ddim
@@ -19,6 +20,7 @@ from tinyddpm.cli.main import COMMANDS, main
 from tinyddpm.data import crop_to, to_uint8
 from tinyddpm.datasets.named import DATASETS
 from tinyddpm.evaluation.evaluate import NAMED_SAMPLERS
+from tinyddpm.files import writable_folder
 from tinyddpm.schedules import SPACINGS
 from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.recipes import RECIPES, UNetConfig
@@ -220,6 +222,13 @@ def test_eval_measures_the_checkpoint_with_its_options(checkpoint, weights, monk
     assert list(spec.values()) == [1000, 20, 1.5, "ddim", 3, 0.85, "quadratic"]
     assert asked["ddpm"].notes == {"seed": 0} and asked["out"] == "r" and asked["sweeps"] is False
     assert capsys.readouterr().out == "a report\nthe report is in r\n"
+
+
+def test_two_evals_never_write_to_one_folder(weights, monkeypatch, capsys):
+    monkeypatch.setattr("tinyddpm.cli.main.evaluate", None)
+    with FileLock(writable_folder("report") / "run.lock"):
+        assert main(["eval", weights]) == 2
+    assert "another run is active in report: wait for it, or write to another one (--out)" in capsys.readouterr().err
 
 
 def test_eval_that_is_interrupted_says_how_to_resume(weights, monkeypatch, capsys):

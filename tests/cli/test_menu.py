@@ -122,18 +122,18 @@ def test_a_network_that_was_trained_here_can_draw():
 def test_resume_runs_the_command_of_the_run_that_is_chosen(monkeypatch, capsys):
     def resume_command(folder):
         if folder.name == "a":
-            raise ValueError("run.state was changed")  # it cannot be chosen
-        return "step 7", ["train", "--out", str(folder)]
+            raise ValueError("run.state was changed")  # it cannot be chosen, nor can the next one
+        return ("step 7", ["train", "--out", str(folder)]) if folder.name in "bc" else ("resumed otherwise", [])
 
     monkeypatch.setattr("tinyddpm.cli.menu.resume_command", resume_command)
-    for name in "abc":
+    for name in ("a", "aa", "b", "c"):
         save_state(writable_folder(f"runs/{name}"), {})
     done, _ = play("r", "", "r", DOWN, "r", DOWN + DOWN)  # the last one: back
     assert done == ["train --out runs/b", "train --out runs/c"]
     for name in "bc":
         clear_state(Path("runs", name))
     assert not play("r")[0]
-    assert "there is no run to resume\n  run.state was changed\n" in capsys.readouterr().out
+    assert "there is no run to resume\n  run.state was changed\n  resumed otherwise\n" in capsys.readouterr().out
 
 
 def test_back_and_a_command_that_fails_lead_to_the_menu(capsys):

@@ -127,5 +127,5 @@ def test_a_denoiser_that_returns_nan_or_infinity_is_refused(value):
 
 @pytest.mark.parametrize("measure", [bits_per_dim, denoising_error])
 def test_a_list_of_generators_has_one_for_each_image(measure):
-    with pytest.raises(ValueError, match="one for each of 3 float images"):
+    with pytest.raises(ValueError, match="one for each of 3 images"):
         measure(gaussian_oracle(0.0, 1.0, SCHEDULE), torch.zeros(3, 1, 4, 4), SCHEDULE, generator=[torch.Generator()])

@@ -120,11 +120,11 @@ def test_an_interrupted_run_knows_the_command_that_resumes_it(folder):
 def test_an_interrupted_run_that_no_command_resumes_says_why(folder):
     state = load_state(folder)
     save_state(folder, state | {"settings": {"processes": 2}})
-    with pytest.raises(ValueError, match="is resumed by torchrun --nproc-per-node 2 -m tinyddpm train --recipe mini"):
-        resume_command(folder)
+    found, words = resume_command(folder)
+    assert not words and "resumed by torchrun --nproc-per-node 2 -m tinyddpm train --recipe mini" in found
     save_state(folder, state | {"command": []})
-    with pytest.raises(ValueError, match=r"resumed by the same call of train\(\), as it began in Python"):
-        resume_command(folder)
+    found, words = resume_command(folder)
+    assert not words and "resumed by the same call of train(), as it began in Python" in found
     for name in FILES:
         (folder / name).write_bytes(b"half")
     with pytest.raises(ValueError, match="is not a state"):

@@ -12,7 +12,7 @@ from ..data import crop_to, from_uint8, mnist, pad_to
 from ..datasets.own import read_picture
 from ..editing.handwriting import handwriting, morph
 from ..editing.inpainting import complete, hide_half
-from ..editing.strip import check_text, write_steps
+from ..editing.strip import check_strip, write_steps
 from ..pipeline import DDPM
 from ..viz import image_grid, save_gif, save_picture
 from .options import DIGIT, GREYS, Drawing, Half, file_of, frames_of, labels_in, number_in
@@ -34,8 +34,7 @@ class Morph(Drawing):
     def run(self) -> None:
         out, ddpm = file_of(self.out, ".gif"), digit_model(self)
         y = ddpm.check_labels(labels_in(self.digits))
-        number_in(self.frames, "--frames")
-        images = morph(ddpm, y, self.frames, self.steps, self.scale, self.seed, self.wander)
+        images = morph(ddpm, y, number_in(self.frames, "--frames"), self.steps, self.scale, self.seed, self.wander)
         film = [image_grid(x[None], columns=1, enlarge=4, levels=GREYS) for x in crop_to(images.cpu(), DIGIT)]
         save_gif(film, out, hold=1 / 12.5)
         print(f"{len(film)} frames in {out}")
@@ -57,7 +56,8 @@ class Inpaint(Drawing):
         y = ddpm.check_labels(labels_in(self.digits))
         if self.scale != 1 and not self.labelled:
             raise ValueError("--scale guides towards a label: give --labelled, too")
-        number_in(self.each, "--each", most=1000), number_in(self.times, "--times", most=1000)
+        number_in(self.each, "--each", most=1000)
+        number_in(self.times, "--times", most=1000)
         x_0, rows = real_digits(y, self.seed), []
         mask = hide_half(self.hide, *x_0.shape[2:])
         for k, x in enumerate(tqdm(x_0, "inpainting", leave=False, disable=None)):
@@ -103,7 +103,7 @@ class Write(Drawing):
     out: Path = Path("strip.png")  # x.png, or x.gif of the strip on its way from noise
 
     def run(self) -> None:
-        check_text(self.text)
+        check_strip(self.text, self.variety)
         out, ddpm = file_of(self.out, ".png", ".gif"), digit_model(self)
         steps = write_steps(self.text, ddpm, self.steps, self.scale, self.seed, self.variety)
         shown = frames_of(steps, self.steps, ddpm, FRAMES)

@@ -24,7 +24,7 @@ from ..files import writable_folder, write_whole
 from ..trainer import train
 from ..trainer.interrupt import Interrupted, is_first
 from ..trainer.recipes import RECIPES, Recipe
-from ..trainer.state import shell_command
+from ..trainer.state import alone, shell_command
 from ..viz import image_grid, save_gif, save_picture
 from .art import Inpaint, Morph, Style, Write
 from .options import GREYS, DataName, RecipeName, Sampling, file_of, frames_of, labels_in, number_in, shown_size
@@ -99,7 +99,8 @@ class Eval(Sampling):
         if self.checkpoint and self.weights:
             raise ValueError(f"expected one checkpoint, got {self.checkpoint} and --weights {self.weights}")
         ddpm = replace(self, weights=self.checkpoint or self.weights).load()
-        print(page(evaluate(ddpm, self.out, self.spec(self.n), sweeps=self.sweeps)), end="")
+        with alone(writable_folder(self.out), "write to another one (--out)"):
+            print(page(evaluate(ddpm, self.out, self.spec(self.n), sweeps=self.sweeps)), end="")
         print(f"the report is in {self.out}")
 
 
@@ -129,9 +130,9 @@ class Train:
         out = self.out or Path("runs", self.recipe if self.data == "mnist" else f"{self.recipe}-{self.data}")
         writable_folder(out)
         least = max(recipe.image_size, DATASETS[self.data].smallest)
-        fitting = next((n for n in range(least, LARGEST + 1) if recipe.network.fits(n)), least)
-        size = fitting if self.size is None else self.size
         number_in(self.seed, "--seed", 0, 2**62)
+        fitting = (n for n in range(least, LARGEST + 1) if recipe.network.fits(n))
+        size = next(fitting, least) if self.size is None else self.size
         data = load_data(self.data, self.root, size, skip_broken=self.skip_broken)
         epochs = None if recipe.epochs == RECIPES[self.recipe].epochs else recipe.epochs  # refused beside minutes
         options = {name: getattr(self, name) for name in ("precision", "compile", "fresh", "accumulate", "tensorboard")}

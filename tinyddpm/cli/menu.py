@@ -93,7 +93,7 @@ class Questions:
     def train(self) -> Words:
         recipe = choose("Which recipe?", [Choice(name, name) for name in RECIPES], "nano")
         length = ask("How many epochs or minutes?", f"{RECIPES[recipe].epochs:g} epochs", SCALE + " *(e|m)[a-z]*")
-        number, unit = length.split("e")[0].split("m")[0].strip(), "--minutes" if "m" in length else "--epochs"
+        number, unit = re.findall(SCALE, length)[0], "--minutes" if "m" in length else "--epochs"
         out = ask("Into which folder?", str(free_folder(recipe)), ".+")
         self.folders.add(Path(out))
         return ["train", "--recipe", recipe, unit, number, "--out", out]
@@ -115,10 +115,10 @@ class Questions:
 def run_choice(folder: Path) -> Choice:
     """The interrupted run in a folder, with the words that resume it; it cannot be chosen if there are none."""
     try:
-        position, words = resume_command(folder)
+        found, words = resume_command(folder)
     except (ValueError, OSError) as error:
-        return Choice(str(folder), disabled=str(error))
-    return Choice(f"{folder}  {position}", words)
+        found, words = str(error), []
+    return Choice(f"{folder}  {found}" if words else str(folder), words, None if words else found)
 
 
 def choose(question: str, choices: list[Choice], default: str | None = None):

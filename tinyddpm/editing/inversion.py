@@ -92,15 +92,13 @@ def slerp(a: Images, b: Images, weight: float | Float[Tensor, " b"]) -> Images:
     et al. 2021, "DDIM", appendix D.5): between two noises it gives noise, where a straight line would lose variance.
 
     One weight, or one for each image. Parallel and opposite images, which determine no great circle, are interpolated
-    linearly. Raises ValueError for two shapes, and for weights outside [0, 1] or of another number.
+    linearly. Raises ValueError for two shapes, for integers, and for weights outside [0, 1] or of another number.
     """
     weight = torch.as_tensor(weight, dtype=a.dtype, device=a.device).reshape(-1, 1, 1, 1)
     floats = a.shape == b.shape and a.is_floating_point() and b.is_floating_point()
     if not floats or len(weight) not in (1, len(a)) or not ((weight >= 0) & (weight <= 1)).all():
-        found = f"{tuple(a.shape)}, {tuple(b.shape)} and {weight.flatten().tolist()}"
-        raise ValueError(
-            f"slerp needs floats of one shape and weights in [0, 1], one or one for each image, got {found}"
-        )
+        found = f"{tuple(a.shape)}, {tuple(b.shape)} and {weight.flatten().tolist()} for {a.dtype}, {b.dtype}"
+        raise ValueError(f"slerp needs one shape and weights in [0, 1], one or one for each image, got {found}")
     norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
     cos = (a * b).flatten(1).sum(1) / norms.clamp(min=1e-12)
     theta = cos.clamp(-1, 1).acos().reshape(-1, 1, 1, 1)

@@ -55,9 +55,7 @@ def write_steps(
 
     Raises ValueError for another text, a variety outside [0, 1], and labels that the weights do not have.
     """
-    check_text(text)
-    if not 0 <= variety <= 1:
-        raise ValueError(f"variety must be in [0, 1], got {variety}")
+    check_strip(text, variety)
     ddpm = load_pretrained() if ddpm is None else ddpm
     y = ddpm.check_labels([int(character) for character in text if character != " "])
     c, h, width = ddpm.image_shape
@@ -82,7 +80,8 @@ def places_of(text: str) -> list[int]:
     return [STRIDE * k for k, character in enumerate(text) if character != " "]
 
 
-def check_text(text: str) -> None:
-    """Raises ValueError unless the text is digits and blanks, at most 64, and at least one digit."""
-    if not text.strip(" ") or set(text) - set("0123456789 ") or len(text) > LONGEST:
-        raise ValueError(f"a strip is up to {LONGEST} digits and blanks with at least one digit, got {text!r}")
+def check_strip(text: str, variety: float) -> None:
+    """Raises ValueError unless the text is 1 to 64 digits and blanks, with a digit, and the variety in [0, 1]."""
+    if not text.strip(" ") or set(text) - set("0123456789 ") or len(text) > LONGEST or not 0 <= variety <= 1:
+        wanted = f"a strip is up to {LONGEST} digits and blanks with at least one digit, got {text!r}"
+        raise ValueError(f"{wanted}, and its variety must be in [0, 1], got {variety}")

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
+from torch.nn.utils import convert_conv2d_weight_memory_format
 from tqdm import tqdm
 
 from ..files import asset, read_checkpoint, write_checkpoint
@@ -62,7 +63,7 @@ def train_classifier(
     generator = Generator().manual_seed(seed)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = DigitClassifier().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model = convert_conv2d_weight_memory_format(DigitClassifier(), torch.channels_last)
     steps = len(x) // batch_size
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps)
@@ -75,7 +76,7 @@ def train_classifier(
             loss.backward()
             optimizer.step()
             schedule.step()
-    return model.to(memory_format=torch.contiguous_format).eval()
+    return convert_conv2d_weight_memory_format(model, torch.contiguous_format).eval()
 
 
 def save_classifier(model: DigitClassifier, path: str | Path, notes: dict | None = None) -> None:

@@ -1,15 +1,13 @@
 """The one way to draw samples and to measure them: `score` for two metrics, `evaluate` for a report with all."""
 
+import contextlib
 import functools
-import hashlib
-import io
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
@@ -17,7 +15,7 @@ from tqdm import tqdm
 from ..data import ImageDataset, crop_to, from_uint8, mnist, pad_to, to_uint8
 from ..extensions.likelihood import bits_per_dim, denoising_error
 from ..extensions.score_sde import euler_maruyama, predictor_corrector
-from ..files import alone, digest, seal, unseal, writable_folder, write_whole
+from ..files import digest, read_checkpoint, writable_folder, write_checkpoint, write_whole
 from ..guidance import Scale
 from ..pipeline import DDPM, Guide
 from ..samplers import SAMPLERS, Sampler, ddim
@@ -113,17 +111,17 @@ def score(
 
 def draw(sample: Callable[..., Tensor], y: Tensor | None, seeds: Tensor, folder: Path | None) -> Tensor:
     """A batch (b, 1, 32, 32), read from the folder if it holds one of these seeds and labels."""
-    labels = "" if y is None else "-" + hashlib.sha256(repr(y.tolist()).encode()).hexdigest()[:16]
-    path = folder and folder / f"{seeds[0]}-{seeds[-1]}{labels}.samples"
-    if path and path.exists() and (kept := unseal(path)) is not None:
-        return from_uint8(torch.from_numpy(np.load(io.BytesIO(kept))))
+    labels = "" if y is None else "-" + digest({}, {"labels": y})[:16]
+    path = folder and folder / f"{seeds[0]}-{seeds[-1]}{labels}.safetensors"
+    if path and path.exists():
+        with contextlib.suppress(ValueError):  # damaged: drawn again
+            return from_uint8(read_checkpoint(path, 1)[1]["pixels"])
     x = sample(y, n=len(seeds) if y is None else None, seeds=seeds.tolist(), batch_size=len(seeds))
     if bad := not_finite(x):
         raise ValueError(f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values")
-    pixels, content = to_uint8(pad_to(x.cpu())), io.BytesIO()
+    pixels = to_uint8(pad_to(x.cpu()))
     if path:
-        np.save(content, pixels.numpy())
-        write_whole(writable_folder(path.parent) / path.name, seal(content.getvalue()))
+        write_checkpoint(path, 1, {}, {"pixels": pixels})
     return from_uint8(pixels)
 
 
@@ -197,19 +195,7 @@ def evaluate(
     weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
     identity = {"weights": weights, "data": ddpm.notes.get("data", "unknown"), "samples": asdict(spec)}
     identity["classifier"] = fingerprint(reference.classifier)
-    with alone(writable_folder(out), "evaluate into another folder (--out)"):
-        return report(ddpm, ReportCache(Path(out) / "report.json", identity), spec, sweeps, metrics, reference)
-
-
-def report(
-    ddpm: DDPM,
-    cache: ReportCache,
-    spec: SampleSpec,
-    sweeps: bool | Mapping[str, Sequence[float]],
-    metrics: Mapping[str, tuple],
-    reference: ReferenceDigits,
-) -> ReportCache:
-    """Adds to the results what is not known yet."""
+    cache = ReportCache(writable_folder(out) / "report.json", identity)
     samples, floor = spec.score(ddpm, cache.samples, reference).samples, reference.floor(spec.n)
     cache.write()
     save_pictures(cache.folder, samples)

@@ -11,12 +11,13 @@ from torch.utils.data import TensorDataset
 
 from ..data import mnist
 from ..datasets.own import as_data
-from ..files import alone, writable_folder
+from ..files import writable_folder
 from ..pipeline import DDPM
 from .batches import Data, check_data
 from .interrupt import Interrupts
 from .processes import make_accelerator
 from .recipes import RECIPES, Recipe, UNetConfig, get_recipe
+from .state import alone
 from .trainer import Trainer
 
 

@@ -25,7 +25,7 @@ class MuonAdam(AdamW):
         self._step_supports_amp_scaling = False  # Muon's step cannot skip a gradient that overflowed
 
     @torch.no_grad()
-    def step(self, closure=None) -> Tensor | None:  # type: ignore[override]
+    def step(self, closure=None):
         loss = None if closure is None else torch.enable_grad()(closure)()
         groups = self.param_groups
         for group in groups:

@@ -1,6 +1,7 @@
 """The resumable state of a run: two files, each written whole and verified when it is read."""
 
 import contextlib
+import hashlib
 import io
 import operator
 import os
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import torch
 
-from ..files import TEMPORARY, clear_temporaries, seal, unseal, write_whole
+from ..files import TEMPORARY, clear_temporaries, write_whole
 
 FILES = ("run.state", "run.state.before")  # the newest state, and the one before it
+DIGEST = 64  # letters of sha256 that each file begins with
 
 
 class Damaged(ValueError):
@@ -31,8 +33,8 @@ def save_state(folder: Path, state: dict) -> None:
     torch.save(state, content)
     newest, before = (folder / name for name in FILES)
     following = folder / f"{TEMPORARY}{FILES[0]}"
-    write_whole(following, seal(content.getvalue()))
-    if newest.exists() and unseal(newest) is not None:
+    write_whole(following, sha256(content.getvalue()) + content.getvalue())
+    if newest.exists() and is_whole(newest.read_bytes()):
         os.replace(newest, before)
     os.replace(following, newest)
 
@@ -56,11 +58,10 @@ def load_state(folder: Path) -> dict:
 
 def read_state(path: Path) -> dict:
     """What save_state wrote; no code in it is run. Raises Damaged for a file that was cut or changed."""
-    content, reason = unseal(path), "its sha256 differs"
-    if content is not None:
+    written, reason = path.read_bytes(), "its sha256 differs"
+    if is_whole(written):
         try:
-            state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-            return dict(state)
+            return dict(torch.load(io.BytesIO(written[DIGEST:]), map_location="cpu", weights_only=True))
         except pickle.UnpicklingError:
             reason = "it holds Python objects, as tinyddpm 0.1 wrote them, and they are never run"
         except Exception as error:  # what is not a state fails in many ways
@@ -68,11 +69,31 @@ def read_state(path: Path) -> dict:
     raise Damaged(f"{path} is not a state as this program writes it ({reason})")
 
 
+def sha256(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def is_whole(written: bytes) -> bool:
+    return sha256(written[DIGEST:]) == written[:DIGEST]
+
+
 def clear_state(folder: Path) -> None:
     """Removes the states of a run, and files that were half written when a process was killed."""
     clear_temporaries(folder, 0)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def alone(folder: Path, advice: str) -> Iterator[None]:
+    """Locks a folder. Raises ValueError, with advice, while another process has locked it."""
+    from filelock import FileLock, Timeout
+
+    try:
+        with FileLock(folder / "run.lock", timeout=0):
+            yield
+    except Timeout:
+        raise ValueError(f"another run is active in {folder}: wait for it, or {advice}") from None
 
 
 def differences(before: dict, now: dict) -> str:
@@ -111,20 +132,18 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def resume_command(folder: Path) -> tuple[str, list[str]]:
-    """How far the interrupted run in a folder has come, and the words, after "tinyddpm", that resume it. Raises
-    ValueError where no command does, and says what does."""
+    """How far the interrupted run in a folder has come, and the words, after "tinyddpm", that resume it: none where no
+    such command does, and then the first answer says what does. Raises Damaged for a state that cannot be read."""
     state = load_state(folder)
     with expected(folder):
-        position, words, processes = (
-            Position(**state["position"]),
-            [str(word) for word in state["command"]],
-            state["settings"]["processes"],
-        )
+        position, words = Position(**state["position"]), [str(word) for word in state["command"]]
+        processes = state["settings"]["processes"]
+    if not words:
+        return f"{position}: resumed by the same call of train(), as it began in Python", []
     if not any(Path(word.removeprefix("--out=")) == folder for word in words):
         words += ["--out", str(folder)]
-    if not state["command"] or processes > 1:
-        how = shell_command(words, processes) if state["command"] else "the same call of train(), as it began in Python"
-        raise ValueError(f"the run in {folder} is resumed by {how}")
+    if processes > 1:
+        return f"{position}: resumed by {shell_command(words, processes)}", []
     return str(position), words
 
 

@@ -207,6 +207,8 @@ class Trainer:
         with expected(self.out):
             for name, part in self.stateful().items():
                 part.load_state_dict(state[name])
+            for p, kept in self.optimizer.state.items():
+                [value.reshape(p.shape) for value in kept.values() if value.ndim]  # raises for another optimizer's
             self.generator.set_state(state["generator"])
             torch.set_rng_state(state["torch"])
             self.total.copy_(state["total"])
