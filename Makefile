@@ -22,7 +22,7 @@ lab: setup
 
 # One thread for each of the processes: more would only wait for each other.
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto tests
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadscope --nbval chapters
 
 lint: setup
