@@ -93,8 +93,8 @@ INSIDE = r"betas must be in \(0, 1\) or be 1 at T, but these for T = 2 range fro
 CLEAN = r"beta\[0\] = 0 \(the clean image\), got shape .*: prepend a 0"
 SCHEDULES = [
     *[
-        (partial(betas, 0), r"T, the number of noising steps, must be an integer of at least 1, got 0")
-        for betas in BETAS.values()
+        (partial(Schedule.named, name, 0), r"T, the number of noising steps, must be an integer of at least 1, got 0")
+        for name in BETAS
     ],
     *[(partial(Schedule, table(0, 0.5, bad)), INSIDE) for bad in (-0.1, 0, 1.1, NAN)],
     *[(partial(Schedule, table(0, bad, 0.5)), INSIDE) for bad in (-0.1, 0, 1, 1.1, NAN)],

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from tinyddpm.schedules import BETAS, Schedule, cosine_betas, flow_betas, linear_betas, sigmoid_betas, zero_terminal_snr
+from tinyddpm.extensions.betas import sigmoid_betas, zero_terminal_snr
+from tinyddpm.schedules import BETAS, Schedule, cosine_betas, flow_betas, linear_betas
 
 PURE_NOISE = ("linear-zero-snr", "flow")  # those whose last beta is 1
 # those that end in noise at every T

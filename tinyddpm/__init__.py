@@ -10,10 +10,11 @@ from .nn import NETWORKS, UNet
 from .oracle import dataset_oracle, gaussian_oracle
 from .pipeline import DDPM, load_pretrained
 from .samplers import Step, ddim, dpm_solver_pp, heun, last, p_sample, p_sample_loop, trajectory
-from .schedules import Schedule, cosine_betas, flow_betas, linear_betas, sigmoid_betas, zero_terminal_snr
+from .schedules import Schedule, cosine_betas, flow_betas, linear_betas
 from .training import EMA, DenoisingLoss, drop_labels, train_steps, warmup_cosine
 
 WINGS = {  # more public names, imported when they are first used
+    "extensions.betas": "sigmoid_betas zero_terminal_snr",
     "extensions.gradient_guidance": "blend classifier_guidance dynamic_threshold energy_guidance",
     "extensions.learned_variance": "LearnedVariance LearnedVarianceLoss",
     "extensions.likelihood": "bits_per_dim",

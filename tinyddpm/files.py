@@ -43,24 +43,19 @@ def write_whole(path: str | Path, content: bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def writable_folder(path: str | Path) -> Path:
+def writable_folder(path: str | Path, seconds: float = 3600) -> Path:
     """Creates the folder and writes to it once, so that a full or read-only disk raises ValueError before the work.
-    Removes what write_whole left there when a process was killed, an hour ago or earlier."""
+    Removes what write_whole left there when a process was killed, if it is that many seconds old."""
     try:
         Path(path).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
-            clear_temporaries(path, 3600)
+            for left in Path(path).glob(f"{TEMPORARY}*"):
+                with contextlib.suppress(FileNotFoundError):  # another process was faster
+                    if time.time() - left.stat().st_mtime >= seconds:
+                        left.unlink()
             return Path(path)
     except OSError as error:
         raise ValueError(f"cannot write to the folder {path} ({error}): choose another") from error
-
-
-def clear_temporaries(folder: str | Path, seconds: float) -> None:
-    """Removes half written files that are older than this."""
-    for path in Path(folder).glob(f"{TEMPORARY}*"):
-        with contextlib.suppress(FileNotFoundError):  # another process was faster
-            if time.time() - path.stat().st_mtime >= seconds:
-                path.unlink()
 
 
 def digest(description: dict[str, str], tensors: dict[str, Tensor]) -> str:

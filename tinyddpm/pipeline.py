@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor, nn
@@ -42,14 +42,11 @@ class DDPM:
         self.model, self.schedule, self.predicts = model, schedule, predicts
         self.image_shape, self.notes = tuple(image_shape), notes or {}
         check_network(model, self.image_shape)
+        self.num_classes: int | None = cast(Any, model).num_classes
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
-
-    @property
-    def num_classes(self) -> int | None:
-        return self.model.num_classes  # type: ignore[return-value]
 
     def to(self, device: torch.device | str) -> "DDPM":
         """Moves the network. Raises ValueError for a device that this machine lacks."""

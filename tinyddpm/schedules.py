@@ -5,11 +5,12 @@ alpha_bar[0] = 1, so that a subscript in the code is one in the papers. Betas ou
 """
 
 import math
+import pkgutil
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from typing import TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -18,14 +19,14 @@ from torch import Tensor
 Table = Float[Tensor, " times"]  # one value for each t in 0..T
 Times = Int[Tensor, " b"] | int  # t for each image, or for all of them
 Grid = Sequence[tuple[int, int]]  # the steps (t, s) of a sampler
-Row = TypeVar("Row")
 
 
-def choose(table: Mapping[str, Row], name: str, what: str) -> Row:
-    """The row of a table by its name. Raises ValueError for an unknown name, with the known ones."""
+def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
+    """The row of a table by its name; a row "module:name" is imported. Raises ValueError for an unknown name, with the
+    known ones."""
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(table)}")
-    return table[name]
+    return pkgutil.resolve_name(row) if isinstance(row := table[name], str) and ":" in row else row
 
 
 def linear_betas(T: int = 1000, start: float = 1e-4, end: float = 0.02, scaled: bool = True) -> Table:
@@ -50,31 +51,12 @@ def cosine_betas(T: int = 1000, offset: float = 0.008, max_beta: float = 0.999, 
     return with_zero(betas_from(alpha_bar).clamp(max=max_beta))
 
 
-def sigmoid_betas(T: int = 1000, start: float = -3, end: float = 3, tau: float = 1, max_beta: float = 0.999) -> Table:
-    """alpha_bar_t = (s(end) - s(t)) / (s(end) - s(start)), s the sigmoid of a line from start / tau to end / tau (Jabri
-    et al. 2023, appendix B), betas clipped at max_beta."""
-    check_T(T)
-    u = torch.linspace(start / tau, end / tau, T + 1, dtype=torch.float64).sigmoid()
-    return with_zero(betas_from(u[-1] - u).clamp(max=max_beta))
-
-
 def flow_betas(T: int = 1000) -> Table:
     """alpha_bar_t = (1 - u)^2 / ((1 - u)^2 + u^2), u = t/T: the straight path (1 - u) x_0 + u eps of flow matching
     (Lipman et al. 2023, eq. 20; Liu et al. 2023), rescaled to preserve variance. The last beta is 1."""
     check_T(T)
     u = torch.arange(T + 1, dtype=torch.float64) / T
     return with_zero(betas_from((1 - u) ** 2 / ((1 - u) ** 2 + u**2)), end=True)
-
-
-def zero_terminal_snr(beta: Table) -> Table:
-    """The betas rescaled so that x_T is pure noise: sqrt(alpha_bar) is shifted to 0 at T and stretched to keep its
-    value at t = 1 (Lin et al. 2024, algorithm 1). Raises ValueError for T = 1, where both are impossible."""
-    check_betas(beta)
-    if len(beta) < 3:
-        raise ValueError("zero terminal SNR needs T of at least 2: at T = 1 the last step is the first")
-    root = (1 - beta.double()).cumprod(0).sqrt()
-    root = torch.cat([root[:1], (root[1:] - root[-1]) * root[1] / (root[1] - root[-1])])
-    return with_zero(betas_from(root**2), end=True)
 
 
 def betas_from(alpha_bar: Table) -> Tensor:
@@ -87,13 +69,13 @@ def with_zero(beta: Tensor, end: bool = False) -> Table:
     return beta
 
 
-BETAS: dict[str, Callable[..., Table]] = {
+BETAS: dict[str, Callable[..., Table] | str] = {
     "linear": linear_betas,
     "linear-unscaled": partial(linear_betas, scaled=False),
     "cosine": cosine_betas,
     "cosine-shifted": partial(cosine_betas, shift=0.5),
-    "sigmoid": sigmoid_betas,
-    "linear-zero-snr": lambda T=1000: zero_terminal_snr(linear_betas(T)),
+    "sigmoid": "tinyddpm.extensions.betas:sigmoid_betas",
+    "linear-zero-snr": "tinyddpm.extensions.betas:linear_zero_snr_betas",
     "flow": flow_betas,
 }
 

@@ -55,6 +55,7 @@ from tinyddpm.evaluation.metrics import (
     nearest,
     precision_recall,
 )
+from tinyddpm.extensions.betas import zero_terminal_snr
 from tinyddpm.extensions.gradient_guidance import blend, classifier_guidance, dynamic_threshold, energy_guidance
 from tinyddpm.extensions.learned_variance import LearnedVariance, hybrid_loss, learned_variance, variance_tables
 from tinyddpm.extensions.likelihood import bits_per_dim, denoising_error
@@ -63,7 +64,7 @@ from tinyddpm.extensions.self_conditioning import self_conditioned
 from tinyddpm.guidance import interval
 from tinyddpm.pipeline import DDPM, load_pretrained
 from tinyddpm.samplers import SAMPLERS, Step, ddim, p_sample, p_sample_loop
-from tinyddpm.schedules import BETAS, SPACINGS, Schedule, zero_terminal_snr
+from tinyddpm.schedules import BETAS, SPACINGS, Schedule
 from tinyddpm.trainer import train
 from tinyddpm.trainer.recipes import RECIPES, Recipe
 

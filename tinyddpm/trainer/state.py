@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from ..files import TEMPORARY, clear_temporaries, write_whole
+from ..files import TEMPORARY, writable_folder, write_whole
 
 FILES = ("run.state", "run.state.before")  # the newest state, and the one before it
 DIGEST = 64  # letters of sha256 that each file begins with
@@ -79,7 +79,7 @@ def is_whole(written: bytes) -> bool:
 
 def clear_state(folder: Path) -> None:
     """Removes the states of a run, and files that were half written when a process was killed."""
-    clear_temporaries(folder, 0)
+    writable_folder(folder, 0)
     for name in FILES:
         (folder / name).unlink(missing_ok=True)
 
