@@ -1,7 +1,7 @@
 """What was tried for the recipe `tiny`, one change at a time, for equally many minutes of one core.
 
     python benchmarks/ablations.py run [NAME ...] [--seeds 0] [--workers 2]
-    python benchmarks/ablations.py table     # writes benchmarks/ablations.md
+    python benchmarks/ablations.py table     # writes docs/ablations.md
 
 Each run is a process of its own with one thread. Its time is that process's CPU time from the third step on, so that
 neither a busy machine nor torch.compile's start decides anything. A run whose record exists is not repeated.
@@ -269,7 +269,7 @@ def run(args: argparse.Namespace) -> None:
 
 
 def table(args: argparse.Namespace) -> None:
-    """Writes benchmarks/ablations.md from the records in out."""
+    """Writes docs/ablations.md from the records in out."""
     found = defaultdict(list)
     for path in sorted(args.out.glob("*.json")):
         record = json.loads(path.read_text())
@@ -289,7 +289,7 @@ def table(args: argparse.Namespace) -> None:
             cells += [spread(records, *column) for column in (("accuracy", 100, 1), ("distance", 1, 2))]
             lines.append("| " + " | ".join([*cells, f"{mean(records, 'v error'):.3f}"]) + " |")
         lines += ["", f"Not tried yet: {'; '.join(name for name in names if name not in found) or 'none'}.", ""]
-    (HERE / "ablations.md").write_text("\n".join(lines))
+    (HERE.parent / "docs" / "ablations.md").write_text("\n".join(lines))
 
 
 HEAD = """# What was tried for the recipe `tiny`

@@ -2,7 +2,7 @@
 core.
 
     python benchmarks/peers.py run [NAME ...] [--minutes 1 3 10] [--seeds 0] [--workers 1]
-    python benchmarks/peers.py table     # prints the table, draws benchmarks/peers.png
+    python benchmarks/peers.py table     # prints the table, draws docs/peers.png
 
 Data, training loop, classifier, sampler (DDPM, 50 steps, x_0 clipped), scale 1, labels and seeds are the same for all:
 see tinyddpm.evaluation.score. A minute is 60 seconds of the process's CPU time. Beside the distance the table has the
@@ -201,7 +201,7 @@ def plot(records: list[dict], floors: dict[int, float]) -> None:
             axes.axhline(floors[max(floors)], ls="--", color="black", label=f"real digits, n = {max(floors)}")
         axes.grid(alpha=0.3)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", fontsize="small")
-    figure.savefig(HERE / "peers.png", dpi=120)
+    figure.savefig(HERE.parent / "docs" / "peers.png", dpi=120)
 
 
 def main() -> None:

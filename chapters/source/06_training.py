@@ -459,7 +459,7 @@ less. The loss in $x_0$ cares about all times alike, hence much more than the ot
 *which* digit it will be. With less than a minute of training, shape must come first. So from here on **our network predicts
 $x_0$**, and (6.8) is used with $x_0$ as its target.
 
-That is an argument; here is a measurement. When the library's recipe was searched for (`benchmarks/ablations.md`), three
+That is an argument; here is a measurement. When the library's recipe was searched for (`docs/ablations.md`), three
 networks that differed in nothing but the target were trained for two minutes on one core each. Of 1,000 digits a classifier
 read 79 % as asked where the network predicted $\varepsilon$, 88 % with $v$, and 91 % with $x_0$.
 

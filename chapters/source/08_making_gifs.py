@@ -595,7 +595,7 @@ You have built every part of a diffusion model, proved most of it without a netw
 make it yours.
 
 * **Train your own.** `tinyddpm train --recipe nano` takes about a minute, and most of its digits can be read;
-  `--recipe tiny` is how the shipped weights were made. `benchmarks/ablations.md` tells what was tried.
+  `--recipe tiny` is how the shipped weights were made. `docs/ablations.md` tells what was tried.
 * **Draw.** `tinyddpm sample --digits 2026 --per-digit 8 --scale 2 --out year.png`, and
   `tinyddpm gif --weights runs/nano/model.safetensors` for a film by your own network.
 * **Measure.** `tinyddpm eval` draws thousands of samples and says what they are worth: how many are read as the digit asked
