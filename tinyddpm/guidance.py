@@ -14,8 +14,7 @@ Scale = float | Callable[[Tensor], Tensor]  # constant, or a function of t: (b,)
 
 
 def classifier_free_guidance(conditional: Denoiser, unconditional: Denoiser, scale: Scale) -> Denoiser:
-    """x_0_hat = unconditional + scale (conditional - unconditional) (Ho & Salimans 2022, eq. 6, with w = scale - 1;
-    linear in eps, and so the same in x_0).
+    """x_0_hat = unconditional + scale (conditional - unconditional) (Ho & Salimans 2022, eq. 6, w = scale - 1).
 
     scale 1 is the conditional model and 0 the unconditional one, each returned as it is; above 1 the label weighs more,
     at the price of variety. Clip the result, never the branches. Raises ValueError as check_scale does.
@@ -48,18 +47,15 @@ def branches(model: Callable, schedule: Schedule, predicts: str, y: Tensor, null
     first, they call the network once, with a joined batch of 2b images."""
     alone = make_denoiser(model, schedule, predicts, y)
     both = make_denoiser(model, schedule, predicts, torch.cat([y, torch.full_like(y, null)]))
-    kept = None  # x_t, t and the conditional half of the joined call
+    kept: list[Tensor] = []  # x_t, t and the conditional half of the joined call
 
     def unconditional(x_t: Images, t: Int[Tensor, " b"]) -> Images:
-        nonlocal kept
         with_y, without = both(torch.cat([x_t, x_t]), torch.cat([t, t])).chunk(2)
-        kept = x_t, t, with_y
+        kept[:] = x_t, t, with_y
         return without
 
     def conditional(x_t: Images, t: Int[Tensor, " b"]) -> Images:
-        nonlocal kept
-        found, kept = kept, None
-        return found[2] if found and found[0] is x_t and found[1] is t else alone(x_t, t)
+        return kept[2] if kept and kept[0] is x_t and kept[1] is t else alone(x_t, t)
 
     return conditional, unconditional
 

@@ -87,10 +87,8 @@ def check_T(T: int) -> None:
 
 def check_betas(beta: Tensor, end: bool = True) -> None:
     if beta.ndim != 1 or len(beta) < 2 or beta[0] != 0:
-        found = f"shape {tuple(beta.shape)} starting with {beta.flatten()[:1].tolist()}: prepend a 0"
-        raise ValueError(
-            f"a schedule needs one beta for each t in 0..T, and beta[0] = 0 (the clean image), got {found}"
-        )
+        found = f"got shape {tuple(beta.shape)} starting with {beta.flatten()[:1].tolist()}: prepend a 0"
+        raise ValueError(f"a schedule needs one beta for each t in 0..T, and beta[0] = 0 (the clean image), {found}")
     inside = (1 - beta[1:] < 1) & (beta[1:] < 1)  # 1e-300 adds no noise: 1 - beta is rounded to 1
     inside[-1] |= end and beta[-1] == 1
     if not inside.all():

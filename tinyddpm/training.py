@@ -1,7 +1,6 @@
 """Training: the objective of a batch, the average of the weights, and the loop (Ho et al. 2020, algorithm 1).
 
-The loop is a generator: logging, checkpoints and progress bars stay outside. trainer/ drives the same loop resumably,
-on several processes and in mixed precision.
+The loop is a generator: logging and checkpoints stay outside. trainer/ makes the same loop resumable.
 """
 
 import copy
