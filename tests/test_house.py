@@ -29,7 +29,8 @@ def siblings(name, path):
     package = ["tinyddpm", *name.split(".")[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            yield ".".join([*package[: len(package) + 1 - node.level], node.module]).removeprefix("tinyddpm.")
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                yield ".".join([*package[: len(package) + 1 - node.level], name]).removeprefix("tinyddpm.")
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
             assert not any(n.split(".")[0] == "tinyddpm" for n in names), f"{name} imports by the full name"

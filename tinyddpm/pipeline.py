@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from .diffusion import Denoiser, check_predicts, make_denoiser
 from .files import asset, read_checkpoint, write_checkpoint
 from .guidance import Scale, branches, check_scale, classifier_free_guidance, clip_x_0
-from .nn import NETWORKS
+from .nn import NETWORKS, find_network
 from .samplers import SAMPLERS, Sampler, Step, ddim, last, noise_like
 from .schedules import Grid, Schedule, choose
 
@@ -42,6 +42,14 @@ class DDPM:
         self.model, self.schedule, self.predicts = model, schedule, predicts
         self.image_shape, self.notes = tuple(image_shape), notes or {}
         check_network(model, self.image_shape)
+
+    def __repr__(self) -> str:
+        weights, network = sum(map(torch.numel, self.model.parameters())), type(self.model).__name__
+        schedule, data = (self.notes.get(name, "unknown") for name in ("schedule", "data"))
+        return (
+            f"DDPM({network} of {weights:,} parameters, predicts {self.predicts}, schedule {schedule}, T = "
+            f"{self.schedule.T}, images {self.image_shape}, {self.num_classes or 'no'} classes, data {data})"
+        )
 
     @property
     def device(self) -> torch.device:
@@ -164,7 +172,7 @@ class DDPM:
                 raise ValueError(f"an image of a file has 1 to {2**18} numbers, got {c} x {h} x {w}")
             schedule = Schedule(tensors.pop(BETA))
             with Bounded(tensors):
-                model = NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+                model = find_network(name)(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
             model.load_state_dict(tensors)
             return cls(model, schedule, predicts, (c, h, w), dict(notes)).to(device)
         except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:

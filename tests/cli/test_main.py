@@ -91,7 +91,7 @@ def test_the_bar_ends_at_the_steps_of_all_images(sampler, weights, monkeypatch):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr("tinyddpm.cli.options.tqdm", Bar)
+    monkeypatch.setattr("tinyddpm.cli.commands.tqdm", Bar)
     main(["sample", "--weights", weights, "--steps", "4", "--sampler", sampler, "--per-digit", "7", "--digits", "0"])
     assert bars[0].n == bars[0].total == 4 * 7
 
@@ -99,7 +99,7 @@ def test_the_bar_ends_at_the_steps_of_all_images(sampler, weights, monkeypatch):
 def test_sample_writes_a_grid_of_one_row_a_digit(weights):
     ask = ["sample", "--weights", weights, "--steps", "2", "--out", "x.png"]
     assert main([*ask, "--digits", "12", "--per-digit", "3"]) == 0
-    assert Image.open("x.png").size == (3 * 28, 2 * 28)
+    assert Image.open("x.png").size == (4 * 3 * 28, 4 * 2 * 28)  # enlarged
 
 
 def test_sample_shows_digits_as_text_of_the_width_there_is(weights, capsys, monkeypatch):
@@ -121,7 +121,7 @@ def test_sample_that_shows_writes_a_file_only_if_told_to(weights, tmp_path, caps
     before = sorted(tmp_path.iterdir())
     assert main([*ask, "--show"]) == 0 and sorted(tmp_path.iterdir()) == before
     assert "\x1b" not in capsys.readouterr().out  # no terminal, no colours
-    assert main(ask) == 0 and Image.open("samples.png").size == (10 * 28, 28)
+    assert main([*ask, "--enlarge", "1"]) == 0 and Image.open("samples.png").size == (10 * 28, 28)
 
 
 def test_a_terminal_as_wide_as_one_digit_is_wide_enough(weights, capsys, monkeypatch):
@@ -214,8 +214,8 @@ def test_eval_measures_the_checkpoint_with_its_options(checkpoint, weights, monk
         asked.update(ddpm=ddpm, out=str(out), spec=spec, sweeps=sweeps)
         return "a report"
 
-    monkeypatch.setattr("tinyddpm.cli.main.evaluate", evaluate)
-    monkeypatch.setattr("tinyddpm.cli.main.page", lambda report: f"{report}\n")
+    monkeypatch.setattr("tinyddpm.cli.commands.evaluate", evaluate)
+    monkeypatch.setattr("tinyddpm.cli.commands.page", lambda report: f"{report}\n")
     options = "--n 1000 --steps 20 --scale 1.5 --eta 0.85 --grid quadratic --seed 3 --no-sweeps --out r"
     assert main(["eval", *checkpoint, *options.split()]) == 0
     spec = {name: getattr(asked["spec"], name) for name in "n steps scale sampler seed eta spacing".split()}
@@ -225,14 +225,14 @@ def test_eval_measures_the_checkpoint_with_its_options(checkpoint, weights, monk
 
 
 def test_two_evals_never_write_to_one_folder(weights, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.cli.main.evaluate", None)
+    monkeypatch.setattr("tinyddpm.cli.commands.evaluate", None)
     with FileLock(writable_folder("report") / "run.lock"):
         assert main(["eval", weights]) == 2
     assert "another run is active in report: wait for it, or write to another one (--out)" in capsys.readouterr().err
 
 
 def test_eval_that_is_interrupted_says_how_to_resume(weights, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.cli.main.evaluate", interrupt)
+    monkeypatch.setattr("tinyddpm.cli.commands.evaluate", interrupt)
     assert main(["eval", weights, "--out", "my report"]) == 128 + signal.SIGINT
     assert capsys.readouterr().err.endswith(f"resume with: tinyddpm eval {weights} --out 'my report'\n")
 
@@ -248,7 +248,7 @@ def trained(monkeypatch):
     def train(recipe, out, data, epochs, minutes, seed, device, **options):
         calls.append(dict(recipe=recipe, out=str(out), data=data, epochs=epochs, minutes=minutes, **options))
 
-    monkeypatch.setattr("tinyddpm.cli.main.train", train)
+    monkeypatch.setattr("tinyddpm.cli.commands.train", train)
     return calls
 
 
@@ -291,7 +291,7 @@ def test_a_recipe_of_another_size_takes_the_next_that_fits_the_data(trained, mon
         def __init__(self, name, root, size, **_):
             self.size = size
 
-    monkeypatch.setattr("tinyddpm.cli.main.load_data", Data)
+    monkeypatch.setattr("tinyddpm.cli.commands.load_data", Data)
     main(["train", "--recipe", "conditional-500", "--data", "cifar10"])
     assert trained[0]["recipe"].image_size == 56 and trained[0]["out"] == "runs/conditional-500-cifar10"
 
@@ -334,7 +334,7 @@ def test_an_interrupted_run_says_how_to_resume_and_not_to_begin_anew(rank, size,
     def stop(*_, command, **__):
         raise Interrupted("saved" if "--fresh" not in command else "wrong", signal.SIGTERM)
 
-    monkeypatch.setattr("tinyddpm.cli.main.train", stop)
+    monkeypatch.setattr("tinyddpm.cli.commands.train", stop)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", size)
     assert main(["train", "--out", "my run", "--fresh", "--seed", "1"]) == 128 + signal.SIGTERM
@@ -426,7 +426,7 @@ def test_a_bad_option_ends_with_what_is_possible(words, message, capsys):
 
 @pytest.mark.parametrize("command", ["gif", "train", "sample"])
 def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(command, tmp_path, capsys, monkeypatch):
-    for name in ("options.load_pretrained", "main.load_data"):
+    for name in ("commands.load_pretrained", "commands.load_data"):
         monkeypatch.setattr(f"tinyddpm.cli.{name}", lambda *_, **__: pytest.fail("the work had begun"))
     (tmp_path / "file").write_bytes(b"")
     assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2

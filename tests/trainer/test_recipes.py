@@ -8,8 +8,9 @@ import torch
 
 from tinyddpm import Schedule
 from tinyddpm.nn import Attention
+from tinyddpm.trainer.objectives import TIMES
 from tinyddpm.trainer.optim import OPTIMIZERS
-from tinyddpm.trainer.recipes import RECIPES, TIMES, Recipe, UNetConfig, get_recipe
+from tinyddpm.trainer.recipes import RECIPES, Recipe, UNetConfig, get_recipe
 
 SIZES = {28: (28, 56, 112), 32: (32, 64, 128)}
 PARAMETERS = {  # in millions

@@ -11,8 +11,8 @@ from small_run import MINI, STEPS, Fetched, crash, run, send, steady, table, wei
 
 from tinyddpm import DDPM, DenoisingLoss
 from tinyddpm.trainer.interrupt import Interrupted
+from tinyddpm.trainer.objectives import OBJECTIVES, Objective, plain_network
 from tinyddpm.trainer.processes import make_accelerator
-from tinyddpm.trainer.recipes import OBJECTIVES, Objective, plain_network
 from tinyddpm.trainer.state import FILES, load_state, read_state
 
 
@@ -171,7 +171,7 @@ def fp16(monkeypatch):
         scalers.append(made.scaler)
         return made
 
-    monkeypatch.setattr("tinyddpm.trainer.make_accelerator", accelerator)
+    monkeypatch.setattr("tinyddpm.trainer.run.make_accelerator", accelerator)
     return scalers
 
 

@@ -16,9 +16,10 @@ from tinyddpm.datasets.own import as_data
 from tinyddpm.nn import NETWORKS
 from tinyddpm.trainer import train
 from tinyddpm.trainer.batches import epoch_order
+from tinyddpm.trainer.objectives import OBJECTIVES, Objective, plain_network
 from tinyddpm.trainer.optim import OPTIMIZERS
 from tinyddpm.trainer.processes import PRECISIONS, SharedObjective, native_bf16, resolve_precision
-from tinyddpm.trainer.recipes import OBJECTIVES, RECIPES, Objective, plain_network
+from tinyddpm.trainer.recipes import RECIPES
 from tinyddpm.training import uniform_times
 
 ONE = replace(MINI, epochs=1)

@@ -3,6 +3,7 @@ is called as model(x_t, t, y=None) and returns the shape of x_t. It has `num_cla
 is num_classes) and `arguments`, the keyword arguments of its class that rebuild it.
 """
 
+from pkgutil import resolve_name
 from typing import Any
 
 from .attention import Attention, LinearAttention
@@ -12,4 +13,11 @@ from .resample import DepthToSpace, Downsample, SpaceToDepth, Upsample
 from .resnet import ResnetBlock
 from .unet import UNet
 
-NETWORKS: dict[str, Any] = {"UNet": UNet}  # the classes that a checkpoint may name; add yours to load checkpoints of it
+NETWORKS: dict[str, Any] = {  # the classes that a checkpoint may name; add yours, or "package.module:Class"
+    "UNet": UNet, "SelfConditioned": "tinyddpm.extensions.self_conditioning:SelfConditioned"
+}  # fmt: skip
+
+
+def find_network(name: str) -> Any:
+    """The class of that name in NETWORKS, imported if need be."""
+    return resolve_name(NETWORKS[name]) if isinstance(NETWORKS[name], str) else NETWORKS[name]
