@@ -1,5 +1,3 @@
-"""The public names, which __init__.py imports when they are first used, and which type checkers read."""
-
 from . import data, datasets, diffusion, editing, evaluation, extensions, files, guidance, nn, oracle, pipeline
 from . import samplers, schedules, trainer, training, viz
 from .cli.terminal import show as show

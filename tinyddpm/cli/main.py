@@ -5,12 +5,11 @@ import io
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
-from pkgutil import resolve_name
+from importlib import import_module
 
-from ..trainer.interrupt import Interrupted, is_first
+from ..trainer.interrupt import Interrupted, Interrupts, is_first
 
 COMMANDS = {  # and the module that runs each
     "sample": "commands", "gif": "commands", "morph": "art", "inpaint": "art", "style": "art", "write": "art",
@@ -35,12 +34,13 @@ def parsed(argv: list[str]):
         find = options.recipe_name
         recipe, _ = tyro.cli(find, prog="tinyddpm train", args=words, return_unknown_args=True, add_help=False)
     classes = {name: getattr(options, name.title()) for name in COMMANDS}
+    about = f"{classes[argv[0]].__doc__}\n\nExamples:" if argv[0] in COMMANDS else ABOUT
+    about += "".join(f"\n    tinyddpm {argv[0]} {example}" for example in options.EXAMPLES.get(argv[0], ()))
     classes["train"] = partial(options.Train, settings=RECIPES[recipe], command=resuming(argv))
-    config = (tyro.conf.FlagCreatePairsOff,)
+    how: dict = {"description": about, "config": (tyro.conf.FlagCreatePairsOff,)}
     if argv[0] not in COMMANDS:
-        tyro.extras.subcommand_cli_from_dict(classes, prog="tinyddpm", description=ABOUT, args=argv, config=config)
-    about = options.about(argv[0])
-    return tyro.cli(classes[argv[0]], prog=f"tinyddpm {argv[0]}", description=about, args=words, config=config)
+        return tyro.extras.subcommand_cli_from_dict(classes, prog="tinyddpm", args=argv, **how)
+    return tyro.cli(classes[argv[0]], prog=f"tinyddpm {argv[0]}", args=words, **how)
 
 
 def resuming(argv: list[str]) -> tuple[str, ...]:
@@ -69,24 +69,11 @@ def prepared(argv: list[str]) -> Callable[[], int | None]:
         known = f"expected a command ({', '.join(COMMANDS)}), --help or --version, got {argv[0]!r}"
         raise ValueError(known + (f": did you mean {near[0]}?" if near else ""))
     asked = parsed(argv)
-    return partial(resolve_name(f"{__package__}.{COMMANDS[argv[0]]}:run_{argv[0]}"), asked)
-
-
-@contextlib.contextmanager
-def ending_at_once() -> Iterator[None]:
-    """A context in which Ctrl-C, if it is not handled, ends the process: an interrupted import may raise anything."""
-    main = threading.current_thread() is threading.main_thread()  # Python delivers signals to no other thread
-    unhandled = main and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if unhandled:
-        signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        if unhandled:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+    return partial(getattr(import_module(f".{COMMANDS[argv[0]]}", __package__), f"run_{argv[0]}"), asked)
 
 
 def end(number: int, frame) -> None:
+    """What a signal does while modules are imported: an exception in an import may be lost, or become another."""
     os.write(2, b"\ntinyddpm: stopped\n" if is_first() else b"")
     os._exit(128 + number)
 
@@ -99,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # names of files may be of another encoding
     try:
-        with ending_at_once():
+        with Interrupts(end):
             run = prepared(argv)
         return run() or 0
     except SystemExit as error:  # of tyro, after a message

@@ -165,12 +165,6 @@ def recipe_name(recipe: RecipeName = "tiny") -> str:
     return recipe
 
 
-def about(command: str) -> str:
-    """The first words of a command's help."""
-    examples = "\n".join(f"    tinyddpm {command} {words}" for words in EXAMPLES[command])
-    return f"{globals()[command.title()].__doc__}\n\nExamples:\n\n{examples}"
-
-
 def labels_in(digits: str) -> list[int]:
     """[2, 0] for "20", [3, 14] for "3,14"."""
     names = digits.split(",") if "," in digits else list(digits)

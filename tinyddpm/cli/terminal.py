@@ -23,7 +23,8 @@ def show(x: Tensor, columns: int = 10) -> None:
     x = x[None] if x.ndim == 3 else x
     x = from_uint8(x) if x.dtype == torch.uint8 else x
     picture = image_grid(x, columns)
-    if is_notebook():
+    ipython = sys.modules.get("IPython")
+    if hasattr(ipython and ipython.get_ipython(), "kernel"):  # of Jupyter
         import imageio.v3 as iio
         from IPython.display import Image, display
 
@@ -33,12 +34,6 @@ def show(x: Tensor, columns: int = 10) -> None:
         print(blocks(image_grid(x, min(columns, images_in_a_row(x.shape[3]))), terminal_colours()))
     else:
         print("no notebook or terminal shows images here: save_picture(image_grid(x), 'x.png') writes a file")
-
-
-def is_notebook() -> bool:
-    """Whether a kernel of Jupyter runs this."""
-    ipython = sys.modules.get("IPython")
-    return hasattr(ipython and ipython.get_ipython(), "kernel")
 
 
 def blocks(picture: Picture, colours: int = TRUE_COLOUR) -> str:

@@ -63,11 +63,7 @@ class LazyImageDataset(Dataset):
 
 
 def as_data(
-    images: Tensor | np.ndarray | Dataset,
-    labels: Tensor | None = None,
-    size: int | None = None,
-    name="unknown",
-    skip_broken=False,
+    images: Tensor | Dataset, labels: Tensor | None = None, size: int | None = None, name="unknown", skip_broken=False
 ) -> ImageDataset | LazyImageDataset:
     """Your own images as a data set to train on.
 

@@ -13,9 +13,8 @@ from .resample import DepthToSpace, Downsample, SpaceToDepth, Upsample
 from .resnet import ResnetBlock
 from .unet import UNet
 
-NETWORKS: dict[str, Any] = {  # the classes that a checkpoint may name; add yours, or "package.module:Class"
-    "UNet": UNet, "SelfConditioned": "tinyddpm.extensions.self_conditioning:SelfConditioned"
-}  # fmt: skip
+# the classes that a checkpoint may name; add yours, or "package.module:Class", to load checkpoints of it
+NETWORKS: dict[str, Any] = {"UNet": UNet, "SelfConditioned": "tinyddpm.extensions.self_conditioning:SelfConditioned"}
 
 
 def find_network(name: str) -> Any:

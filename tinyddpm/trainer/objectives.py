@@ -13,7 +13,7 @@ from ..schedules import BETAS
 from ..training import DenoisingLoss, uniform_times
 from ..training import Objective as Loss
 from .optim import OPTIMIZERS
-from .recipes import Recipe
+from .recipes import DECAYS, Recipe
 
 # --- the times of a step: (n, T, generator, progress of the run from 0 to 1) -> n times in 1..T --------------------
 
@@ -42,11 +42,9 @@ def progressive(n: int, T: int, generator: Generator, progress: float) -> Tensor
 
 Times = Callable[[int, int, Generator], Tensor]
 TIMES = {
-    "uniform": uniform,
-    "logit-normal": logit_normal,
-    "half-logit-normal": half_logit_normal,
+    "uniform": uniform, "logit-normal": logit_normal, "half-logit-normal": half_logit_normal,
     "progressive": progressive,
-}
+}  # fmt: skip
 
 # --- networks and objectives ---------------------------------------------------------------------------------------
 
@@ -76,5 +74,5 @@ OBJECTIVES = {
 }
 TABLES = {  # of each setting of a recipe that is a name
     "objective": OBJECTIVES, "schedule": BETAS, "loss": LOSSES, "weights": WEIGHTS, "times": TIMES,
-    "optimizer": OPTIMIZERS,
+    "optimizer": OPTIMIZERS, "decay": DECAYS,
 }  # fmt: skip

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from .objectives import Loss, Objective, Times
 
 LARGEST = 128  # pixels: the largest side of an image that errors propose
+DECAYS = {"cosine": lambda p: (1 + math.cos(math.pi * p)) / 2, "linear": lambda p: 1 - p, "none": lambda p: 1.0}
 
 
 @dataclass(frozen=True)
@@ -107,11 +108,11 @@ class Recipe:
 
     def __post_init__(self):
         if "RECIPES" in globals():  # those are right, as a test says, and the tables import torch
+            from ..schedules import choose
             from .objectives import TABLES
 
             for name, table in TABLES.items():
-                find(table, getattr(self, name), name)
-            self.rate(1, 0.0)  # checks the decay
+                choose(table, getattr(self, name), name)
 
     @property
     def parts(self) -> "Objective":
@@ -129,9 +130,7 @@ class Recipe:
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""
-        progress = min(progress, 1)
-        decays = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "none": 1.0}
-        return self.learning_rate * min(1, step / max(1, self.warmup)) * find(decays, self.decay, "decay")
+        return self.learning_rate * min(1, step / max(1, self.warmup)) * DECAYS[self.decay](min(progress, 1))
 
     def suited(self, data: "ImageDataset | Any") -> "Recipe":
         """This recipe for the size and classes of a data set, or of a tensor of images. Without labels, in either, it
@@ -147,20 +146,10 @@ class Recipe:
 # The settings of other tutorials: eps, linear betas as published and not scaled to T, Adam at a constant rate, all
 # noise levels alike, no averaged weights.
 PUBLISHED = Recipe(
-    UNetConfig(patch=1, attention=(8,)),
-    num_classes=None,
-    schedule="linear-unscaled",
-    predicts="eps",
-    weights="none",
-    optimizer="adam",
-    batch_size=48,
-    learning_rate=1e-4,
-    warmup=0,
-    decay="none",
-    grad_norm=None,
-    ema_decay=0.0,
+    UNetConfig(patch=1, attention=(8,)), num_classes=None, schedule="linear-unscaled", predicts="eps", weights="none",
+    optimizer="adam", batch_size=48, learning_rate=1e-4, warmup=0, decay="none", grad_norm=None, ema_decay=0.0,
     epochs=20,
-)
+)  # fmt: skip
 # Under a minute on two cores: unweighted, since there is no time for more than the high noise.
 NANO = Recipe(UNetConfig((16, 32, 64)), weights="none", batch_size=48, warmup=50, ema_decay=0.99, epochs=0.7)
 RECIPES = {
@@ -172,33 +161,20 @@ RECIPES = {
         PUBLISHED, network=UNetConfig(patch=1, attention=(7,)), image_size=28, T=300, batch_size=128, learning_rate=2e-4
     ),
     "conditional-500": replace(
-        PUBLISHED,
-        network=UNetConfig((32, 64, 96), patch=1, attention=(7,)),
-        image_size=28,
-        num_classes=10,
-        T=500,
-        batch_size=128,
-        weight_decay=1e-5,
-        grad_norm=1.0,
+        PUBLISHED, network=UNetConfig((32, 64, 96), patch=1, attention=(7,)), image_size=28, num_classes=10, T=500,
+        batch_size=128, weight_decay=1e-5, grad_norm=1.0,
     ),
     "unconditional-1000": PUBLISHED,
     "l1-1000": replace(PUBLISHED, loss="l1"),
     "large-1000": replace(
-        PUBLISHED,
-        network=UNetConfig((64, 128, 256, 512), patch=1, blocks=2, attention=(16, 4)),
-        num_classes=10,
-        batch_size=64,
-        loss="l1",
+        PUBLISHED, network=UNetConfig((64, 128, 256, 512), patch=1, blocks=2, attention=(16, 4)), num_classes=10,
+        batch_size=64, loss="l1",
     ),
-}
+}  # fmt: skip
 
 
 def get_recipe(recipe: Recipe | str) -> Recipe:
     """The recipe of that name. Raises ValueError for an unknown one, with those there are."""
-    return recipe if isinstance(recipe, Recipe) else find(RECIPES, recipe, "recipe")
-
-
-def find(table: dict, name: str, what: str):
     from ..schedules import choose
 
-    return choose(table, name, what)
+    return recipe if isinstance(recipe, Recipe) else choose(RECIPES, recipe, "recipe")
