@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,9 +19,11 @@ from filelock import FileLock
 from PIL import Image, ImageSequence
 
 from tinyddpm import DDPM, Schedule, ddim
+from tinyddpm.cli import options
 from tinyddpm.cli.main import COMMANDS, main
 from tinyddpm.data import crop_to, to_uint8
 from tinyddpm.datasets.named import DATASETS
+from tinyddpm.editing.inpainting import HALVES
 from tinyddpm.evaluation.evaluate import NAMED_SAMPLERS
 from tinyddpm.files import writable_folder
 from tinyddpm.schedules import SPACINGS
@@ -100,6 +105,18 @@ def test_sample_writes_a_grid_of_one_row_a_digit(weights):
     ask = ["sample", "--weights", weights, "--steps", "2", "--out", "x.png"]
     assert main([*ask, "--digits", "12", "--per-digit", "3"]) == 0
     assert Image.open("x.png").size == (4 * 3 * 28, 4 * 2 * 28)  # enlarged
+
+
+def test_sample_enlarges_by_a_whole_factor(weights, capsys):
+    ask = ["sample", "--weights", weights, "--steps", "2", "--digits", "7", "--per-digit", "1"]
+    assert main([*ask, "--out", "x.npz"]) == 0
+    digit = np.load("x.npz")["images"][0]
+    for enlarge in (1, 3):
+        assert main([*ask, "--out", "x.png", "--enlarge", str(enlarge)]) == 0
+        assert np.array_equal(np.array(Image.open("x.png")), digit.repeat(enlarge, 0).repeat(enlarge, 1))
+    for enlarge in ("0", "101"):
+        assert main([*ask, "--enlarge", enlarge]) == 2
+        assert f"--enlarge must be in 1..100, got {enlarge}" in capsys.readouterr().err
 
 
 def test_sample_shows_digits_as_text_of_the_width_there_is(weights, capsys, monkeypatch):
@@ -342,6 +359,21 @@ def test_an_interrupted_run_says_how_to_resume_and_not_to_begin_anew(rank, size,
     assert capsys.readouterr().err == (again if said else "")
 
 
+@pytest.mark.parametrize("module", ["tyro._cli", "numpy", "torch.nn", "tinyddpm.samplers", "tinyddpm.cli.terminal"])
+def test_ctrl_c_during_an_import_is_no_traceback(module):
+    command = [sys.executable, "-X", "importtime", "-m", "tinyddpm", "sample", "--show", "--per-digit", "100"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        for line in run.stderr:
+            if line.startswith("import time:") and line.split("|")[-1].strip() == module:
+                run.send_signal(signal.SIGINT)
+                break
+        else:
+            run.kill()  # the module was not imported
+        said = [line for line in run.communicate()[1].splitlines() if not line.startswith("import time:")]
+    assert (run.returncode, said) == (128 + signal.SIGINT, ["", "tinyddpm: stopped"])
+
+
 # --- help and bad input
 
 
@@ -367,6 +399,49 @@ def test_every_option_of_a_command_is_explained(command, capsys):
     assert "] (default" not in page.replace("--no-", "") and not any(
         f"{kind} (default" in page for kind in ("INT", "FLOAT", "STR", "PATH", "}")
     )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_in_the_help_are_taken(name, monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(f"tinyddpm.cli.{COMMANDS[name]}.run_{name}", taken.append)
+    assert main([name, "--help"]) == 0
+    lines = re.findall(rf"^    tinyddpm ({name} .*?)$", capsys.readouterr().out, re.M)
+    assert lines == [f"{name} {words}" for words in options.EXAMPLES[name]] and len(lines) in (2, 3)
+    for line in lines:
+        assert main(shlex.split(line)) == 0
+    assert len(taken) == len(lines) and all(type(asked).__name__ == name.title() for asked in taken)
+    assert len({repr(asked) for asked in taken}) == len(lines)  # the words mean something
+
+
+def test_the_choices_are_the_rows_of_the_tables():
+    tables = {"SamplerName": NAMED_SAMPLERS, "Spacing": SPACINGS, "DataName": DATASETS, "RecipeName": RECIPES}
+    for name, table in {**tables, "Half": HALVES}.items():
+        assert list(get_args(getattr(options, name))) == list(table)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["sampel"], *([name, "--help"] for name in COMMANDS)])
+def test_help_does_not_wait_for_torch(words):
+    program = (
+        "import sys; from tinyddpm.cli.main import main; status = main(sys.argv[1:]);"
+        "print(status, [m for m in ('torch', 'numpy', 'einops', 'matplotlib') if m in sys.modules], file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert ended.stderr.splitlines()[-1] == f"{2 if words in ([], ['sampel']) else 0} []", ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("sampel", "sample"), ("Train", "train"), ("--versoin", "--version"), ("--hlep", "--help")]
+)
+def test_a_misspelt_command_is_guessed(word, near, capsys):
+    assert main([word, "--digits", "3"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f"--help or --version, got {word!r}: did you mean {near}?\n") and error.count("\n") == 1
+    assert main(["qqq"]) == 2
+    assert capsys.readouterr().err.endswith("got 'qqq'\n")
 
 
 def test_without_a_command_the_help_is_shown(capsys):

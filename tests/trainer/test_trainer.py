@@ -73,6 +73,33 @@ def test_other_images_and_no_labels_train_as_well(tmp_path, channels, size, clas
     assert DDPM.load(tmp_path / "model.safetensors").image_shape == (channels, size, size)
 
 
+@pytest.mark.parametrize("kind", ["uint8", "float", "numpy"])
+def test_a_tensor_of_images_is_data(tmp_path, kind):
+    x = torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    given = {"uint8": x, "float": x / 127.5 - 1, "numpy": x.numpy()}[kind]
+    assert ONE.suited(given) == replace(ONE, image_size=16, num_classes=None)
+    ddpm = train(ONE.suited(given), tmp_path / "suited", given, device="cpu", precision="no")
+    same = train(ONE, tmp_path / "as_it_is", given, device="cpu", precision="no")
+    as_set = train(ONE.suited(given), tmp_path / "set", as_data(x), device="cpu", precision="no")
+    assert ddpm.image_shape == (3, 16, 16) and ddpm.num_classes is None
+    assert torch.equal(weights(ddpm), weights(same)) and torch.equal(weights(ddpm), weights(as_set))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(8, 16, 16, 3), "images are .* move the channels before the height"),
+        (torch.rand(8, 1, 16, 16), "if they are in"),
+        (torch.rand(8, 1, 16, 16) * 9 - 5, "or rescale"),
+        (torch.zeros(8, 1, 16, 15) - 1, "square images"),
+        (torch.zeros(0, 1, 16, 16) - 1, "there are 0 images"),
+    ],
+)
+def test_a_tensor_that_is_no_data_is_refused_with_what_to_do(tmp_path, images, message):
+    with pytest.raises(ValueError, match=message):
+        train(ONE, tmp_path, images, device="cpu")
+
+
 def test_a_data_set_by_name_and_its_labels_are_noted(tmp_path):
     x = torch.randint(0, 256, (8, 3, 16, 16), dtype=torch.uint8)
     data = as_data(x, torch.arange(8) + 18, name="mine")
