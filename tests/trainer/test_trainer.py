@@ -92,7 +92,7 @@ def test_a_tensor_of_images_is_data(tmp_path, kind):
         (torch.rand(8, 1, 16, 16), "if they are in"),
         (torch.rand(8, 1, 16, 16) * 9 - 5, "or rescale"),
         (torch.zeros(8, 1, 16, 15) - 1, "square images"),
-        (torch.zeros(0, 1, 16, 16) - 1, "there are 0 images"),
+        (torch.zeros(0, 1, 16, 16) - 1, "got no images"),
     ],
 )
 def test_a_tensor_that_is_no_data_is_refused_with_what_to_do(tmp_path, images, message):
