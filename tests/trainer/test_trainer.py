@@ -33,7 +33,7 @@ def images(n=8, channels=1, size=16, classes=3):
 def test_a_run_writes_weights_and_a_picture_an_epoch(tmp_path):
     ddpm = train(MINI, tmp_path, images(), device="cpu")
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["epoch_001.png", "epoch_002.png"]
-    assert iio.imread(tmp_path / "samples" / "epoch_002.png").shape == (16, 20 * 16)
+    assert iio.imread(tmp_path / "samples" / "epoch_002.png").shape == (16, 3 * 4 * 16)
     loaded = DDPM.load(tmp_path / "model.safetensors")
     assert loaded.notes["seed"] == 0 and loaded.notes["arguments"]["dims"] == [8, 16] and loaded.notes["steps"] == 4
     assert loaded.notes["data"] == "unknown" and mnist(train=False).name == "mnist"

@@ -35,7 +35,7 @@ def run_sample(ask: Sample) -> None:
     columns = images_in_a_row(shown_size(ddpm)) if ask.show else 0
     x = draw(ask, ddpm, y)
     for part in x.split(ask.per_digit if ask.per_digit > 1 else len(x)) if ask.show else ():
-        print(blocks(image_grid(part, min(columns, len(part))), terminal_colours()))
+        print(blocks(image_grid(part, columns), terminal_colours()))
     if out and out.suffix == ".png":
         save_picture(image_grid(x, ask.per_digit if ask.per_digit > 1 else 10, enlarge), out)
     elif out:
