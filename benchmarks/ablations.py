@@ -30,8 +30,9 @@ from tinyddpm.files import writable_folder, write_whole
 from tinyddpm.nn.resnet import ResnetBlock
 from tinyddpm.schedules import BETAS
 from tinyddpm.trainer import train
+from tinyddpm.trainer.objectives import TIMES
 from tinyddpm.trainer.optim import OPTIMIZERS, muon
-from tinyddpm.trainer.recipes import RECIPES, TIMES, Recipe
+from tinyddpm.trainer.recipes import RECIPES, Recipe
 
 HERE = Path(__file__).parent
 

@@ -6,8 +6,10 @@ from functools import partial
 
 import torch
 from torch import Generator, Tensor, nn
+from typing_extensions import assert_type
 
-from tinyddpm import DDPM, EMA, Schedule, Step, ddim, diffusion_loss, train_steps, trajectory
+import tinyddpm
+from tinyddpm import DDPM, EMA, Schedule, Step, ddim, diffusion_loss, get_recipe, image_grid, train_steps, trajectory
 from tinyddpm.data import ImageDataset, mnist
 from tinyddpm.diffusion import Denoiser
 from tinyddpm.guidance import Scale
@@ -63,4 +65,8 @@ def main(images: int = 32) -> Tensor:
     drawn = [ddpm.sample(n=2, steps=5, sampler=sampler) for sampler in (euler, ddim, partial(ddim, eta=0.5), "heun")]
     for point in ddpm.sample_steps(n=2, seeds=[0, 1], grid=schedule.grid(5, "log-snr"), guidance=conditional_only):
         drawn.append(point.x_0_hat)
+    assert_type(tinyddpm.__version__, str)  # names of the lazy face have their types, none is Any
+    assert_type(tinyddpm.load_pretrained().sample(y=[3], steps=1), Tensor)
+    assert_type(get_recipe("nano").suited(data), tinyddpm.trainer.Recipe)
+    assert_type(image_grid(drawn[0]).shape, torch.Size)
     return torch.cat(drawn)

@@ -1,6 +1,7 @@
 """The house itself: who may import whom, what an import costs, and that what is written down is so."""
 
 import ast
+import importlib
 import os
 import re
 import subprocess
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 import tomllib
 import torch
+
+import tinyddpm
 
 ROOT = Path(__file__).parent.parent
 NOISE = {"schedules", "diffusion", "oracle", "samplers", "guidance", "training"}
@@ -29,7 +32,8 @@ def siblings(name, path):
     package = ["tinyddpm", *name.split(".")[:-1]]
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and node.level:
-            yield ".".join([*package[: len(package) + 1 - node.level], node.module]).removeprefix("tinyddpm.")
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                yield ".".join([*package[: len(package) + 1 - node.level], name]).removeprefix("tinyddpm.")
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [a.name for a in node.names]
             assert not any(n.split(".")[0] == "tinyddpm" for n in names), f"{name} imports by the full name"
@@ -70,7 +74,7 @@ def code_lines(function):
 
 def test_the_core_is_read_in_one_sitting():
     core = {name: path for name, path in rooms() if wing(name) in ("core", "nn") and name != "nn.dit"}
-    faces = [ROOT / "tinyddpm" / "__init__.py", ROOT / "tinyddpm" / "nn" / "__init__.py"]
+    faces = [ROOT / "tinyddpm" / name for name in ("__init__.py", "__init__.pyi", "nn/__init__.py")]
     lines = sum(len(path.read_text().splitlines()) for path in [*core.values(), *faces])
     assert len(core) <= 16 and lines <= 1800, (len(core), lines)
 
@@ -97,14 +101,37 @@ def test_only_the_data_sets_import_torchvision():
 
 
 def test_import_needs_no_heavy_package():
-    code = "import sys, tinyddpm; print([m for m in sys.argv[1:] if m in sys.modules])"
+    code = "import sys, tinyddpm; tinyddpm.DDPM, tinyddpm.mnist; print([m for m in sys.argv[1:] if m in sys.modules])"
     heavy = ["accelerate", "torchvision", "tyro", "questionary", "matplotlib", "imageio", "safetensors", "tqdm", "PIL"]
     out = subprocess.run([sys.executable, "-c", code, *heavy], capture_output=True, text=True, cwd=ROOT, check=True)
     bare = subprocess.run(
-        [sys.executable, "-c", code.replace("tinyddpm", "torch", 1), *heavy],
+        [sys.executable, "-c", code.replace("tinyddpm; tinyddpm.DDPM, tinyddpm.mnist", "torch"), *heavy],
         capture_output=True, text=True, cwd=ROOT, check=True,
     )  # fmt: skip
     assert set(ast.literal_eval(out.stdout)) <= set(ast.literal_eval(bare.stdout))
+    lazy = code.replace("tinyddpm.DDPM, tinyddpm.mnist", "tinyddpm.trainer.RECIPES")  # the face, and recipes to look at
+    light = [sys.executable, "-c", lazy, "torch", "numpy", *heavy]
+    assert subprocess.run(light, capture_output=True, text=True, cwd=ROOT, check=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize("package", ["tinyddpm", "tinyddpm.trainer"])
+def test_a_lazy_face_gives_what_its_stub_says(package):
+    face = importlib.import_module(package)
+    stub = ast.parse(Path(face.__file__).with_suffix(".pyi").read_text())
+    imports = [node for node in stub.body if isinstance(node, ast.ImportFrom)]
+    names = [alias.name for node in imports for alias in node.names]
+    assert set(face.__all__) == set(dir(face)) == set(names) and len(names) == len(set(names))
+    assert all(alias.asname == alias.name for node in imports if node.module for alias in node.names)
+    for node in imports:
+        for alias in node.names:
+            home = importlib.import_module(f"{package}.{node.module or alias.name}")
+            assert getattr(face, alias.name) is (getattr(home, alias.name) if node.module else home)
+    with pytest.raises(AttributeError, match="no_such_name"):
+        importlib.import_module(package).__getattr__("no_such_name")
+
+
+def test_the_version_is_the_project_s():
+    assert tinyddpm.__version__ == tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 
 
 def test_conda_installs_the_same_package():

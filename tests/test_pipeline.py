@@ -9,6 +9,7 @@ from safetensors.torch import load_file, save_file
 from tinyddpm import DDPM, ddim, interval, load_pretrained, make_denoiser
 from tinyddpm.files import asset, read_checkpoint
 from tinyddpm.guidance import branches
+from tinyddpm.nn import NETWORKS
 from tinyddpm.pipeline import find_device
 from tinyddpm.trainer.recipes import RECIPES
 
@@ -22,6 +23,24 @@ def test_sample_draws_what_the_readme_shows(pretrained):
     x = pretrained.sample(y=[3, 1, 4], steps=20, scale=1.5, seeds=[0, 1, 2])
     assert x.shape == (3, 1, 32, 32) and x.dtype == torch.float32
     assert -1 <= x.min() < -0.99 and 0.9 < x.max() <= 1
+
+
+def test_a_model_says_what_it_is(pretrained, small):
+    assert repr(pretrained) == (
+        "DDPM(UNet of 2,128,484 parameters, predicts x_0, schedule cosine-shifted, T = 1000, images (1, 32, 32), "
+        "10 classes, data mnist)"
+    )
+    assert repr(small).endswith("predicts v, schedule unknown, T = 50, images (1, 32, 32), 10 classes, data unknown)")
+
+
+def test_a_checkpoint_may_name_a_class_by_where_it_is(small, tmp_path, monkeypatch):
+    small.save(tmp_path / "small.safetensors")
+    expected = small.sample(y=[3], steps=2, seeds=[0])
+    monkeypatch.setitem(NETWORKS, "UNet", "tinyddpm.nn.unet:UNet")
+    assert torch.equal(DDPM.load(tmp_path / "small.safetensors").sample(y=[3], steps=2, seeds=[0]), expected)
+    monkeypatch.setitem(NETWORKS, "UNet", "tinyddpm.nn.unet:Net")
+    with pytest.raises(ValueError, match="has no attribute 'Net'"):
+        DDPM.load(tmp_path / "small.safetensors")
 
 
 @pytest.mark.parametrize("sampler", ["ddim", "ddpm"])

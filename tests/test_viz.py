@@ -14,8 +14,13 @@ def test_a_grid_reads_left_to_right_and_fills_up_with_black():
     assert grid[0, ::2, ::3].tolist() == [[0, 64, 128], [191, 255, 0]]
 
 
+def test_a_grid_is_no_wider_than_its_images():
+    assert image_grid(torch.zeros(1, 1, 2, 3)).shape == (1, 2, 3)
+    assert image_grid(torch.zeros(4, 3, 2, 3), columns=5, enlarge=2).shape == (3, 4, 24)
+
+
 def test_the_range_is_fixed_and_noise_is_not_stretched_away():  # trap 35
-    assert image_grid(torch.full((1, 1, 2, 2), 0.0)).unique().tolist() == [0, 128]
+    assert image_grid(torch.full((1, 1, 2, 2), 0.0)).unique().tolist() == [128]
     faint = image_grid(torch.tensor([-0.1, 0.1, -9.0, 9.0]).reshape(1, 1, 2, 2), columns=1)
     assert faint.flatten().tolist() == [115, 140, 0, 255]
 

@@ -44,6 +44,14 @@ class DDPM:
         check_network(model, self.image_shape)
         self.num_classes: int | None = cast(Any, model).num_classes
 
+    def __repr__(self) -> str:
+        weights, network = sum(map(torch.numel, self.model.parameters())), type(self.model).__name__
+        schedule, data = (self.notes.get(name, "unknown") for name in ("schedule", "data"))
+        return (
+            f"DDPM({network} of {weights:,} parameters, predicts {self.predicts}, schedule {schedule}, T = "
+            f"{self.schedule.T}, images {self.image_shape}, {self.num_classes or 'no'} classes, data {data})"
+        )
+
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
@@ -161,7 +169,9 @@ class DDPM:
                 raise ValueError(f"an image of a file has 1 to {2**18} numbers, got {c} x {h} x {w}")
             schedule = Schedule(tensors.pop(BETA))
             with Bounded(tensors):
-                model = NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
+                model = choose(NETWORKS, name, "network")(
+                    **{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()}
+                )
             model.load_state_dict(tensors)
             return cls(model, schedule, predicts, (c, h, w), dict(notes)).to(device)
         except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:

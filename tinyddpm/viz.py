@@ -15,7 +15,7 @@ Picture = UInt8[Tensor, "c h w"]
 
 
 def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1, levels: int = 256) -> Picture:
-    """Images (b, 1 or 3, h, w) in rows of `columns`, as one uint8 picture (c, rows h, columns w). Each pixel becomes
+    """Images (b, 1 or 3, h, w) in rows of at most `columns`, as one uint8 picture (c, rows h, columns w). Each pixel is
     enlarge x enlarge, in that many levels from black to white: 16 make a GIF of noise a third as large. Values outside
     [-1, 1] are clamped. Raises ValueError for no images, other shapes and values that are not finite.
     """
@@ -24,7 +24,7 @@ def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1,
         raise ValueError(f"image_grid takes images (b, 1 or 3, h, w), got shape {tuple(x.shape)}{diverged}")
     if columns < 1 or enlarge < 1 or not 2 <= levels <= 256:
         raise ValueError(f"columns and enlarge must be at least 1, levels 2 to 256, got {columns}, {enlarge}, {levels}")
-    x = x.detach().float().cpu()
+    x, columns = x.detach().float().cpu(), min(columns, len(x))
     x = torch.cat([x, x.new_full((-len(x) % columns, *x.shape[1:]), -1.0)])
     x = rearrange(x, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
     level = ((x.clamp(-1, 1) + 1) / 2 * (levels - 1)).round()

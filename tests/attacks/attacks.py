@@ -294,10 +294,10 @@ def commands(n: int, chance: random.Random, folder: Path) -> list[str]:
         return None
 
     quick = [
-        mock.patch("tinyddpm.cli.options.load_pretrained", lambda device="cpu": (ddpm.schedule, ddpm.to(device))[1]),
-        mock.patch("tinyddpm.cli.main.evaluate", lambda ddpm, out, spec, sweeps: spec.arguments(ddpm.schedule)),
-        mock.patch("tinyddpm.cli.main.page", str),
-        mock.patch("tinyddpm.cli.main.train", lambda *a, **k: None),
+        mock.patch("tinyddpm.cli.commands.load_pretrained", lambda device="cpu": (ddpm.schedule, ddpm.to(device))[1]),
+        mock.patch("tinyddpm.cli.commands.evaluate", lambda ddpm, out, spec, sweeps: spec.arguments(ddpm.schedule)),
+        mock.patch("tinyddpm.cli.commands.page", str),
+        mock.patch("tinyddpm.cli.commands.train", lambda *a, **k: None),
         mock.patch("tinyddpm.datasets.named.Named.read", refuse),
     ]
     with contextlib.ExitStack() as stack:
@@ -414,7 +414,7 @@ def disks(n: int, chance: random.Random, folder: Path) -> list[str]:
         return None
 
     with (
-        mock.patch("tinyddpm.cli.options.load_pretrained", lambda device="cpu": ddpm),
+        mock.patch("tinyddpm.cli.commands.load_pretrained", lambda device="cpu": ddpm),
         contextlib.redirect_stdout(io.StringIO()),
     ):
         for i in range(n):

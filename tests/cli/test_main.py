@@ -2,6 +2,8 @@
 
 import io
 import os
+import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from dataclasses import fields, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -16,9 +19,11 @@ from filelock import FileLock
 from PIL import Image, ImageSequence
 
 from tinyddpm import DDPM, Schedule, ddim
+from tinyddpm.cli import options
 from tinyddpm.cli.main import COMMANDS, main
 from tinyddpm.data import crop_to, to_uint8
 from tinyddpm.datasets.named import DATASETS
+from tinyddpm.editing.inpainting import HALVES
 from tinyddpm.evaluation.evaluate import NAMED_SAMPLERS
 from tinyddpm.files import writable_folder
 from tinyddpm.schedules import SPACINGS
@@ -91,7 +96,7 @@ def test_the_bar_ends_at_the_steps_of_all_images(sampler, weights, monkeypatch):
         def __exit__(self, *_):
             pass
 
-    monkeypatch.setattr("tinyddpm.cli.options.tqdm", Bar)
+    monkeypatch.setattr("tinyddpm.cli.commands.tqdm", Bar)
     main(["sample", "--weights", weights, "--steps", "4", "--sampler", sampler, "--per-digit", "7", "--digits", "0"])
     assert bars[0].n == bars[0].total == 4 * 7
 
@@ -99,7 +104,19 @@ def test_the_bar_ends_at_the_steps_of_all_images(sampler, weights, monkeypatch):
 def test_sample_writes_a_grid_of_one_row_a_digit(weights):
     ask = ["sample", "--weights", weights, "--steps", "2", "--out", "x.png"]
     assert main([*ask, "--digits", "12", "--per-digit", "3"]) == 0
-    assert Image.open("x.png").size == (3 * 28, 2 * 28)
+    assert Image.open("x.png").size == (4 * 3 * 28, 4 * 2 * 28)  # enlarged
+
+
+def test_sample_enlarges_by_a_whole_factor(weights, capsys):
+    ask = ["sample", "--weights", weights, "--steps", "2", "--digits", "7", "--per-digit", "1"]
+    assert main([*ask, "--out", "x.npz"]) == 0
+    digit = np.load("x.npz")["images"][0]
+    for enlarge in (1, 3):
+        assert main([*ask, "--out", "x.png", "--enlarge", str(enlarge)]) == 0
+        assert np.array_equal(np.array(Image.open("x.png")), digit.repeat(enlarge, 0).repeat(enlarge, 1))
+    for enlarge in ("0", "101"):
+        assert main([*ask, "--enlarge", enlarge]) == 2
+        assert f"--enlarge must be in 1..100, got {enlarge}" in capsys.readouterr().err
 
 
 def test_sample_shows_digits_as_text_of_the_width_there_is(weights, capsys, monkeypatch):
@@ -121,7 +138,7 @@ def test_sample_that_shows_writes_a_file_only_if_told_to(weights, tmp_path, caps
     before = sorted(tmp_path.iterdir())
     assert main([*ask, "--show"]) == 0 and sorted(tmp_path.iterdir()) == before
     assert "\x1b" not in capsys.readouterr().out  # no terminal, no colours
-    assert main(ask) == 0 and Image.open("samples.png").size == (10 * 28, 28)
+    assert main([*ask, "--enlarge", "1"]) == 0 and Image.open("samples.png").size == (10 * 28, 28)
 
 
 def test_a_terminal_as_wide_as_one_digit_is_wide_enough(weights, capsys, monkeypatch):
@@ -214,8 +231,8 @@ def test_eval_measures_the_checkpoint_with_its_options(checkpoint, weights, monk
         asked.update(ddpm=ddpm, out=str(out), spec=spec, sweeps=sweeps)
         return "a report"
 
-    monkeypatch.setattr("tinyddpm.cli.main.evaluate", evaluate)
-    monkeypatch.setattr("tinyddpm.cli.main.page", lambda report: f"{report}\n")
+    monkeypatch.setattr("tinyddpm.cli.commands.evaluate", evaluate)
+    monkeypatch.setattr("tinyddpm.cli.commands.page", lambda report: f"{report}\n")
     options = "--n 1000 --steps 20 --scale 1.5 --eta 0.85 --grid quadratic --seed 3 --no-sweeps --out r"
     assert main(["eval", *checkpoint, *options.split()]) == 0
     spec = {name: getattr(asked["spec"], name) for name in "n steps scale sampler seed eta spacing".split()}
@@ -225,14 +242,14 @@ def test_eval_measures_the_checkpoint_with_its_options(checkpoint, weights, monk
 
 
 def test_two_evals_never_write_to_one_folder(weights, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.cli.main.evaluate", None)
+    monkeypatch.setattr("tinyddpm.cli.commands.evaluate", None)
     with FileLock(writable_folder("report") / "run.lock"):
         assert main(["eval", weights]) == 2
     assert "another run is active in report: wait for it, or write to another one (--out)" in capsys.readouterr().err
 
 
 def test_eval_that_is_interrupted_says_how_to_resume(weights, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.cli.main.evaluate", interrupt)
+    monkeypatch.setattr("tinyddpm.cli.commands.evaluate", interrupt)
     assert main(["eval", weights, "--out", "my report"]) == 128 + signal.SIGINT
     assert capsys.readouterr().err.endswith(f"resume with: tinyddpm eval {weights} --out 'my report'\n")
 
@@ -248,7 +265,7 @@ def trained(monkeypatch):
     def train(recipe, out, data, epochs, minutes, seed, device, **options):
         calls.append(dict(recipe=recipe, out=str(out), data=data, epochs=epochs, minutes=minutes, **options))
 
-    monkeypatch.setattr("tinyddpm.cli.main.train", train)
+    monkeypatch.setattr("tinyddpm.cli.commands.train", train)
     return calls
 
 
@@ -291,7 +308,7 @@ def test_a_recipe_of_another_size_takes_the_next_that_fits_the_data(trained, mon
         def __init__(self, name, root, size, **_):
             self.size = size
 
-    monkeypatch.setattr("tinyddpm.cli.main.load_data", Data)
+    monkeypatch.setattr("tinyddpm.cli.commands.load_data", Data)
     main(["train", "--recipe", "conditional-500", "--data", "cifar10"])
     assert trained[0]["recipe"].image_size == 56 and trained[0]["out"] == "runs/conditional-500-cifar10"
 
@@ -334,12 +351,27 @@ def test_an_interrupted_run_says_how_to_resume_and_not_to_begin_anew(rank, size,
     def stop(*_, command, **__):
         raise Interrupted("saved" if "--fresh" not in command else "wrong", signal.SIGTERM)
 
-    monkeypatch.setattr("tinyddpm.cli.main.train", stop)
+    monkeypatch.setattr("tinyddpm.cli.commands.train", stop)
     monkeypatch.setenv("RANK", rank)
     monkeypatch.setenv("WORLD_SIZE", size)
     assert main(["train", "--out", "my run", "--fresh", "--seed", "1"]) == 128 + signal.SIGTERM
     again = f"\ntinyddpm: saved\nresume with: {said} train --out 'my run' --seed 1\n"
     assert capsys.readouterr().err == (again if said else "")
+
+
+@pytest.mark.parametrize("module", ["tyro._cli", "numpy", "torch.nn", "tinyddpm.samplers", "tinyddpm.cli.terminal"])
+def test_ctrl_c_during_an_import_is_no_traceback(module):
+    command = [sys.executable, "-X", "importtime", "-m", "tinyddpm", "sample", "--show", "--per-digit", "100"]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+        for line in run.stderr:
+            if line.startswith("import time:") and line.split("|")[-1].strip() == module:
+                run.send_signal(signal.SIGINT)
+                break
+        else:
+            run.kill()  # the module was not imported
+        said = [line for line in run.communicate()[1].splitlines() if not line.startswith("import time:")]
+    assert (run.returncode, said) == (128 + signal.SIGINT, ["", "tinyddpm: stopped"])
 
 
 # --- help and bad input
@@ -367,6 +399,49 @@ def test_every_option_of_a_command_is_explained(command, capsys):
     assert "] (default" not in page.replace("--no-", "") and not any(
         f"{kind} (default" in page for kind in ("INT", "FLOAT", "STR", "PATH", "}")
     )
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_examples_in_the_help_are_taken(name, monkeypatch, capsys):
+    taken = []
+    monkeypatch.setattr(f"tinyddpm.cli.{COMMANDS[name]}.run_{name}", taken.append)
+    assert main([name, "--help"]) == 0
+    lines = re.findall(rf"^    tinyddpm ({name} .*?)$", capsys.readouterr().out, re.M)
+    assert lines == [f"{name} {words}" for words in options.EXAMPLES[name]] and len(lines) in (2, 3)
+    for line in lines:
+        assert main(shlex.split(line)) == 0
+    assert len(taken) == len(lines) and all(type(asked).__name__ == name.title() for asked in taken)
+    assert len({repr(asked) for asked in taken}) == len(lines)  # the words mean something
+
+
+def test_the_choices_are_the_rows_of_the_tables():
+    tables = {"SamplerName": NAMED_SAMPLERS, "Spacing": SPACINGS, "DataName": DATASETS, "RecipeName": RECIPES}
+    for name, table in {**tables, "Half": HALVES}.items():
+        assert list(get_args(getattr(options, name))) == list(table)
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], [], ["sampel"], *([name, "--help"] for name in COMMANDS)])
+def test_help_does_not_wait_for_torch(words):
+    program = (
+        "import sys; from tinyddpm.cli.main import main; status = main(sys.argv[1:]);"
+        "print(status, [m for m in ('torch', 'numpy', 'einops', 'matplotlib') if m in sys.modules], file=sys.stderr)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", program, *words], stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    assert ended.stderr.splitlines()[-1] == f"{2 if words in ([], ['sampel']) else 0} []", ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("word", "near"), [("sampel", "sample"), ("Train", "train"), ("--versoin", "--version"), ("--hlep", "--help")]
+)
+def test_a_misspelt_command_is_guessed(word, near, capsys):
+    assert main([word, "--digits", "3"]) == 2
+    error = capsys.readouterr().err
+    assert error.endswith(f"--help or --version, got {word!r}: did you mean {near}?\n") and error.count("\n") == 1
+    assert main(["qqq"]) == 2
+    assert capsys.readouterr().err.endswith("got 'qqq'\n")
 
 
 def test_without_a_command_the_help_is_shown(capsys):
@@ -426,7 +501,7 @@ def test_a_bad_option_ends_with_what_is_possible(words, message, capsys):
 
 @pytest.mark.parametrize("command", ["gif", "train", "sample"])
 def test_an_output_folder_that_cannot_be_written_is_found_before_the_work(command, tmp_path, capsys, monkeypatch):
-    for name in ("options.load_pretrained", "main.load_data"):
+    for name in ("commands.load_pretrained", "commands.load_data"):
         monkeypatch.setattr(f"tinyddpm.cli.{name}", lambda *_, **__: pytest.fail("the work had begun"))
     (tmp_path / "file").write_bytes(b"")
     assert main([command, "--out", str(tmp_path / "file" / "x" / "y.npz")]) == 2

@@ -1,10 +1,15 @@
 """Pictures as text: what a terminal would show of it are the pixels."""
 
+import io
 import re
+import sys
+from types import SimpleNamespace
 
+import imageio.v3 as iio
 import pytest
 import torch
 
+from tinyddpm import image_grid, show
 from tinyddpm.cli.terminal import blocks, terminal_colours
 
 
@@ -81,3 +86,54 @@ def test_a_terminal_gets_the_colours_that_it_has(terminal, environment, colours,
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("sys.stdout.isatty", lambda: terminal, raising=False)
     assert terminal_colours() == colours
+
+
+# --- show
+
+
+IMAGES = torch.linspace(-1, 1, 3 * 8 * 8).reshape(3, 1, 8, 8)
+
+
+def test_show_prints_images_in_a_terminal_of_the_width_there_is(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    for columns, row in ((80, 3), (23, 2), (8, 1)):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        show(IMAGES)
+        grid = image_grid(IMAGES, row)[0, :, :, None].long()
+        shown = pixels_of(capsys.readouterr().out.strip("\n"))
+        assert shown.shape == (*grid.shape[:2], 3) and (shown - grid).abs().max() <= 8  # 256 colours
+    monkeypatch.setenv("COLUMNS", "7")
+    with pytest.raises(ValueError, match="an image is 8 characters wide, but this terminal 7"):
+        show(IMAGES)
+
+
+@pytest.mark.parametrize("width", [8, 100, 700])
+def test_show_enlarges_in_a_notebook(width, monkeypatch, capsys):
+    shown = []
+    notebook = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel=None))
+    monkeypatch.setitem(sys.modules, "IPython", notebook)
+    monkeypatch.setitem(sys.modules, "IPython.display", SimpleNamespace(Image=bytes, display=shown.append))
+    x = torch.linspace(-1, 1, 4 * width).reshape(1, 1, 4, width)
+    show(x)
+    picture = torch.from_numpy(iio.imread(io.BytesIO(shown[0])))
+    enlarge = {8: 8, 100: 6, 700: 1}[width]
+    assert torch.equal(picture, image_grid(x, enlarge=enlarge)[0]) and not capsys.readouterr().out
+
+
+def test_show_takes_one_image_a_picture_and_pixels_alike(monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    said = []
+    for x in (IMAGES[:1], IMAGES[0], image_grid(IMAGES[:1]), image_grid(IMAGES[:1])[None], IMAGES[0].numpy()):
+        show(x)
+        said.append(capsys.readouterr().out)
+    assert len(set(said)) == 1 and "▀" in said[0]
+
+
+def test_show_without_a_display_says_what_to_do(capsys):
+    show(IMAGES)
+    assert capsys.readouterr().out == (
+        "no notebook or terminal shows images here: save_picture(image_grid(x), 'x.png') writes a file\n"
+    )
+    with pytest.raises(ValueError, match=r"image_grid takes images \(b, 1 or 3, h, w\), got shape \(8, 8\)"):
+        show(IMAGES[0, 0])

@@ -8,8 +8,9 @@ import torch
 
 from tinyddpm import Schedule
 from tinyddpm.nn import Attention
+from tinyddpm.trainer.objectives import TABLES, TIMES
 from tinyddpm.trainer.optim import OPTIMIZERS
-from tinyddpm.trainer.recipes import RECIPES, TIMES, Recipe, UNetConfig, get_recipe
+from tinyddpm.trainer.recipes import RECIPES, Recipe, UNetConfig, get_recipe
 
 SIZES = {28: (28, 56, 112), 32: (32, 64, 128)}
 PARAMETERS = {  # in millions
@@ -99,6 +100,14 @@ def test_a_recipe_is_suited_to_data():
 def test_a_name_that_is_in_no_table_is_refused_with_those_there_are(field, known):
     with pytest.raises(ValueError, match=f"unknown {field} 'best': choose one of .*{known}"):
         Recipe(**{field: "best"})
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_the_shipped_recipes_name_rows_of_the_tables(name):
+    """They are made before the tables are imported, and so do not look themselves up."""
+    assert replace(RECIPES[name]) == RECIPES[name]
+    for setting, table in TABLES.items():
+        assert getattr(RECIPES[name], setting) in table
 
 
 def test_the_learning_rate_rises_and_falls_to_zero():

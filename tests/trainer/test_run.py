@@ -11,8 +11,8 @@ from small_run import MINI, STEPS, Fetched, crash, run, send, steady, table, wei
 
 from tinyddpm import DDPM, DenoisingLoss
 from tinyddpm.trainer.interrupt import Interrupted
+from tinyddpm.trainer.objectives import OBJECTIVES, Objective, plain_network
 from tinyddpm.trainer.processes import make_accelerator
-from tinyddpm.trainer.recipes import OBJECTIVES, Objective, plain_network
 from tinyddpm.trainer.state import FILES, load_state, read_state
 
 
@@ -94,8 +94,9 @@ def test_a_run_of_other_settings_is_not_resumed(tmp_path):
 def test_a_finished_run_is_not_overwritten(tmp_path):
     run(tmp_path, epochs=1)
     good = (tmp_path / "model.safetensors").read_bytes()
-    with pytest.raises(ValueError, match=r"exists: train in another folder \(--out\), or replace"):
+    with pytest.raises(ValueError, match=r"exists: train in another folder \(--out\), or replace") as refused:
         run(tmp_path, seed=1)
+    assert "fresh=True" in str(refused.value) and "in Python the folder is `out`, and DDPM.load" in str(refused.value)
     assert (tmp_path / "model.safetensors").read_bytes() == good
 
 
@@ -171,7 +172,7 @@ def fp16(monkeypatch):
         scalers.append(made.scaler)
         return made
 
-    monkeypatch.setattr("tinyddpm.trainer.make_accelerator", accelerator)
+    monkeypatch.setattr("tinyddpm.trainer.run.make_accelerator", accelerator)
     return scalers
 
 

@@ -16,9 +16,10 @@ from tinyddpm.datasets.own import as_data
 from tinyddpm.nn import NETWORKS
 from tinyddpm.trainer import train
 from tinyddpm.trainer.batches import epoch_order
+from tinyddpm.trainer.objectives import OBJECTIVES, Objective, plain_network
 from tinyddpm.trainer.optim import OPTIMIZERS
 from tinyddpm.trainer.processes import PRECISIONS, SharedObjective, native_bf16, resolve_precision
-from tinyddpm.trainer.recipes import OBJECTIVES, RECIPES, Objective, plain_network
+from tinyddpm.trainer.recipes import RECIPES
 from tinyddpm.training import uniform_times
 
 ONE = replace(MINI, epochs=1)
@@ -32,7 +33,7 @@ def images(n=8, channels=1, size=16, classes=3):
 def test_a_run_writes_weights_and_a_picture_an_epoch(tmp_path):
     ddpm = train(MINI, tmp_path, images(), device="cpu")
     assert sorted(path.name for path in (tmp_path / "samples").iterdir()) == ["epoch_001.png", "epoch_002.png"]
-    assert iio.imread(tmp_path / "samples" / "epoch_002.png").shape == (16, 20 * 16)
+    assert iio.imread(tmp_path / "samples" / "epoch_002.png").shape == (16, 3 * 4 * 16)
     loaded = DDPM.load(tmp_path / "model.safetensors")
     assert loaded.notes["seed"] == 0 and loaded.notes["arguments"]["dims"] == [8, 16] and loaded.notes["steps"] == 4
     assert loaded.notes["data"] == "unknown" and mnist(train=False).name == "mnist"
@@ -70,6 +71,33 @@ def test_other_images_and_no_labels_train_as_well(tmp_path, channels, size, clas
     ddpm = train(replace(ONE, num_classes=classes), tmp_path, data, device="cpu")
     assert ddpm.image_shape == (channels, size, size)
     assert DDPM.load(tmp_path / "model.safetensors").image_shape == (channels, size, size)
+
+
+@pytest.mark.parametrize("kind", ["uint8", "float", "numpy"])
+def test_a_tensor_of_images_is_data(tmp_path, kind):
+    x = torch.randint(0, 256, (8, 3, 16, 16), generator=torch.Generator().manual_seed(0)).byte()
+    given = {"uint8": x, "float": x / 127.5 - 1, "numpy": x.numpy()}[kind]
+    assert ONE.suited(given) == replace(ONE, image_size=16, num_classes=None)
+    ddpm = train(ONE.suited(given), tmp_path / "suited", given, device="cpu", precision="no")
+    same = train(ONE, tmp_path / "as_it_is", given, device="cpu", precision="no")
+    as_set = train(ONE.suited(given), tmp_path / "set", as_data(x), device="cpu", precision="no")
+    assert ddpm.image_shape == (3, 16, 16) and ddpm.num_classes is None
+    assert torch.equal(weights(ddpm), weights(same)) and torch.equal(weights(ddpm), weights(as_set))
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(8, 16, 16, 3), "images are .* move the channels before the height"),
+        (torch.rand(8, 1, 16, 16), "if they are in"),
+        (torch.rand(8, 1, 16, 16) * 9 - 5, "or rescale"),
+        (torch.zeros(8, 1, 16, 15) - 1, "square images"),
+        (torch.zeros(0, 1, 16, 16) - 1, "got no images"),
+    ],
+)
+def test_a_tensor_that_is_no_data_is_refused_with_what_to_do(tmp_path, images, message):
+    with pytest.raises(ValueError, match=message):
+        train(ONE, tmp_path, images, device="cpu")
 
 
 def test_a_data_set_by_name_and_its_labels_are_noted(tmp_path):

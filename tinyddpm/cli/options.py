@@ -1,40 +1,36 @@
-"""Options that several commands share, and their checks."""
+"""What can be asked of each command, and checks of it. Nothing here imports torch, so that help is quick."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Annotated, Literal
 
-import torch
-from torch import Tensor
-from tqdm import tqdm
-from tyro.extras import literal_type_from_choices
+import tyro
+from tyro.conf import Fixed, Positional, Suppress
 
-from ..data import crop_to
-from ..datasets.named import DATASETS
-from ..diffusion import Denoiser
-from ..editing.inpainting import HALVES
-from ..evaluation.evaluate import NAMED_SAMPLERS, SampleSpec
-from ..files import writable_folder
-from ..pipeline import DDPM, load_pretrained
-from ..samplers import Step
-from ..schedules import SPACINGS
-from ..trainer.recipes import RECIPES
-from ..viz import frames_even_in_log_snr
+from ..trainer.recipes import Recipe
 
 DIGIT = 28  # pixels on a side of MNIST's images, without their border
 GREYS = 16  # levels of a GIF: most of its bytes are noise
-if TYPE_CHECKING:
-    from builtins import str as DataName
-    from builtins import str as Half
-    from builtins import str as RecipeName
-    from builtins import str as SamplerName
-    from builtins import str as Spacing
-else:  # types whose values the help shows
-    SamplerName, Spacing, DataName, RecipeName, Half = (
-        literal_type_from_choices(list(table)) for table in (NAMED_SAMPLERS, SPACINGS, DATASETS, RECIPES, HALVES)
-    )
+SamplerName = Literal["ddim", "ddpm", "heun", "dpm_solver_pp", "euler_maruyama", "predictor_corrector"]
+Spacing = Literal["uniform", "quadratic", "log-snr"]
+DataName = Literal["mnist", "fashion", "kmnist", "letters", "cifar10", "folder"]
+RecipeName = Literal[
+    "tiny", "nano", "learned-variance", "self-conditioned", "unconditional-300", "conditional-500",
+    "unconditional-1000", "l1-1000", "large-1000",
+]  # fmt: skip
+Half = Literal["left", "right", "top", "bottom", "middle"]
+EXAMPLES = {  # shown in the help of each command
+    "sample": ("--show --digits 2026 --per-digit 1", "--digits 7 --per-digit 20 --scale 2 --out sevens.png"),
+    "gif": ("--out gifs", "--digits 38 --steps 50 --grid log-snr"),
+    "morph": ("--out morph.gif", "--digits 0123 --frames 24 --wander"),
+    "inpaint": ("--hide top --out inpaint.png", "--digits 47 --labelled --scale 2"),
+    "style": ("--out style.png", "--image mine.png --label 7 --digits 0123456789"),
+    "write": ("'2026 11 21'", "31415926 --variety 1 --out pi.gif"),
+    "eval": ("--n 1000 --no-sweeps", "runs/nano/model.safetensors --out report-nano"),
+    "train": (
+        "--recipe nano", "--minutes 30 --out runs/mine", "--recipe nano --data folder --root photos --size 32",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +48,6 @@ class Drawing:
     weights: Path | None = None  # checkpoint file; None: the shipped weights
     device: str = "cpu"  # cpu, cuda or mps
 
-    def load(self) -> DDPM:
-        number_in(self.seed, "--seed", 0, 2**62)
-        return DDPM.load(self.weights, self.device) if self.weights else load_pretrained(device=self.device)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling(Drawing):
@@ -65,48 +57,112 @@ class Sampling(Drawing):
     grid: Spacing = "uniform"  # spacing of the times that the sampler visits
     eta: float = 0.0  # fresh noise of ddim, from 0 (none) to 1 (as much as ddpm)
 
-    def spec(self, n: int) -> SampleSpec:
-        return SampleSpec(n, self.steps, self.scale, self.sampler, self.seed, self.eta, self.grid)
 
-    def arguments(self, ddpm: DDPM, y: list[int]) -> dict:
-        """Those of ddpm.sample and ddpm.sample_steps, for one image of each label."""
-        labels = {"n": len(y)} if ddpm.model.num_classes is None else {"y": y}
-        how = self.spec(len(y)).arguments(ddpm.schedule)
-        return (
-            labels | {"seeds": range(self.seed, self.seed + len(y))} | {k: how[k] for k in ("sampler", "scale", "grid")}
-        )
+@dataclass(frozen=True, kw_only=True)
+class Sample(Sampling):
+    """Draw digits into a file or the terminal."""
 
-    def draw(self, ddpm: DDPM, y: list[int]) -> Tensor:
-        """One image of each label, without the border of 28x28 images, under a progress bar."""
-        with tqdm(total=len(y) * self.steps, desc="sampling", leave=False, disable=None) as bar:
-            x = ddpm.sample(**self.arguments(ddpm, y), guide=partial(counted, bar=bar))
-        return crop_to(x.cpu(), shown_size(ddpm))
+    digits: str = "0123456789"  # labels, such as 2026; above 9 with commas, such as 3,14
+    per_digit: int = 10  # images of each label
+    # file to write; None: samples.png, or none with --show. x.npz holds images (n, 28, 28), in colour (n, h, w, 3), as
+    # uint8 and their labels; x.png shows a grid
+    out: Path | None = None
+    enlarge: int = 4  # times, in x.png
+    show: bool = False  # show the images in the terminal
 
 
-def counted(denoiser: Denoiser, bar: tqdm) -> Denoiser:
-    """The denoiser, moving the bar by its images at each new time."""
-    seen = None
+@dataclass(frozen=True, kw_only=True)
+class Gif(Sampling):
+    """Write a GIF of each digit on its way from noise, and one of all."""
 
-    def counting(x_t: Tensor, t: Tensor) -> Tensor:
-        nonlocal seen
-        bar.update(len(x_t) if int(t[0]) != seen else 0)
-        seen = int(t[0])
-        return denoiser(x_t, t)
-
-    return counting
+    steps: int = 100
+    scale: float = 1.5
+    out: Path = Path("gifs")  # folder to write
+    digits: str = "0123456789"  # labels, such as 2026; above 9 with commas, such as 3,14
+    frames: int = 40  # of each GIF, at most
 
 
-def frames_of(steps: Iterable[Step], total: int, ddpm: DDPM, frames: int) -> list[Tensor]:
-    """At most `frames` x_t of a trajectory, even in log-SNR, and the last one; under a progress bar."""
-    steps = list(tqdm(steps, "denoising", total + 1, leave=False, disable=None))
-    log_snr = ddpm.schedule.log_snr[torch.tensor([step.t for step in steps])]
-    return [steps[i].x_t for i in frames_even_in_log_snr(log_snr, frames)]
+@dataclass(frozen=True, kw_only=True)
+class Morph(Drawing):
+    """Write a GIF of digits that turn into each other."""
+
+    steps: int = 20
+    scale: float = 2.0
+    digits: str = "0123456789"  # which, in this order
+    frames: int = 12  # from each digit to the next
+    wander: bool = False  # change the handwriting from digit to digit, too
+    out: Path = Path("morph.gif")  # GIF to write
 
 
-def shown_size(ddpm: DDPM) -> int:
-    """The side of images without the border of 28x28 ones. Old weights, which do not name their data, draw digits."""
-    data = ddpm.notes.get("data", "mnist" if ddpm.image_shape == (1, 32, 32) else "")
-    return DIGIT if data in DATASETS and DATASETS[data].smallest == DIGIT else ddpm.image_shape[-1]
+@dataclass(frozen=True, kw_only=True)
+class Inpaint(Drawing):
+    """Complete real digits, half hidden, in several ways."""
+
+    digits: str = "0123456789"  # which of the test set
+    hide: Half = "left"  # part to hide
+    each: int = 8  # completions of each digit
+    labelled: bool = False  # tell the network which digit it is
+    times: int = 5  # how often to go over each part of the sampling, until it fits
+    out: Path = Path("inpaint.png")  # picture to write: a row is a digit, what is left of it, and its completions
+
+
+@dataclass(frozen=True, kw_only=True)
+class Style(Drawing):
+    """Write all digits in the handwriting of a real one."""
+
+    steps: int = 20
+    scale: float = 2.5
+    digits: str = "0123456789"  # to write
+    hands: int = 8  # digits of the test set whose handwriting to take
+    image: Path | None = None  # a digit of your own instead, in white on black
+    label: int | None = None  # which digit the image is
+    out: Path = Path("style.png")  # picture to write: a row is a real digit, and those in its handwriting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Write(Drawing):
+    """Write a strip of digits in one handwriting."""
+
+    scale: float = 2.0
+    text: Positional[str]  # digits and blanks, such as "2026 11 21"
+    variety: float = 0.2  # from 0, every 2 alike, to 1, each digit in a handwriting of its own
+    out: Path = Path("strip.png")  # x.png, or x.gif of the strip on its way from noise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Eval(Sampling):
+    """Measure samples beside real digits, and write a report."""
+
+    checkpoint: Positional[Path | None] = None  # checkpoint file; None: the shipped weights
+    n: int = 10_000  # samples
+    out: Path = Path("report")  # folder to write; the same command resumes an interrupted report
+    sweeps: bool = True  # plot accuracy and distance against guidance scale and steps
+
+
+@dataclass(frozen=True, kw_only=True)
+class Train:
+    """Train a network by a recipe, whose settings are options, too."""
+
+    recipe: RecipeName = "tiny"  # name of the recipe, which holds the defaults of its settings
+    data: DataName = "mnist"  # data set
+    root: Path | None = None  # folder of images, or folder for downloads
+    size: int | None = None  # side of the images in pixels, at most 128; None: image_size, or the next that fits
+    skip_broken: bool = False  # leave out images that cannot be read
+    out: Path | None = None  # folder to write; None: runs/RECIPE, or runs/RECIPE-DATA
+    minutes: float | None = None  # stop by the clock instead of after epochs
+    seed: int = 0  # of the weights, the batches and the noise
+    device: str | None = None  # cpu, cuda or mps; None: the fastest
+    precision: Literal["auto", "no", "bf16", "fp16"] = "auto"  # auto: bf16 if it is fast, else no (float32)
+    compile: bool = False  # use torch.compile: slow to start, then faster
+    accumulate: int = 1  # parts in which each batch passes the network, to save memory
+    tensorboard: bool = False  # write the log for TensorBoard, too
+    fresh: bool = False  # begin anew if the folder holds a run
+    settings: Annotated[Recipe, tyro.conf.arg(name="")]
+    command: Suppress[Fixed[tuple[str, ...]]] = ()  # the words that resume the run
+
+
+def recipe_name(recipe: RecipeName = "tiny") -> str:
+    return recipe
 
 
 def labels_in(digits: str) -> list[int]:
@@ -121,10 +177,3 @@ def number_in(n: int, option: str, least: int = 1, most: int = 10_000) -> int:
     if not least <= n <= most:
         raise ValueError(f"{option} must be in {least}..{most}, got {n}")
     return n
-
-
-def file_of(path: Path, *endings: str) -> Path:
-    """A file with one of these endings, in a folder that can be written."""
-    if path.suffix not in endings or path.is_dir():
-        raise ValueError(f"expected a {' or '.join(endings)} file, got {path.name!r}")
-    return writable_folder(path.parent) / path.name

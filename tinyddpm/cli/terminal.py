@@ -7,10 +7,33 @@ from itertools import groupby
 
 import torch
 from einops import rearrange
+from torch import Tensor
 
-from ..viz import Picture
+from ..data import from_uint8
+from ..viz import Picture, as_array, image_grid
 
 TRUE_COLOUR = 2**24
+NOTEBOOK_WIDTH = 640  # pixels, at most, to which show enlarges
+
+
+def show(x: Tensor, columns: int = 10) -> None:
+    """Shows images (b, c, h, w) or one (c, h, w), in [-1, 1] or uint8: enlarged in a notebook, as block characters in a
+    terminal. Elsewhere it says how to save them. Raises ValueError as image_grid does, and for a narrow terminal."""
+    x = torch.as_tensor(x)
+    x = x[None] if x.ndim == 3 else x
+    x = from_uint8(x) if x.dtype == torch.uint8 else x
+    picture = image_grid(x, columns)
+    ipython = sys.modules.get("IPython")
+    if hasattr(ipython and ipython.get_ipython(), "kernel"):  # of Jupyter
+        import imageio.v3 as iio
+        from IPython.display import Image, display
+
+        picture = image_grid(x, columns, max(1, min(8, NOTEBOOK_WIDTH // picture.shape[2])))
+        display(Image(iio.imwrite("<bytes>", as_array(picture), extension=".png")))
+    elif sys.stdout.isatty():
+        print(blocks(image_grid(x, min(columns, images_in_a_row(x.shape[3]))), terminal_colours()))
+    else:
+        print("no notebook or terminal shows images here: save_picture(image_grid(x), 'x.png') writes a file")
 
 
 def blocks(picture: Picture, colours: int = TRUE_COLOUR) -> str:

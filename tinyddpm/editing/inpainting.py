@@ -12,13 +12,10 @@ from ..samplers import p_sample_loop
 from ..schedules import Grid, choose
 
 WHOLE, FIRST, SECOND, MIDDLE = (0, 1), (0, 1 / 2), (1 / 2, 1), (1 / 3, 2 / 3)  # from and to, as parts of a side
-HALVES = {
-    "left": (WHOLE, FIRST),
-    "right": (WHOLE, SECOND),
-    "top": (FIRST, WHOLE),
-    "bottom": (SECOND, WHOLE),
+HALVES = {  # rows and columns
+    "left": (WHOLE, FIRST), "right": (WHOLE, SECOND), "top": (FIRST, WHOLE), "bottom": (SECOND, WHOLE),
     "middle": (MIDDLE, MIDDLE),
-}
+}  # fmt: skip
 
 
 def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> Denoiser:
@@ -34,11 +31,8 @@ def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> De
     fits = mask.ndim <= known.ndim and all(m in (1, n) for m, n in zip(mask.shape[::-1], known.shape[::-1]))
     if not fits or not known.is_floating_point() or not ((mask == 0) | (mask == 1)).all():
         wanted = f"is 1 where a pixel is known, 0 elsewhere, and broadcasts to {tuple(known.shape)}"
-        found = (
-            f"shape {tuple(mask.shape)} with values in [{mask.min():.3g}, {mask.max():.3g}]"
-            if mask.numel()
-            else "an empty one"
-        )
+        values = f"values in [{mask.min():.3g}, {mask.max():.3g}]" if mask.numel() else "no values"
+        found = f"shape {tuple(mask.shape)} with {values}"
         raise ValueError(f"a mask {wanted}, got {found} for {known.dtype}: see (mask > 0.5).float(), data.from_uint8")
     mask = mask.bool()
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from ..diffusion import Denoiser, Images, check_predicts, diffusion_loss, make_denoiser, q_sample
 from ..nn import NETWORKS
-from ..schedules import Schedule
+from ..schedules import Schedule, choose
 from ..training import DenoisingLoss, Losses
 
 
@@ -51,7 +51,7 @@ class SelfConditioned(nn.Module):
 
     def __init__(self, network: nn.Module | str, **arguments):
         super().__init__()
-        inner: Any = NETWORKS[network](**arguments) if isinstance(network, str) else network
+        inner: Any = choose(NETWORKS, network, "network")(**arguments) if isinstance(network, str) else network
         self.network, self.num_classes = inner, inner.num_classes
         self.arguments = {"network": type(inner).__name__, **inner.arguments}
 

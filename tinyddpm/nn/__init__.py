@@ -12,4 +12,5 @@ from .resample import DepthToSpace, Downsample, SpaceToDepth, Upsample
 from .resnet import ResnetBlock
 from .unet import UNet
 
-NETWORKS: dict[str, Any] = {"UNet": UNet}  # the classes that a checkpoint may name; add yours to load checkpoints of it
+# the classes that a checkpoint may name; add yours, or "package.module:Class", to load checkpoints of it
+NETWORKS: dict[str, Any] = {"UNet": UNet, "SelfConditioned": "tinyddpm.extensions.self_conditioning:SelfConditioned"}

@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+from collections.abc import Callable
 
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
 
@@ -21,15 +22,17 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Interrupts:
-    """A context in which `caught` is the number of the first of SIGNALS that was received, or None."""
+    """A context in which `caught` is the number of the first of SIGNALS that was received, or None; or in which another
+    handler receives them."""
 
-    def __init__(self):
+    def __init__(self, handler: Callable | None = None):
         self.caught: int | None = None
+        self.handler = handler or self.catch
 
     def __enter__(self) -> "Interrupts":
         main = threading.current_thread() is threading.main_thread()  # Python delivers signals to no other thread
         numbers = [getattr(signal, name) for name in SIGNALS if main and hasattr(signal, name)]
-        self.handlers = {number: signal.signal(number, self.catch) for number in numbers}
+        self.handlers = {number: signal.signal(number, self.handler) for number in numbers}
         return self
 
     def __exit__(self, *_) -> None:

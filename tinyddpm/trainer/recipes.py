@@ -1,60 +1,20 @@
-"""What to train, by name: a recipe holds all that decides the weights, except the data, the seed and the length."""
+"""What to train, by name: a recipe holds all that decides the weights, except the data, the seed and the length. Torch
+is imported when a recipe is used, so that the command line can show them at once."""
 
 import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Generator, Tensor, nn
+if TYPE_CHECKING:
+    from torch import nn
 
-from ..data import ImageDataset
-from ..diffusion import LOSSES, WEIGHTS
-from ..extensions.learned_variance import LearnedVarianceLoss
-from ..extensions.self_conditioning import SelfConditioned, SelfConditionedLoss
-from ..nn import UNet
-from ..nn.unet import level_sides
-from ..schedules import BETAS, Schedule, choose
-from ..training import DenoisingLoss, uniform_times
-from ..training import Objective as Loss
-from .optim import OPTIMIZERS
+    from ..data import ImageDataset
+    from ..nn import UNet
+    from ..schedules import Schedule
+    from .objectives import Loss, Objective, Times
 
 LARGEST = 128  # pixels: the largest side of an image that errors propose
-
-# --- the times of a step: (n, T, generator, progress of the run from 0 to 1) -> n times in 1..T --------------------
-
-
-def uniform(n: int, T: int, generator: Generator, progress: float) -> Tensor:
-    return uniform_times(n, T, generator)
-
-
-def logit_normal(n: int, T: int, generator: Generator, progress: float) -> Tensor:
-    """T / (1 + e^-z) with z from N(0, 1), rounded up: the middle more often (Esser et al. 2024, section 3.1)."""
-    z = torch.randn(n, generator=generator, device=generator.device)
-    return (z.sigmoid() * T).ceil().long().clamp(1, T)
-
-
-def half_logit_normal(n: int, T: int, generator: Generator, progress: float) -> Tensor:
-    """The first half of the times uniform, the others logit-normal."""
-    u = torch.rand(n // 2, generator=generator, device=generator.device)
-    return torch.cat([(u * T).ceil().long().clamp(1, T), logit_normal(n - n // 2, T, generator, progress)])
-
-
-def progressive(n: int, T: int, generator: Generator, progress: float) -> Tensor:
-    """Among 10, then 100 evenly spaced times, then all T, each in a third of the run."""
-    places = min((10, 100, T)[min(int(3 * progress), 2)], T)
-    return (uniform_times(n, places, generator) * T + places - 1) // places
-
-
-Times = Callable[[int, int, Generator], Tensor]
-TIMES = {
-    "uniform": uniform,
-    "logit-normal": logit_normal,
-    "half-logit-normal": half_logit_normal,
-    "progressive": progressive,
-}
-
-# --- the network and the objective ---------------------------------------------------------------------------------
+DECAYS = {"cosine": lambda p: (1 + math.cos(math.pi * p)) / 2, "linear": lambda p: 1 - p, "none": lambda p: 1.0}
 
 
 @dataclass(frozen=True)
@@ -72,12 +32,14 @@ class UNetConfig:
 
     def build(
         self, image_shape: tuple[int, int, int], num_classes: int | None = None, out_channels: int | None = None
-    ) -> UNet:
+    ) -> "UNet":
         """The untrained network for images (c, h, w). Larger images get more levels: the last of dims is repeated for
         each doubling of 28 or 32, so that the smallest maps, and attention with them, stay the same.
 
         Raises ValueError for images that are not square, and for a size that the levels do not divide.
         """
+        from ..nn.unet import UNet, level_sides
+
         channels, size, width = image_shape
         if size != width:
             raise ValueError(f"a U-Net of a recipe takes square images, got {size}x{width}: pad them")
@@ -93,6 +55,8 @@ class UNetConfig:
         return self.dims + max(0, (size // 28).bit_length() - 1) * self.dims[-1:]
 
     def fits(self, size: int) -> bool:
+        from ..nn.unet import level_sides
+
         try:
             return bool(level_sides(len(self.levels(size)), self.patch, size, self.attention))
         except ValueError:
@@ -102,33 +66,6 @@ class UNetConfig:
         """The next smaller and the next larger size of image that fit."""
         fitting = [n for n in range(8, LARGEST + 1) if self.fits(n)]
         return [n for n in fitting if n < size][-1:] + [n for n in fitting if n > size][:1]
-
-
-def plain_network(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
-    return recipe.network.build(image_shape, recipe.num_classes)
-
-
-def double_output(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
-    return recipe.network.build(image_shape, recipe.num_classes, out_channels=2 * image_shape[0])
-
-
-def self_conditioned_network(recipe: "Recipe", image_shape: tuple[int, int, int]) -> nn.Module:
-    c, h, w = image_shape
-    return SelfConditioned(recipe.network.build((2 * c, h, w), recipe.num_classes, out_channels=c))
-
-
-class Objective(NamedTuple):
-    network: Callable[["Recipe", tuple[int, int, int]], nn.Module]  # untrained, for images (c, h, w)
-    loss: Callable[..., Loss]  # called with the fields of DenoisingLoss
-
-
-OBJECTIVES = {
-    "denoising": Objective(plain_network, DenoisingLoss),
-    "learned-variance": Objective(double_output, LearnedVarianceLoss),
-    "self-conditioned": Objective(self_conditioned_network, SelfConditionedLoss),
-}
-
-# --- recipes -------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -170,31 +107,38 @@ class Recipe:
     image_size: int = 32
 
     def __post_init__(self):
-        tables = {
-            "objective": OBJECTIVES, "schedule": BETAS, "loss": LOSSES, "weights": WEIGHTS, "times": TIMES,
-            "optimizer": OPTIMIZERS,
-        }  # fmt: skip
-        for name, table in tables.items():
-            choose(table, getattr(self, name), name)
-        self.rate(1, 0.0)  # checks the decay
+        if "RECIPES" in globals():  # those are right, as a test says, and the tables import torch
+            from ..schedules import choose
+            from .objectives import TABLES
 
-    def build(self, image_shape: tuple[int, int, int]) -> nn.Module:
+            for name, table in TABLES.items():
+                choose(table, getattr(self, name), name)
+
+    @property
+    def parts(self) -> "Objective":
+        from .objectives import OBJECTIVES
+
+        return OBJECTIVES[self.objective]
+
+    def build(self, image_shape: tuple[int, int, int]) -> "nn.Module":
         """The untrained network for images (c, h, w). Raises ValueError for images that do not fit it."""
-        return OBJECTIVES[self.objective].network(self, image_shape)
+        return self.parts.network(self, image_shape)
 
-    def loss_of(self, schedule: Schedule, times: Times) -> Loss:
+    def loss_of(self, schedule: "Schedule", times: "Times") -> "Loss":
         """The objective, with times drawn by `times`. Raises ValueError for settings that it does not take."""
-        kind = self.predicts, self.loss, self.weights, self.label_drop
-        return OBJECTIVES[self.objective].loss(schedule, *kind, times)
+        return self.parts.loss(schedule, self.predicts, self.loss, self.weights, self.label_drop, times)
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""
-        progress = min(progress, 1)
-        decays = {"cosine": (1 + math.cos(math.pi * progress)) / 2, "linear": 1 - progress, "none": 1.0}
-        return self.learning_rate * min(1, step / max(1, self.warmup)) * choose(decays, self.decay, "decay")
+        return self.learning_rate * min(1, step / max(1, self.warmup)) * DECAYS[self.decay](min(progress, 1))
 
-    def suited(self, data: ImageDataset | Any) -> "Recipe":
-        """This recipe for the size and classes of a data set. Without labels, in either, it has none."""
+    def suited(self, data: "ImageDataset | Any") -> "Recipe":
+        """This recipe for the size and classes of a data set, or of a tensor of images. Without labels, in either, it
+        has none."""
+        if not hasattr(data, "num_classes"):
+            from ..datasets.own import as_data
+
+            data = as_data(data)
         classes = None if self.num_classes is None else data.num_classes
         return replace(self, image_size=data.size, num_classes=classes)
 
@@ -202,20 +146,10 @@ class Recipe:
 # The settings of other tutorials: eps, linear betas as published and not scaled to T, Adam at a constant rate, all
 # noise levels alike, no averaged weights.
 PUBLISHED = Recipe(
-    UNetConfig(patch=1, attention=(8,)),
-    num_classes=None,
-    schedule="linear-unscaled",
-    predicts="eps",
-    weights="none",
-    optimizer="adam",
-    batch_size=48,
-    learning_rate=1e-4,
-    warmup=0,
-    decay="none",
-    grad_norm=None,
-    ema_decay=0.0,
+    UNetConfig(patch=1, attention=(8,)), num_classes=None, schedule="linear-unscaled", predicts="eps", weights="none",
+    optimizer="adam", batch_size=48, learning_rate=1e-4, warmup=0, decay="none", grad_norm=None, ema_decay=0.0,
     epochs=20,
-)
+)  # fmt: skip
 # Under a minute on two cores: unweighted, since there is no time for more than the high noise.
 NANO = Recipe(UNetConfig((16, 32, 64)), weights="none", batch_size=48, warmup=50, ema_decay=0.99, epochs=0.7)
 RECIPES = {
@@ -227,27 +161,20 @@ RECIPES = {
         PUBLISHED, network=UNetConfig(patch=1, attention=(7,)), image_size=28, T=300, batch_size=128, learning_rate=2e-4
     ),
     "conditional-500": replace(
-        PUBLISHED,
-        network=UNetConfig((32, 64, 96), patch=1, attention=(7,)),
-        image_size=28,
-        num_classes=10,
-        T=500,
-        batch_size=128,
-        weight_decay=1e-5,
-        grad_norm=1.0,
+        PUBLISHED, network=UNetConfig((32, 64, 96), patch=1, attention=(7,)), image_size=28, num_classes=10, T=500,
+        batch_size=128, weight_decay=1e-5, grad_norm=1.0,
     ),
     "unconditional-1000": PUBLISHED,
     "l1-1000": replace(PUBLISHED, loss="l1"),
     "large-1000": replace(
-        PUBLISHED,
-        network=UNetConfig((64, 128, 256, 512), patch=1, blocks=2, attention=(16, 4)),
-        num_classes=10,
-        batch_size=64,
-        loss="l1",
+        PUBLISHED, network=UNetConfig((64, 128, 256, 512), patch=1, blocks=2, attention=(16, 4)), num_classes=10,
+        batch_size=64, loss="l1",
     ),
-}
+}  # fmt: skip
 
 
 def get_recipe(recipe: Recipe | str) -> Recipe:
     """The recipe of that name. Raises ValueError for an unknown one, with those there are."""
+    from ..schedules import choose
+
     return recipe if isinstance(recipe, Recipe) else choose(RECIPES, recipe, "recipe")

@@ -22,9 +22,10 @@ from ..viz import save_picture
 from .batches import Data, batches, epoch_order
 from .interrupt import Interrupted, Interrupts
 from .log import Log, few_of_each
+from .objectives import TIMES
 from .optim import OPTIMIZERS
 from .processes import SharedObjective, native_bf16
-from .recipes import TIMES, Recipe
+from .recipes import Recipe
 from .state import Position, clear_state, differences, expected, load_state, save_state
 
 if TYPE_CHECKING:
@@ -181,7 +182,8 @@ class Trainer:
             self.restore(state)
         elif model.exists() and not fresh:
             raise ValueError(
-                f"{model} exists: train in another folder (--out), or replace it with fresh=True (--fresh)"
+                f"{model} exists: train in another folder (--out), or replace it with fresh=True (--fresh); in Python "
+                "the folder is `out`, and DDPM.load reads the finished network"
             )
         elif self.accelerator.is_main_process:
             clear_state(self.out)

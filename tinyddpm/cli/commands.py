@@ -1,0 +1,140 @@
+"""The commands sample, gif, eval and train, and how the options of a command draw."""
+
+import io
+from collections.abc import Iterable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from ..data import crop_to, to_uint8
+from ..datasets.named import DATASETS, LARGEST, load_data
+from ..diffusion import Denoiser
+from ..evaluation.evaluate import SampleSpec, evaluate
+from ..evaluation.report import page
+from ..files import writable_folder, write_whole
+from ..pipeline import DDPM, load_pretrained
+from ..samplers import Step
+from ..trainer.interrupt import is_first
+from ..trainer.recipes import RECIPES
+from ..trainer.run import train
+from ..trainer.state import alone
+from ..viz import frames_even_in_log_snr, image_grid, save_gif, save_picture
+from .options import DIGIT, GREYS, Drawing, Eval, Gif, Sample, Sampling, Train, labels_in, number_in
+from .terminal import blocks, images_in_a_row, terminal_colours
+
+
+def run_sample(ask: Sample) -> None:
+    out = None if ask.show and not ask.out else file_of(ask.out or Path("samples.png"), ".npz", ".png")
+    y = [label for label in labels_in(ask.digits) for _ in range(number_in(ask.per_digit, "--per-digit"))]
+    enlarge, ddpm = number_in(ask.enlarge, "--enlarge", most=100), load(ask)
+    columns = images_in_a_row(shown_size(ddpm)) if ask.show else 0
+    x = draw(ask, ddpm, y)
+    for part in x.split(ask.per_digit if ask.per_digit > 1 else len(x)) if ask.show else ():
+        print(blocks(image_grid(part, columns), terminal_colours()))
+    if out and out.suffix == ".png":
+        save_picture(image_grid(x, ask.per_digit if ask.per_digit > 1 else 10, enlarge), out)
+    elif out:
+        images = to_uint8(x[:, 0] if x.shape[1] == 1 else x.permute(0, 2, 3, 1)).numpy()
+        labels: dict = {} if ddpm.num_classes is None else {"labels": y}
+        np.savez_compressed(content := io.BytesIO(), images=images, **labels)
+        write_whole(out, content.getvalue())
+    if out:
+        print(f"{len(x)} images in {out}")
+
+
+def run_gif(ask: Gif) -> None:
+    out, frames = writable_folder(ask.out), number_in(ask.frames, "--frames")
+    y, ddpm = list(dict.fromkeys(labels_in(ask.digits))), load(ask)
+    shown = frames_of(ddpm.sample_steps(**sample_arguments(ask, ddpm, y)), ask.steps, ddpm, frames)
+    for i, digit in enumerate(y):
+        film = [image_grid(x[i : i + 1], columns=1, enlarge=4, levels=GREYS) for x in shown]
+        save_gif(film, out / f"digit_{digit}.gif")
+    save_gif([image_grid(x, columns=5, enlarge=2, levels=GREYS) for x in shown], out / "digits.gif")
+    print(f"{len(y)} images, {len(shown)} frames each, in {out}")
+
+
+def run_eval(ask: Eval) -> None:
+    if ask.checkpoint and ask.weights:
+        raise ValueError(f"expected one checkpoint, got {ask.checkpoint} and --weights {ask.weights}")
+    ddpm = load(replace(ask, weights=ask.checkpoint or ask.weights))
+    with alone(writable_folder(ask.out), "write to another one (--out)"):
+        print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), sweeps=ask.sweeps)), end="")
+    print(f"the report is in {ask.out}")
+
+
+def run_train(ask: Train) -> None:
+    recipe = ask.settings
+    out = ask.out or Path("runs", ask.recipe if ask.data == "mnist" else f"{ask.recipe}-{ask.data}")
+    writable_folder(out)
+    least = max(recipe.image_size, DATASETS[ask.data].smallest)
+    number_in(ask.seed, "--seed", 0, 2**62)
+    fitting = (n for n in range(least, LARGEST + 1) if recipe.network.fits(n))
+    size = next(fitting, least) if ask.size is None else ask.size
+    data = load_data(ask.data, ask.root, size, skip_broken=ask.skip_broken)
+    epochs = None if recipe.epochs == RECIPES[ask.recipe].epochs else recipe.epochs  # refused beside minutes
+    options = {name: getattr(ask, name) for name in ("precision", "compile", "fresh", "accumulate", "tensorboard")}
+    how = epochs, ask.minutes, ask.seed, ask.device
+    train(recipe.suited(data), out, data, *how, **options, command=ask.command)
+    if is_first():
+        print(f"the trained network is {out / 'model.safetensors'}")
+
+
+def load(ask: Drawing) -> DDPM:
+    number_in(ask.seed, "--seed", 0, 2**62)
+    return DDPM.load(ask.weights, ask.device) if ask.weights else load_pretrained(device=ask.device)
+
+
+def spec_of(ask: Sampling, n: int) -> SampleSpec:
+    return SampleSpec(n, ask.steps, ask.scale, ask.sampler, ask.seed, ask.eta, ask.grid)
+
+
+def sample_arguments(ask: Sampling, ddpm: DDPM, y: list[int]) -> dict:
+    """Those of ddpm.sample and ddpm.sample_steps, for one image of each label."""
+    labels = {"n": len(y)} if ddpm.model.num_classes is None else {"y": y}
+    how = spec_of(ask, len(y)).arguments(ddpm.schedule)
+    return labels | {"seeds": range(ask.seed, ask.seed + len(y))} | {k: how[k] for k in ("sampler", "scale", "grid")}
+
+
+def draw(ask: Sampling, ddpm: DDPM, y: list[int]) -> Tensor:
+    """One image of each label, without the border of 28x28 images, under a progress bar."""
+    with tqdm(total=len(y) * ask.steps, desc="sampling", leave=False, disable=None) as bar:
+        x = ddpm.sample(**sample_arguments(ask, ddpm, y), guide=partial(counted, bar=bar))
+    return crop_to(x.cpu(), shown_size(ddpm))
+
+
+def counted(denoiser: Denoiser, bar: tqdm) -> Denoiser:
+    """The denoiser, moving the bar by its images at each new time."""
+    seen = None
+
+    def counting(x_t: Tensor, t: Tensor) -> Tensor:
+        nonlocal seen
+        bar.update(len(x_t) if int(t[0]) != seen else 0)
+        seen = int(t[0])
+        return denoiser(x_t, t)
+
+    return counting
+
+
+def frames_of(steps: Iterable[Step], total: int, ddpm: DDPM, frames: int) -> list[Tensor]:
+    """At most `frames` x_t of a trajectory, even in log-SNR, and the last one; under a progress bar."""
+    steps = list(tqdm(steps, "denoising", total + 1, leave=False, disable=None))
+    log_snr = ddpm.schedule.log_snr[torch.tensor([step.t for step in steps])]
+    return [steps[i].x_t for i in frames_even_in_log_snr(log_snr, frames)]
+
+
+def shown_size(ddpm: DDPM) -> int:
+    """The side of images without the border of 28x28 ones. Old weights, which do not name their data, draw digits."""
+    data = ddpm.notes.get("data", "mnist" if ddpm.image_shape == (1, 32, 32) else "")
+    return DIGIT if data in DATASETS and DATASETS[data].smallest == DIGIT else ddpm.image_shape[-1]
+
+
+def file_of(path: Path, *endings: str) -> Path:
+    """A file with one of these endings, in a folder that can be written."""
+    if path.suffix not in endings or path.is_dir():
+        raise ValueError(f"expected a {' or '.join(endings)} file, got {path.name!r}")
+    return writable_folder(path.parent) / path.name
