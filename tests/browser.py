@@ -77,9 +77,11 @@ class Browser:
 
     def box(self, css: str) -> tuple[float, float, float, float]:
         """Left, top, width and height of an element, scrolled into sight."""
-        return tuple(self.run(f"""(() => {{ const e = document.querySelector({json.dumps(css)});
+        return tuple(
+            self.run(f"""(() => {{ const e = document.querySelector({json.dumps(css)});
             e.scrollIntoView({{block: "center", behavior: "instant"}});
-            const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; }})()"""))
+            const b = e.getBoundingClientRect(); return [b.left, b.top, b.width, b.height]; }})()""")
+        )
 
     def mouse(self, *points: tuple[float, float]) -> None:
         """Presses at the first point, drags through the others and lets go."""
