@@ -180,32 +180,6 @@ def test_the_wheel_carries_data_and_weights_and_works_alone(tmp_path):
     assert Path(where).is_relative_to(tmp_path) and n == "10000" and shape == "(1, 1, 32, 32)"
 
 
-def test_the_code_of_the_readme_runs(tmp_path, monkeypatch):
-    readme = (ROOT / "README.md").read_text()
-    quickstart, steering, oracle = re.findall(r"```python\n(.*?)```", readme, re.S)
-    assert len(quickstart.strip().splitlines()) <= 12
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(quickstart, names)
-    assert names["x"].shape == (3, 1, 32, 32)
-    assert all((tmp_path / name).exists() for name in ("314.png", "film.png", "seven.gif"))
-    exec(steering, names)
-    assert names["strip"].shape == (1, 1, 32, 230) and names["halves"].shape == (8, 1, 32, 32)
-    assert (names["halves"][..., 16:] - names["known"][..., 16:]).abs().max() < 1e-5
-    exec(oracle, names)
-    assert names["images"].shape == (8, 1, 32, 32)
-
-
-def test_the_tree_of_the_readme_is_the_tree():
-    readme = (ROOT / "README.md").read_text()
-    for name, path in rooms():
-        shown = path.name if wing(name) == "core" else f"{path.parent.name}/"
-        assert shown in readme, f"{shown} is missing from the README's tree"
-    for link in re.findall(r"\]\(([^)#]+)\)|src=\"([^\"]+)\"", readme):
-        target = next(filter(None, link))
-        assert target.startswith("http") or (ROOT / target).exists(), f"{target} is linked but not there"
-
-
 def test_the_tiny_network_is_as_cheap_as_it_says():
     from torch.utils.flop_counter import FlopCounterMode
 

@@ -43,14 +43,14 @@ def test_the_shipped_files_have_the_sums_that_are_published(path):
     assert f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}" in PROMISES
 
 
-def readme_lines():
-    lines = re.findall(r"^((?:torchrun|accelerate) .*--recipe tiny)\b", (ROOT / "README.md").read_text(), re.M)
+def lines_of_the_docs():
+    lines = re.findall(r"^((?:torchrun|accelerate) .*--recipe tiny)\b", (ROOT / "docs/training.md").read_text(), re.M)
     assert {line.split()[0] for line in lines} == {"torchrun", "accelerate"}
     return lines
 
 
-@pytest.mark.parametrize("line", readme_lines())
-def test_a_line_of_the_readme_starts_two_processes_as_it_stands(line, tmp_path):
+@pytest.mark.parametrize("line", lines_of_the_docs())
+def test_a_line_of_the_docs_starts_two_processes_as_it_stands(line, tmp_path):
     launcher, *words = shlex.split(line)
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
     with open(tmp_path / "said", "w") as said:
