@@ -62,7 +62,7 @@ def run_write(ask: Write) -> None:
     check_strip(ask.text, ask.variety)
     out, ddpm = file_of(ask.out, ".png", ".gif"), digit_model(ask)
     steps = write_steps(ask.text, ddpm, ask.steps, ask.scale, ask.seed, ask.variety)
-    shown = frames_of(steps, ask.steps, ddpm, FRAMES)
+    shown = frames_of(steps, ask.steps, ddpm, FRAMES, ask.poster)
     if out.suffix == ".png":
         save_picture(image_grid(shown[-1], columns=1, enlarge=4), out)
     else:

@@ -50,7 +50,7 @@ def run_sample(ask: Sample) -> None:
 def run_gif(ask: Gif) -> None:
     out, frames = writable_folder(ask.out), number_in(ask.frames, "--frames")
     y, ddpm = list(dict.fromkeys(labels_in(ask.digits))), load(ask)
-    shown = frames_of(ddpm.sample_steps(**sample_arguments(ask, ddpm, y)), ask.steps, ddpm, frames)
+    shown = frames_of(ddpm.sample_steps(**sample_arguments(ask, ddpm, y)), ask.steps, ddpm, frames, ask.poster)
     for i, digit in enumerate(y):
         film = [image_grid(x[i : i + 1], columns=1, enlarge=4, levels=GREYS) for x in shown]
         save_gif(film, out / f"digit_{digit}.gif")
@@ -120,11 +120,12 @@ def counted(denoiser: Denoiser, bar: tqdm) -> Denoiser:
     return counting
 
 
-def frames_of(steps: Iterable[Step], total: int, ddpm: DDPM, frames: int) -> list[Tensor]:
-    """At most `frames` x_t of a trajectory, even in log-SNR, and the last one; under a progress bar."""
+def frames_of(steps: Iterable[Step], total: int, ddpm: DDPM, frames: int, poster: bool) -> list[Tensor]:
+    """At most `frames` x_t of a trajectory, even in log-SNR, and the last one, which a poster shows first, too."""
     steps = list(tqdm(steps, "denoising", total + 1, leave=False, disable=None))
     log_snr = ddpm.schedule.log_snr[torch.tensor([step.t for step in steps])]
-    return [steps[i].x_t for i in frames_even_in_log_snr(log_snr, frames)]
+    chosen = frames_even_in_log_snr(log_snr, frames)
+    return [steps[i].x_t for i in chosen[-1:] * poster + chosen]
 
 
 def shown_size(ddpm: DDPM) -> int:

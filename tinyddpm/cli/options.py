@@ -80,6 +80,7 @@ class Gif(Sampling):
     out: Path = Path("gifs")  # folder to write
     digits: str = "0123456789"  # labels, such as 2026; above 9 with commas, such as 3,14
     frames: int = 40  # of each GIF, at most
+    poster: bool = False  # show the finished digits first, where a GIF stands still
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,6 +128,7 @@ class Write(Drawing):
     text: Positional[str]  # digits and blanks, such as "2026 11 21"
     variety: float = 0.2  # from 0, every 2 alike, to 1, each digit in a handwriting of its own
     out: Path = Path("strip.png")  # x.png, or x.gif of the strip on its way from noise
+    poster: bool = False  # show the finished strip first, where a GIF stands still
 
 
 @dataclass(frozen=True, kw_only=True)
