@@ -52,7 +52,7 @@ def tiles(rows: dict, enlarge: int = 3) -> None:
 
 def picture_of(rows: dict, enlarge: int) -> bytes:
     """A PNG of labelled rows, one pixel of the figure for each pixel of it."""
-    gap, head, margin = 2 * enlarge, 12 * enlarge, 4 * enlarge
+    gap, head, margin = 2 * enlarge, 13 * enlarge, 4 * enlarge
     rows = {label: crop_to(x, x.shape[-1] * 7 // 8) for label, x in rows.items()}  # 32 to 28, 16 to 14
     bands, labels = [], []
     widest = max(len(x) * (x.shape[-1] * enlarge + gap) for x in rows.values())
@@ -68,7 +68,7 @@ def picture_of(rows: dict, enlarge: int) -> bytes:
     figure.figimage(canvas.numpy(), cmap="gray", vmin=0, vmax=1)
     for label, below in labels:
         text, colour = label if isinstance(label, tuple) else (label, GREY)
-        place = {"va": "bottom", "color": colour, "fontsize": 7.5 * enlarge * 72 / 150}
+        place = {"va": "bottom", "color": colour, "fontsize": 8.5 * enlarge * 72 / 150}
         figure.text(margin / w, 1 - (below - 2 * enlarge) / h, text, **place)
     file = io.BytesIO()
     figure.savefig(file, dpi=150, format="png", bbox_inches=None)

@@ -11,24 +11,9 @@ began with the same noise.
 # %% tags=["setup"]
 # Opened alone, in Colab for example? First run, in a cell of its own, and with the address of the repository:
 #     pip install "tinyddpm[notebooks] @ git+https://ADDRESS"
-import math
-import time
-from functools import partial
-
-import torch
-import torch.nn.functional as F
 from course import band, play, tiles
 from course.chapter_00 import BLUE, GREEN, ORANGE, copies, film, read, windows
-from torch import nn
 
-import tinyddpm
-from tinyddpm.data import mnist
-from tinyddpm.evaluation import nearest
-from tinyddpm.oracle import local_oracle
-
-torch.set_num_threads(1)  # our tensors are small: more threads would wait for each other
-
-# %%
 play(film())
 
 # %% [markdown]
@@ -40,6 +25,20 @@ Our material is 150 handwritten digits of each kind, 32 by 32 pixels, from -1 (b
 """
 
 # %% tags=["setup"]
+import math
+import time
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+import tinyddpm
+from tinyddpm.data import mnist
+from tinyddpm.evaluation import nearest
+from tinyddpm.oracle import local_oracle
+
+torch.set_num_threads(1)  # our tensors are small: more threads would wait for each other
 images, labels = mnist()[:3000]
 digits = torch.stack([images[labels == digit][:150] for digit in range(10)])  # (10, 150, 1, 32, 32)
 noise = torch.randn(10, 20, 1, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -66,8 +65,8 @@ clean. At a quarter turn, π/2, it is nothing but noise. In between it is some o
 ## Repair it, as well as anybody can
 
 Somebody hands you a noisy image and says that it was one of our 150 threes. Which one? You cannot be sure. But you can say
-how *likely* each of them is: the nearer it is to what you see, the likelier. The best answer, the one with the smallest
-squared error on average, is then the **average of all 150, weighted by how likely they are**.
+how *likely* each of them is: the nearer it is to what you see, the likelier, by the bell curve of the noise. The best answer, the
+one with the smallest squared error on average, is then the **average of all 150, weighted by how likely they are**.
 
 A function that gives such an answer is a *denoiser*. This one is exact: for these digits no network can do better.
 """
@@ -132,7 +131,7 @@ tiles({"drawn by the exact denoiser": drawn[:, 0], "the nearest of the 1,500 dig
 # %% [markdown]
 r"""
 They look like copies. Let us count, and call a drawing a *copy* if it is nearer to one of the 1,500 digits than 999 of 1,000
-other handwritten digits are.
+other handwritten digits are. (Here and below, the brackets say what other machines may find: they round differently.)
 """
 
 # %%
@@ -194,13 +193,13 @@ tiles({"drawn with blinkers": invented[:, 0], "the nearest of the 1,500 digits":
 
 # %% [markdown]
 r"""
-New digits, without a network and without training. (They are read by a classifier that has never seen a drawing.) The top
+New digits, without a network and without training. (The reader is a classifier that has seen real digits only.) The top
 of an 8 may follow one writer and its foot another; where windows overlap they see the same pixels, and so the strokes
 join. **Not knowing everything is what makes it invent.**
 
 The idea is Kamb and Ganguli's ([An analytic theory of creativity in convolutional diffusion
 models](https://proceedings.mlr.press/v267/kamb25a.html), 2025); they also let a window find its match elsewhere in the image. In
-the library, `blinkered` is called `local_oracle`. It counts noise by a time $t$ from 0 to 1000, and is otherwise the same function:
+the library, `blinkered` is called `local_oracle`. It counts noise by a time `t` from 0 to 1000, and is otherwise the same function:
 """
 
 # %%
@@ -224,7 +223,7 @@ narrow, wide = (draw(partial(blinkered, wider=wider), noise[:, :5]) for wider in
 band(copies(narrow, digits), 0, 2, "of 50 are copies, windows half as wide")
 band(copies(wide, digits), 25, 50, "of 50 are copies, windows twice as wide")
 band(read(narrow), 35, 50, "of 50 are read as asked, windows half as wide")
-tiles({"half as wide": narrow[:, 4], "as above": invented[:, 4], "twice as wide": wide[:, 4], "exact": drawn[:, 4]})
+tiles({"half as wide": narrow[:, 2], "as above": invented[:, 2], "twice as wide": wide[:, 2], "exact": drawn[:, 2]})
 
 # %% [markdown]
 r"""
@@ -328,25 +327,29 @@ yours = draw(network, torch.randn(10, 10, 1, 16, 16, generator=torch.Generator()
 trained = draw(shipped, noise[:, 1:3])
 band(read(yours), 70, 100, "of 100 are read as asked: your network, at 16×16")
 band(read(trained), 17, 20, "of 20 are read as asked: the library's network")
-tiles({
-    "your network, half a minute of training": yours[:, 1],
-    "real digits at this size": F.avg_pool2d(digits[:, 0], 2),
-    "the library's network": trained[:, 0],
-})  # fmt: skip
+tiles(
+    {
+        "your network, half a minute of training": yours[:, 1],
+        "real digits at this size": F.avg_pool2d(digits[:, 0], 2),
+        "the library's network": trained[:, 0],
+    }
+)
 
 # %% [markdown]
 r"""
 ## Side by side
 
-One noise for each column, three denoisers, one sampler.
+One noise for each column, three denoisers, one sampler. You know the first two rows.
 """
 
 # %%
-tiles({
-    ("exact: copies", ORANGE): drawn[:, 2],
-    ("blinkers: invents", BLUE): invented[:, 2],
-    ("the library's network: invents", GREEN): trained[:, 1],
-})  # fmt: skip
+tiles(
+    {
+        ("exact: copies", ORANGE): drawn[:, 2],
+        ("blinkers: invents", BLUE): invented[:, 2],
+        ("the library's network: invents", GREEN): trained[:, 1],
+    }
+)
 
 # %% [markdown]
 r"""
@@ -362,13 +365,15 @@ Each row is one line. Guess, look, then change a number and run it again.
 seven = torch.full((1, 1, 32, 32), -1.0)  # a digit of your own, from two rulers
 seven[..., 7:10, 9:23] = seven[..., 7:25, 20:23] = 1
 worn = mix(seven, noise[7, :9], 1.2)
-tiles({
-    "ten steps": draw(blinkered, noise[:, 3:4], steps=10)[:, 0],
-    "three steps": draw(blinkered, noise[:, 3:4], steps=3)[:, 0],
-    "no noise: it starts from zeros": draw(blinkered, 0 * noise[:, :1])[:, 0],
-    "another label: the same noise, each time asked for a 4": sample(blinkered, noise[:, 3], 4),
-    "your own 7: ruined, and repaired nine times": torch.cat([worn[:1], sample(blinkered, worn, 7, start=1.2)]),
-})  # fmt: skip
+tiles(
+    {
+        "ten steps": draw(blinkered, noise[:, 3:4], steps=10)[:, 0],
+        "three steps": draw(blinkered, noise[:, 3:4], steps=3)[:, 0],
+        "no noise: it starts from zeros": draw(blinkered, 0 * noise[:, :1])[:, 0],
+        "another label: the same noise, each time asked for a 4": sample(blinkered, noise[:, 3], 4),
+        "your own 7: ruined, and repaired nine times": torch.cat([worn[:1], sample(blinkered, worn, 7, start=1.2)]),
+    }
+)
 
 # %% [markdown]
 r"""
