@@ -15,3 +15,4 @@ def pytest_configure(config):
 def pytest_collectstart(collector):
     if hasattr(collector, "skip_compare"):  # made by renderers, not by the chapter
         collector.skip_compare += ("text/html", "image/svg+xml")
+        collector.sanitize_patterns[r"(?m)^\S+(?= .*\(other machines: )"] = "within"  # course.band has checked it

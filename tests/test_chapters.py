@@ -1,17 +1,21 @@
 """The chapters as files: in step with their sources, executed, small; every equation is executed and every
 exercise can be solved, is not solved by its stub, and names each known mistake."""
 
+import io
 import json
 import re
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
 import torch
 from build_chapters import notebook_of
 from course import check
 from course.exercises import NOT_ATTEMPTED, OK, Exercise, find, verdict
-from course.proofs import holds, same
+from course.figures import picture_of
+from course.proofs import band, holds, same
+from PIL import Image
 
 ROOT = Path(__file__).parent.parent / "chapters"
 SOURCES = sorted((ROOT / "source").glob("*.py"))
@@ -44,16 +48,18 @@ def exercises_of(notebook):
 
 NOTEBOOKS = {source.stem: load(source) for source in SOURCES}
 EXERCISES = [(stem, name) for stem, notebook in NOTEBOOKS.items() for name in exercises_of(notebook)]
+ONE_PAGE = "00_diffusion_on_one_page"  # which proves nothing, on purpose
 chapters = pytest.mark.parametrize("stem", NOTEBOOKS)
+proving_chapters = pytest.mark.parametrize("stem", [stem for stem in NOTEBOOKS if stem != ONE_PAGE])
 exercises = pytest.mark.parametrize(("stem", "name"), EXERCISES, ids=[name for _, name in EXERCISES])
 
 
 def test_the_course_is_complete():
-    topics = "forward_process noise_schedules reverse_process building_blocks unet training"
+    topics = "diffusion_on_one_page forward_process noise_schedules reverse_process building_blocks unet training"
     topics = f"{topics} conditional_generation making_gifs".split()
-    assert list(NOTEBOOKS) == [f"{number:02d}_{topic}" for number, topic in enumerate(topics, 1)]
-    readme = (ROOT.parent / "README.md").read_text()
-    assert all(f"chapters/{stem}.ipynb" in readme for stem in NOTEBOOKS)
+    assert list(NOTEBOOKS) == [f"{number:02d}_{topic}" for number, topic in enumerate(topics)]
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"({stem}.ipynb)" in readme for stem in NOTEBOOKS)
 
 
 @chapters
@@ -103,7 +109,7 @@ def test_no_cell_does_what_cannot_be_compared(stem):
         assert not re.search(r"clear_output|tqdm|urlopen|download=True|%time|!pip", text(cell))
 
 
-@chapters
+@proving_chapters
 def test_every_equation_is_executed_in_the_next_code_cell(stem):
     cells, tags = NOTEBOOKS[stem]["cells"], []
     for cell, following in zip(cells, [*cells[1:], None]):
@@ -118,7 +124,7 @@ def test_every_equation_is_executed_in_the_next_code_cell(stem):
     assert held("\n".join(map(text, code(NOTEBOOKS[stem])))) == set(tags)
 
 
-@chapters
+@proving_chapters
 def test_a_chapter_has_its_parts(stem):
     prose, cells = words(NOTEBOOKS[stem]), code(NOTEBOOKS[stem])
     goals = re.search(r"\*\*After this chapter you can\*\*\n\n((?:\* .*\n(?:  .*\n)*)+)", prose)
@@ -128,13 +134,29 @@ def test_a_chapter_has_its_parts(stem):
     assert any("same(" in text(cell) for cell in cells) and any("guess(" in text(cell) for cell in cells)
 
 
-@chapters
+@proving_chapters
 def test_the_table_of_symbols_names_variables_that_are_there(stem):
     program = "\n".join(map(text, code(NOTEBOOKS[stem])))
     rows = re.findall(r"^\| .*?\$.*?\$.*? \| (.*?) \|", words(NOTEBOOKS[stem]).split("## Symbols")[1], re.M)
     assert len(rows) >= 3
     for name in re.findall(r"`([^`]+)`", " ".join(rows)):
         assert name in program, f"{name} is in the table and in no cell"
+
+
+def test_the_one_page_is_short_and_shows_its_numbers():
+    prose, cells = words(NOTEBOOKS[ONE_PAGE]), code(NOTEBOOKS[ONE_PAGE])
+    program = "\n".join(map(text, cells))
+    lines = [line for line in program.splitlines() if line.strip() and not line.strip().startswith("#")]
+    assert len(prose.split()) <= 1800 and len(lines) <= 160
+    assert not re.search(r"\b(same|holds|check|guess)\(|\\tag", program + prose)
+    assert "*You need:*" in prose and "minutes" in prose and "**Next:**" in prose
+    assert (
+        ROOT.parent / "assets" / "pictures" / "three_rows.png"
+    ).stat().st_size <= 60_000  # course.chapter_00 makes it
+    assert all(f"]({stem}.ipynb)" in prose for stem in NOTEBOOKS if stem[:2] in ("01", "03", "06", "07"))
+    printed = "".join("".join(o.get("text", "")) for cell in cells for o in cell["outputs"])
+    assert printed.count("(other machines: ") == program.count("band(") >= 8
+    assert not re.search(r"\d\.\d{3,}(?!:)", printed)  # nothing after training is compared to the digit
 
 
 @exercises
@@ -225,3 +247,25 @@ def test_same_compares_values_and_gives_networks_the_same_weights(capsys):
         same(lambda x: x[:1], torch.abs, torch.ones(2))
     with pytest.raises(AssertionError, match="weights"):
         same(torch.nn.Linear(2, 2), torch.nn.Linear(2, 3), torch.ones(4, 2))
+
+
+def test_a_number_outside_its_band_stops(capsys):
+    band(92, 80, 98, "of 100 are read")
+    assert capsys.readouterr().out == "92 of 100 are read (other machines: 80 to 98)\n"
+    for wrong in (79, 99, float("nan")):
+        with pytest.raises(AssertionError, match="of 100 are read: expected 80 to 98"):
+            band(wrong, 80, 98, "of 100 are read")
+    assert capsys.readouterr().out == ""
+
+
+def test_tiles_are_enlarged_by_whole_factors():
+    x = torch.zeros(3, 1, 32, 32)
+    x[:, :, 10, 20] = 1
+    small = torch.zeros(3, 1, 16, 16)
+    picture = Image.open(io.BytesIO(picture_of({"a row": x, ("at half the side", "#ffffff"): small}, 4))).convert("L")
+    values = torch.from_numpy(np.array(picture))
+    row, column = (values == 255).nonzero()[0]
+    white = [(row + i, column + tile * (28 * 4 + 8) + j) for i in range(4) for tile in range(3) for j in range(4)]
+    assert int((values[row : row + 4] == 255).sum()) == len(white) and all(values[i, j] == 255 for i, j in white)
+    grey = (values[-20] > 100).sum()  # through the second row: as wide as the first, without its gaps
+    assert int(grey) == 3 * 28 * 4

@@ -61,42 +61,41 @@ def shrinking(log_snr: float) -> int:
 def local_oracle(
     data: Float[Tensor, "n c h w"],
     schedule: Schedule,
-    labels: Labels | None = None,
+    labels: Int[Tensor, " n"] | None = None,
     y: Labels | None = None,
     radius: int | Callable[[float], int] = shrinking,
     chunk: int = 4096,
 ) -> Denoiser:
     """The optimal denoiser that sees the data through a window around each pixel p, here a square of side 2 radius + 1
-    (Kamb & Ganguli 2025, section 3.2, the local score machine): new images, without a network.
+    (the local score machine of Kamb & Ganguli 2025, "An analytic theory of creativity in convolutional diffusion
+    models"): new images, without a network.
 
     weights_p = softmax_i(-|x_t - sqrt(alpha_bar_t) x_i|^2 over the window of p / (2 (1 - alpha_bar_t)))
 
-    radius: of all times, or a function of log-SNR; as large as the image, this is dataset_oracle. labels (n,), y (b,):
-    image k of a batch sees the data of label y[k] only. Needs `chunk` images of memory. Raises ValueError for no data.
+    radius: at all times, or a function of log-SNR; as large as the image, this is dataset_oracle. labels (n,), y (b,):
+    image k of a batch sees the data of label y[k] only. Needs `chunk` images of memory. Raises ValueError for no data,
+    a label that no image has, and a negative radius.
     """
-    if len(data) == 0 or y is not None and (labels is None or not torch.isin(y, labels).all()):
-        raise ValueError(f"a local oracle needs data, and labels (n,) with y (b,) among them, got {len(data)} images")
+    n, own = len(data), [] if labels is None else labels.tolist()
+    unknown = [] if y is None else sorted({*y.tolist()} - {*own})
+    if n == 0 or unknown or len(own) not in (0, n) or isinstance(radius, int) and radius < 0:
+        found = f"{n} images and {len(own)} labels, none of them in {unknown}, and radius {radius}"
+        raise ValueError(f"a local oracle needs images, each with a label if y is given, and radius >= 0, got {found}")
 
     def look(x: Tensor, seen: Tensor, t: int) -> tuple[Tensor, Tensor]:
         """Over the images seen (m, c, h, w): log sum exp of their closeness at each pixel, and their weighted mean."""
         signal, noise = schedule.signal_noise(t)
         r = radius if isinstance(radius, int) else radius(float(schedule.log_snr[t]))
-        rows, columns = (band(side, r, x) for side in x.shape[1:])
+        rows, columns = (x.new_ones(side, side).tril(r).triu(-r) for side in x.shape[1:])  # 1 within r of the diagonal
         closeness = -(rows @ (x - signal * seen).square().sum(1) @ columns) / (2 * noise**2)  # (m, h, w)
         return closeness.logsumexp(0), (closeness.softmax(0)[:, None] * seen).sum(0)
 
     def denoiser(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         x_0_hat = []
-        for k, x in enumerate(x_t):
-            seen = data if y is None else data[labels == y[k]]
-            totals, means = zip(*(look(x, part, int(t[k])) for part in seen.split(chunk)))
+        for x, time, k in zip(x_t, t.tolist(), [None] * len(x_t) if y is None else y, strict=True):
+            seen = data if k is None else data[labels == k]
+            totals, means = zip(*(look(x, part, time) for part in seen.split(chunk)))
             x_0_hat.append((torch.stack(totals).softmax(0)[:, None] * torch.stack(means)).sum(0))
         return torch.stack(x_0_hat)
 
     return denoiser
-
-
-def band(n: int, radius: int, like: Tensor) -> Float[Tensor, "n n"]:
-    """1 where two of n places are at most `radius` apart, else 0: times a vector, the sums over windows."""
-    place = torch.arange(n, device=like.device)
-    return ((place[:, None] - place).abs() <= radius).to(like.dtype)

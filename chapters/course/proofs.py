@@ -51,6 +51,16 @@ def guess(yours: float | None, truth: float, what: str = "") -> None:
         print(f"your guess: {yours:g}{what}, {measured}")
 
 
+def band(found: float, low: float, high: float, what: str) -> None:
+    """Prints a measured number beside the range for other machines. Notebooks are compared by the range alone.
+
+    Raises AssertionError where the number is outside it.
+    """
+    if not low <= found <= high:  # NaN is not
+        raise AssertionError(f"{found:.3g} {what}: expected {low:g} to {high:g}")
+    print(f"{found:.3g} {what} (other machines: {low:g} to {high:g})")
+
+
 def with_weights_of(mine: nn.Module, theirs: nn.Module) -> nn.Module:
     """A copy of mine that holds the weights of theirs, matched by order."""
     mine = copy.deepcopy(mine)
