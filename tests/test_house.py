@@ -14,7 +14,7 @@ import torch
 
 ROOT = Path(__file__).parent.parent
 NOISE = {"schedules", "diffusion", "oracle", "samplers", "guidance", "training"}
-LOWER, UPPER = {"extensions", "editing", "datasets"}, {"trainer", "evaluation"}
+LOWER, UPPER = {"extensions", "editing", "datasets"}, {"trainer", "evaluation"}  # above the lowest wing, tools
 TOP = {"cli", "apps", "__main__"}
 
 
@@ -46,12 +46,12 @@ def allowed(name, other):
         return True
     if of == "nn" or name in NOISE and to == "nn":
         return False
-    if of == "core":
+    if of in ("core", "tools"):
         return to in ("core", "nn")
     if of in LOWER:
-        return to in ("core", "nn") or (of, to) == ("editing", "extensions")
+        return to in ("core", "nn", "tools") or (of, to) == ("editing", "extensions")
     if of in UPPER:
-        return to in {"core", "nn"} | LOWER
+        return to in {"core", "nn", "tools"} | LOWER
     return True
 
 

@@ -24,7 +24,7 @@ from ..files import writable_folder, write_whole
 from ..trainer import train
 from ..trainer.interrupt import Interrupted, is_first
 from ..trainer.recipes import RECIPES, Recipe
-from ..trainer.state import alone, shell_command
+from ..trainer.state import shell_command
 from ..viz import image_grid, save_gif, save_picture
 from .art import Inpaint, Morph, Style, Write
 from .options import GREYS, DataName, RecipeName, Sampling, file_of, frames_of, labels_in, number_in, shown_size
@@ -94,13 +94,15 @@ class Eval(Sampling):
     n: int = 10_000  # samples
     out: Path = Path("report")  # folder to write; the same command resumes an interrupted report
     sweeps: bool = True  # plot accuracy and distance against guidance scale and steps
+    bits: bool = True  # bound the bits per dimension of test digits
+    bits_n: int = 100  # of how many: each takes two calls of the network for each t
 
     def run(self) -> None:
         if self.checkpoint and self.weights:
             raise ValueError(f"expected one checkpoint, got {self.checkpoint} and --weights {self.weights}")
         ddpm = replace(self, weights=self.checkpoint or self.weights).load()
-        with alone(writable_folder(self.out), "write to another one (--out)"):
-            print(page(evaluate(ddpm, self.out, self.spec(self.n), sweeps=self.sweeps)), end="")
+        bits = number_in(self.bits_n, "--bits-n", 2) if self.bits else 0
+        print(page(evaluate(ddpm, self.out, self.spec(self.n), sweeps=self.sweeps, bits=bits)), end="")
         print(f"the report is in {self.out}")
 
 

@@ -34,11 +34,8 @@ def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> De
     fits = mask.ndim <= known.ndim and all(m in (1, n) for m, n in zip(mask.shape[::-1], known.shape[::-1]))
     if not fits or not known.is_floating_point() or not ((mask == 0) | (mask == 1)).all():
         wanted = f"is 1 where a pixel is known, 0 elsewhere, and broadcasts to {tuple(known.shape)}"
-        found = (
-            f"shape {tuple(mask.shape)} with values in [{mask.min():.3g}, {mask.max():.3g}]"
-            if mask.numel()
-            else "an empty one"
-        )
+        values = f" with values in [{mask.min():.3g}, {mask.max():.3g}]" if mask.numel() else ""
+        found = f"shape {tuple(mask.shape)}{values}"
         raise ValueError(f"a mask {wanted}, got {found} for {known.dtype}: see (mask > 0.5).float(), data.from_uint8")
     mask = mask.bool()
 

@@ -202,20 +202,10 @@ class Recipe:
 # The settings of other tutorials: eps, linear betas as published and not scaled to T, Adam at a constant rate, all
 # noise levels alike, no averaged weights.
 PUBLISHED = Recipe(
-    UNetConfig(patch=1, attention=(8,)),
-    num_classes=None,
-    schedule="linear-unscaled",
-    predicts="eps",
-    weights="none",
-    optimizer="adam",
-    batch_size=48,
-    learning_rate=1e-4,
-    warmup=0,
-    decay="none",
-    grad_norm=None,
-    ema_decay=0.0,
+    UNetConfig(patch=1, attention=(8,)), num_classes=None, schedule="linear-unscaled", predicts="eps", weights="none",
+    optimizer="adam", batch_size=48, learning_rate=1e-4, warmup=0, decay="none", grad_norm=None, ema_decay=0.0,
     epochs=20,
-)
+)  # fmt: skip
 # Under a minute on two cores: unweighted, since there is no time for more than the high noise.
 NANO = Recipe(UNetConfig((16, 32, 64)), weights="none", batch_size=48, warmup=50, ema_decay=0.99, epochs=0.7)
 RECIPES = {
@@ -235,7 +225,7 @@ RECIPES = {
         batch_size=128,
         weight_decay=1e-5,
         grad_norm=1.0,
-    ),
+    ),  # fmt: skip
     "unconditional-1000": PUBLISHED,
     "l1-1000": replace(PUBLISHED, loss="l1"),
     "large-1000": replace(
@@ -244,7 +234,7 @@ RECIPES = {
         num_classes=10,
         batch_size=64,
         loss="l1",
-    ),
+    ),  # fmt: skip
 }
 
 
