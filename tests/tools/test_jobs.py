@@ -31,9 +31,10 @@ def test_a_folder_is_locked_until_its_job_ends(tmp_path):
         pass
 
 
-def test_without_a_terminal_a_line_a_minute_says_how_far_it_is(monkeypatch, capsys):
+@pytest.mark.parametrize("items", [(range(20),), (iter(range(20)), 20)], ids=["of a length", "of a total"])
+def test_without_a_terminal_a_line_a_minute_says_how_far_it_is(items, monkeypatch, capsys):
     monkeypatch.setattr(jobs, "MINUTE", 0.2)
-    assert [time.sleep(0.05) or k for k in progress(range(20), "counting")] == list(range(20))
+    assert [time.sleep(0.05) or k for k in progress(items[0], "counting", *items[1:])] == list(range(20))
     lines = capsys.readouterr().err.splitlines()
     assert 3 <= len(lines) <= 6 and all(line.startswith("counting: ") and line.endswith(" left") for line in lines)
     assert not any("\r" in line for line in lines)

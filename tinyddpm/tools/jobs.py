@@ -48,8 +48,9 @@ class Lines:
     def flush(self) -> None: ...
 
 
-def progress(items: Iterable, what: str) -> tqdm:
+def progress(items: Iterable, what: str, total: int | None = None) -> tqdm:
     """The items, under a bar that vanishes at the end; where stderr is no terminal, a line a minute."""
     if sys.stderr and sys.stderr.isatty():
-        return tqdm(items, what, leave=False)
-    return tqdm(items, what, leave=False, file=Lines(), delay=MINUTE, mininterval=MINUTE, miniters=1, bar_format=LINE)
+        return tqdm(items, what, total, leave=False)
+    slow = {"delay": MINUTE, "mininterval": MINUTE, "miniters": 1}
+    return tqdm(items, what, total, leave=False, file=Lines(), bar_format=LINE, **slow)
