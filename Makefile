@@ -1,17 +1,27 @@
 # make gifs | make lab | make test: each sets up everything it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
 .PHONY: setup gifs lab test lint clean
 
 setup: .venv/stamp
 
-# The lock is installed before the package: its torch decides which torch everything else gets.
+# All by hash, and torch first: of several builds of one release (for the CPU, for CUDA) pip's configuration chooses,
+# but pip that checks hashes prefers one whose hash an index states. The last step but one adds what that torch itself
+# asks for, such as CUDA's packages, which the lock leaves out.
 .venv/stamp: requirements.lock pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "tinyddpm needs Python 3.10 or newer: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	rm -rf .venv/torch && $(PIP) download --quiet --no-deps --dest .venv/torch $(TORCH)
+	$(PIP) hash .venv/torch/*.whl | grep -o 'sha256:.*' | grep -qFf - requirements.lock || \
+	    { echo "requirements.lock does not know this build of torch: $$(ls .venv/torch); add its hash there"; exit 1; }
+	$(PIP) install --quiet --no-deps .venv/torch/*.whl
+	$(PIP) install --quiet --no-deps --require-hashes -r requirements.lock
+	$(PIP) install --quiet $(TORCH)
+	$(PIP) install --quiet --no-deps --no-build-isolation --editable .
+	rm -rf .venv/torch
 	touch $@
 
 gifs: setup

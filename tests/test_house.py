@@ -1,12 +1,14 @@
 """The house itself: who may import whom, what an import costs, and that what is written down is so."""
 
 import ast
+import hashlib
 import importlib
 import os
 import re
 import subprocess
 import sys
 import zipfile
+from email.parser import Parser
 from pathlib import Path
 
 import pytest
@@ -17,7 +19,7 @@ import tinyddpm
 
 ROOT = Path(__file__).parent.parent
 NOISE = {"schedules", "diffusion", "oracle", "samplers", "guidance", "training"}
-LOWER, UPPER = {"extensions", "editing", "datasets"}, {"trainer", "evaluation"}
+LOWER, UPPER = {"extensions", "editing", "datasets"}, {"trainer", "evaluation"}  # above the lowest wing, tools
 TOP = {"cli", "apps", "__main__"}
 
 
@@ -50,12 +52,12 @@ def allowed(name, other):
         return True
     if of == "nn" or name in NOISE and to == "nn":
         return False
-    if of == "core":
+    if of in ("core", "tools"):
         return to in ("core", "nn")
     if of in LOWER:
-        return to in ("core", "nn") or (of, to) == ("editing", "extensions")
+        return to in ("core", "nn", "tools") or (of, to) == ("editing", "extensions")
     if of in UPPER:
-        return to in {"core", "nn"} | LOWER
+        return to in {"core", "nn", "tools"} | LOWER
     return True
 
 
@@ -139,10 +141,81 @@ def test_conda_installs_the_same_package():
     lines = [line.strip("- ") for line in (ROOT / "environment.yml").read_text().splitlines()]
     assert "python" + project["requires-python"] in lines
     assert "e .[dev]" in lines
-    listed = {"torch", "torchvision", "numpy", "matplotlib", "imageio"}
-    assert listed <= {re.match(r"[\w-]+", d)[0] for d in project["dependencies"]}
-    assert "jupyter" in " ".join(project["optional-dependencies"]["notebooks"])
-    assert "nbval" in " ".join(project["optional-dependencies"]["dev"])
+    assert {"torch", "numpy", "imageio"} <= {name(d) for d in project["dependencies"]}
+    assert {"torchvision", "matplotlib", "accelerate", "jupyter", "nbval", "marimo"} <= closure(project, "dev")
+
+
+def name(requirement):
+    return re.match(r"[\w.-]+", requirement)[0].lower()
+
+
+def closure(project, extra):
+    """The packages of an extra and of those that it names."""
+    found = set()
+    for requirement in project["optional-dependencies"][extra]:
+        inner = re.fullmatch(r"tinyddpm\[(.*)\]", requirement)
+        found |= {name(requirement)} if not inner else set().union(*(closure(project, e) for e in inner[1].split(",")))
+    return found
+
+
+# What `pip install tinyddpm` brings beside torch, on a school's machine: to add a package here is to pay for it there.
+BARE = "torch numpy einops jaxtyping safetensors tqdm imageio pillow lazy-loader filelock tyro questionary".split()
+EXTRAS = {
+    "train": {"accelerate", "matplotlib"},
+    "datasets": {"torchvision"},
+    "app": {"marimo", "accelerate", "matplotlib"},
+    "notebooks": {"jupyter", "matplotlib"},
+    "tensorboard": {"tensorboardx"},
+    "interop": {"deepinv"},
+}
+
+
+def test_the_extras_are_what_the_documents_and_messages_say():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert [name(d) for d in project["dependencies"]] == BARE
+    assert {extra: closure(project, extra) for extra in EXTRAS} == EXTRAS
+    assert closure(project, "all") == set().union(*EXTRAS.values()) <= closure(project, "dev")
+    documented = (ROOT / "docs" / "install.md").read_text()
+    assert all(f"| `{extra}` |" in documented for extra in EXTRAS)
+    asked = set()
+    for path in (ROOT / "tinyddpm").rglob("*.py"):
+        for extra, packages in re.findall(r"needs\(\"(\w+)\", \"[^\"]+\", ([^)]*)\)", path.read_text()):
+            asked.add(extra)
+            assert {package.strip('" ').lower() for package in packages.split(",")} <= EXTRAS[extra], path
+    assert {"train", "datasets", "tensorboard"} <= asked
+
+
+MISSING = [
+    ("eval --n 200 --steps 1", "matplotlib", "train"),
+    ("train --recipe nano --epochs 1", "accelerate and matplotlib", "train"),
+    ("train --data fashion", "torchvision", "datasets"),
+]
+
+
+@pytest.mark.parametrize(("words", "missing", "extra"), MISSING)
+def test_a_command_whose_packages_are_missing_names_the_extra(words, missing, extra, tmp_path):
+    hide = "import sys; sys.modules.update(dict.fromkeys(['accelerate', 'matplotlib', 'torchvision', 'marimo']));"
+    code = hide + "from tinyddpm.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TINYDDPM_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", code, *words.split()]
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert run.returncode == 2 and len(run.stderr.splitlines()) == 1, run.stderr
+    assert f"needs {missing}: pip install 'tinyddpm[{extra}]'" in run.stderr
+
+
+def test_a_function_whose_packages_are_missing_names_the_extra(monkeypatch, tmp_path):
+    from tinyddpm.datasets import load_data
+    from tinyddpm.trainer import train
+
+    for package in ("matplotlib", "torchvision"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(
+        ModuleNotFoundError, match=r"training needs matplotlib: pip install 'tinyddpm\[train\]'"
+    ) as error:
+        train("nano", tmp_path / "run")
+    assert error.value.name == "matplotlib" and isinstance(error.value, ValueError) and not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=r"this data set needs torchvision: pip install 'tinyddpm\[datasets\]'"):
+        load_data("kmnist", tmp_path)
 
 
 def test_the_lock_pins_all_that_the_project_asks_for():
@@ -150,12 +223,13 @@ def test_the_lock_pins_all_that_the_project_asks_for():
     extras = {k: v for k, v in project["optional-dependencies"].items() if k != "reference"}
     asked = project["dependencies"] + sum(extras.values(), [])
     pinned = {}
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
-        if line and not line.startswith("#"):
-            name, version = re.match(r"([\w.-]+)==([\w.]+)", line).groups()
-            pinned.setdefault(name.lower(), set()).add(version)
-    names = {re.match(r"[\w-]+", requirement)[0].lower() for requirement in asked} - {"tinyddpm"}
-    assert names <= pinned.keys()
+    lock = re.sub(r"#.*\n", "", (ROOT / "requirements.lock").read_text()).replace(" \\\n", " ")
+    for line in lock.splitlines():
+        package, version = re.match(r"([\w.-]+)==([\w.]+) ", line).groups()
+        pinned.setdefault(package.lower(), set()).add(version)
+        hashes = re.findall(r"--hash=sha256:[0-9a-f]{64}(?= |$)", line)
+        assert hashes and line.count("--hash") == len(hashes), f"{package} is not hashed"
+    assert {name(requirement) for requirement in asked} - {"tinyddpm"} <= pinned.keys()
     assert pinned["torch"] == {"2.13.0"} and pinned["torchvision"] == {"0.28.0"}
     assert not [name for name in pinned if name.startswith(("nvidia", "cuda", "triton"))]
 
@@ -166,6 +240,17 @@ def test_the_wheel_carries_data_and_weights_and_works_alone(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as file:
         file.extractall(tmp_path / "site")
+        names = set(file.namelist())
+    assert {"tinyddpm/py.typed", "course/__init__.py", "course/chapter_08.py"} <= names
+    (info,) = (tmp_path / "site").glob("*.dist-info")
+    notices = {str(path.relative_to(info / "licenses")) for path in (info / "licenses").rglob("*") if path.is_file()}
+    assert notices == {"LICENSE", "assets/mnist/README.md", "assets/weights/README.md"}
+    assert {name.split("/")[0] for name in names} == {"tinyddpm", "course", info.name}
+    metadata = Parser().parsestr((info / "METADATA").read_text())
+    required = [requirement for requirement in metadata.get_all("Requires-Dist") if "extra ==" not in requirement]
+    assert sorted(map(name, required)) == sorted(BARE)
+    assert metadata["License-Expression"] == "MIT AND CC-BY-SA-3.0" and metadata["Author"] == "tinyddpm contributors"
+    assert set(EXTRAS) | {"all", "dev"} <= set(metadata.get_all("Provides-Extra"))
     code = (
         "import tinyddpm; print(tinyddpm.__file__);"
         "from tinyddpm.data import mnist; print(len(mnist(False)));"
@@ -178,6 +263,34 @@ def test_the_wheel_carries_data_and_weights_and_works_alone(tmp_path):
     assert run.returncode == 0, run.stderr
     where, n, shape = run.stdout.splitlines()
     assert Path(where).is_relative_to(tmp_path) and n == "10000" and shape == "(1, 1, 32, 32)"
+
+
+def test_the_papers_of_the_project_say_what_is_so():
+    contributing, card = ROOT / "CONTRIBUTING.md", ROOT / "assets" / "weights" / "README.md"
+    for page in (contributing, card, ROOT / "docs" / "install.md"):
+        for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{link} of {page.name}"
+    assert len(contributing.read_text().splitlines()) <= 120
+    exec(re.findall(r"```python\n(.*?)```", contributing.read_text(), re.S)[0], names := {})
+    assert names["images"].shape == (3, 1, 32, 32)
+    tables = {"SAMPLERS", "NETWORKS", "OBJECTIVES", "BETAS", "PREDICTIONS", "DATASETS", "METRICS", "RECIPES"}
+    source = "".join(path.read_text() for path in (ROOT / "tinyddpm").rglob("*.py"))
+    assert tables == {table for table in re.findall(r"`([A-Z]+)`", contributing.read_text())}
+    assert all(re.search(rf"^{table}\b.* = {{", source, re.M) for table in tables)
+    for path in card.parent.glob("*.safetensors"):
+        row = f"{hashlib.sha256(path.read_bytes()).hexdigest()}"
+        assert row in card.read_text() and row in (ROOT / "SECURITY.md").read_text()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = (ROOT / "CITATION.cff").read_text()
+    assert f"version: {project['version']}" in citation and all(a["name"] in citation for a in project["authors"])
+
+
+def test_make_installs_the_torch_of_the_lock_and_checks_every_file():
+    make = subprocess.run(["make", "-n", "-B", "setup"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    installs = [line for line in make.splitlines() if "pip" in line and " install " in line]
+    assert all("torch==2.13.0" in line or "--no-deps" in line for line in installs)
+    assert sum("--require-hashes -r requirements.lock" in line for line in installs) == 1
+    assert make.index("pip --disable-pip-version-check hash .venv/torch/") < make.index(" install ")
 
 
 def test_the_tiny_network_is_as_cheap_as_it_says():

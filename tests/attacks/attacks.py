@@ -207,7 +207,7 @@ WORDS = {
     "inpaint": "--digits --hide --each --labelled --times --out --steps --scale --seed --device",
     "style": "--digits --hands --image --label --out --steps --scale --seed --device",
     "write": "--variety --out --steps --scale --seed --device",
-    "eval": "--n --out --no-sweeps --steps --scale --seed --weights --sampler --grid --eta --device",
+    "eval": "--n --out --no-sweeps --no-bits --bits-n --steps --scale --seed --weights --sampler --grid --eta --device",
     "train": "--recipe --data --root --size --out --minutes --seed --device --precision --accumulate --epochs --T",
 }
 VALUES = [
@@ -295,7 +295,7 @@ def commands(n: int, chance: random.Random, folder: Path) -> list[str]:
 
     quick = [
         mock.patch("tinyddpm.cli.commands.load_pretrained", lambda device="cpu": (ddpm.schedule, ddpm.to(device))[1]),
-        mock.patch("tinyddpm.cli.commands.evaluate", lambda ddpm, out, spec, sweeps: spec.arguments(ddpm.schedule)),
+        mock.patch("tinyddpm.cli.commands.evaluate", lambda ddpm, out, spec, **how: spec.arguments(ddpm.schedule)),
         mock.patch("tinyddpm.cli.commands.page", str),
         mock.patch("tinyddpm.cli.commands.train", lambda *a, **k: None),
         mock.patch("tinyddpm.datasets.named.Named.read", refuse),

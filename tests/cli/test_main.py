@@ -227,22 +227,26 @@ def test_labels_above_nine_are_asked_for_with_commas(capsys, tmp_path):
 def test_eval_measures_the_checkpoint_with_its_options(checkpoint, weights, monkeypatch, capsys):
     asked = {}
 
-    def evaluate(ddpm, out, spec, sweeps):
-        asked.update(ddpm=ddpm, out=str(out), spec=spec, sweeps=sweeps)
+    def evaluate(ddpm, out, spec, sweeps, bits):
+        asked.update(ddpm=ddpm, out=str(out), spec=spec, sweeps=sweeps, bits=bits)
         return "a report"
 
     monkeypatch.setattr("tinyddpm.cli.commands.evaluate", evaluate)
     monkeypatch.setattr("tinyddpm.cli.commands.page", lambda report: f"{report}\n")
-    options = "--n 1000 --steps 20 --scale 1.5 --eta 0.85 --grid quadratic --seed 3 --no-sweeps --out r"
+    options = "--n 1000 --steps 20 --scale 1.5 --eta 0.85 --grid quadratic --seed 3 --no-sweeps --bits-n 30 --out r"
     assert main(["eval", *checkpoint, *options.split()]) == 0
     spec = {name: getattr(asked["spec"], name) for name in "n steps scale sampler seed eta spacing".split()}
     assert list(spec.values()) == [1000, 20, 1.5, "ddim", 3, 0.85, "quadratic"]
     assert asked["ddpm"].notes == {"seed": 0} and asked["out"] == "r" and asked["sweeps"] is False
-    assert capsys.readouterr().out == "a report\nthe report is in r\n"
+    assert capsys.readouterr().out == "a report\nthe report is in r\n" and asked["bits"] == 30
+    for more, bits in (("", 100), ("--no-bits --bits-n 30", 0)):
+        assert main(["eval", *checkpoint, *more.split()]) == 0 and asked["bits"] == bits
+    assert main(["eval", *checkpoint, "--bits-n", "1"]) == 2
+    assert "--bits-n must be in 2..10000, got 1" in capsys.readouterr().err
 
 
 def test_two_evals_never_write_to_one_folder(weights, monkeypatch, capsys):
-    monkeypatch.setattr("tinyddpm.cli.commands.evaluate", None)
+    monkeypatch.setattr(DDPM, "sample", None)  # never called
     with FileLock(writable_folder("report") / "run.lock"):
         assert main(["eval", weights]) == 2
     assert "another run is active in report: wait for it, or write to another one (--out)" in capsys.readouterr().err

@@ -6,6 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet, ddim
@@ -26,7 +27,7 @@ from tinyddpm.evaluation import (
     score,
     train_on_synthetic,
 )
-from tinyddpm.evaluation.evaluate import bits
+from tinyddpm.evaluation.evaluate import bound
 from tinyddpm.evaluation.metrics import DigitBatch, confusion
 from tinyddpm.evaluation.report import page, save_pictures
 from tinyddpm.extensions.likelihood import bits_per_dim, denoising_error
@@ -187,7 +188,8 @@ def test_a_report_holds_every_metric_with_its_floor_and_every_picture(toy, refer
         assert Image.open(tmp_path / name).size[0] > 300
     text = (tmp_path / "report.md").read_text()
     assert "130 samples, 2 steps of ddim, guidance scale 1" in text and "130 real training digits" in text
-    assert page(found) == text and "| precision, recall |" in text and "| mine | 133120 | 133120 |" in text
+    assert text == f"![samples, ten of each digit](samples.png)\n\n{page(found)}"
+    assert "| precision, recall |" in text and "| mine | 133120 | 133120 |" in text
     for axis, value in (("scale", 2.0), ("steps", 1)):
         alone = score(toy, **replace(SPEC, **{axis: value}).arguments(toy.schedule), reference=reference)
         assert found[f"{axis} {value:g}"] == {
@@ -251,6 +253,35 @@ def test_another_model_or_other_samples_need_another_folder(toy, quick, tmp_path
             quick(model, tmp_path, spec)
 
 
+def test_one_report_is_written_by_one_evaluation_at_a_time(toy, quick, tmp_path):
+    with FileLock(tmp_path / "run.lock"):
+        with pytest.raises(ValueError, match="another run is active in .*: wait for it, or write to another one"):
+            quick(Refusing(toy.model, toy.schedule, "x_0"), tmp_path, SPEC)
+    assert not (tmp_path / "report.json").exists()
+    assert quick(toy, tmp_path, SPEC)["label_accuracy"] >= 0
+
+
+def test_bits_are_of_as_many_digits_as_asked_for_or_of_none(toy, quick, reference, tmp_path):
+    assert "bits_per_dim" not in quick(toy, tmp_path, SPEC, bits=0)
+    assert "bits per dimension" not in (tmp_path / "report.md").read_text()
+    for n in (2, 3):
+        assert tuple(quick(toy, tmp_path, SPEC, bits=n)["bits_per_dim"]) == bound(toy, reference, n)
+        assert f"({n} digits) |" in (tmp_path / "report.md").read_text()
+    assert quick(toy, tmp_path, SPEC, bits=0)["bits_per_dim"][2] == 3  # what is known stays
+    for wrong in (1, -1):
+        with pytest.raises(ValueError, match=f"the number of digits whose bits are bounded must be .*, got {wrong}"):
+            quick(toy, tmp_path, SPEC, bits=wrong)
+
+
+def test_an_evaluation_says_what_it_is_doing_once(toy, quick, tmp_path, capsys):
+    quick(toy, tmp_path, SPEC, sweeps={"scale": (2.0,)}, bits=2)
+    said = ["130 samples in 2 steps", "label accuracy", "floor of label accuracy", "frechet digit distance"]
+    said += ["floor of frechet digit distance", "scale 2", "bits per dim"]
+    assert capsys.readouterr().err.splitlines() == [f"evaluating: {what}" for what in said]
+    quick(toy, tmp_path, SPEC, sweeps={"scale": (2.0,)}, bits=2)
+    assert capsys.readouterr().err.splitlines() == ["evaluating: 130 samples in 2 steps"]
+
+
 @pytest.mark.parametrize("content", ["{}", "[1]", '{"of": '])
 def test_a_damaged_report_is_named(toy, quick, tmp_path, content):
     (tmp_path / "report.json").write_text(content)
@@ -300,7 +331,7 @@ def test_the_bound_is_of_test_digits_with_their_labels_and_the_error_on_training
     y, y_test = mnist().labels[:600][train], reference.test_labels[test]
     error = denoising_error(small.denoiser(y), reference.train[train], small.schedule, None, generator)
     expected = bits_per_dim(small.denoiser(y_test), reference.test[test], small.schedule, None, error, generator)
-    assert bits(small, reference, 3) == pytest.approx((float(expected.mean()), float(expected.std() / 3**0.5)))
+    assert bound(small, reference, 3) == pytest.approx((float(expected.mean()), float(expected.std() / 3**0.5), 3))
 
 
 def test_each_metric_is_given_the_samples_first_and_the_test_set_beside_them(reference):

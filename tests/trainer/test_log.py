@@ -1,5 +1,7 @@
 """The table, the plot and the film of a run: true, whole after interruptions, and of all processes."""
 
+import sys
+
 import imageio.v3 as iio
 import pytest
 import torch
@@ -117,6 +119,7 @@ def test_rows_are_written_every_few_steps(tmp_path):
 
 
 def test_tensorboard_without_its_package_says_what_to_install(tmp_path, monkeypatch):
-    monkeypatch.setattr("accelerate.utils.is_tensorboard_available", lambda: False)
-    with pytest.raises(ValueError, match="pip install tensorboard"):
+    for package in ("tensorboard", "tensorboardX"):
+        monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(ValueError, match=r"TensorBoard needs tensorboardX: pip install 'tinyddpm\[tensorboard\]'"):
         run(tmp_path, recipe=MINI, tensorboard=True)

@@ -22,7 +22,6 @@ from ..samplers import Step
 from ..trainer.interrupt import is_first
 from ..trainer.recipes import RECIPES
 from ..trainer.run import train
-from ..trainer.state import alone
 from ..viz import frames_even_in_log_snr, image_grid, save_gif, save_picture
 from .options import DIGIT, GREYS, Drawing, Eval, Gif, Sample, Sampling, Train, labels_in, number_in
 from .terminal import blocks, images_in_a_row, terminal_colours
@@ -62,8 +61,8 @@ def run_eval(ask: Eval) -> None:
     if ask.checkpoint and ask.weights:
         raise ValueError(f"expected one checkpoint, got {ask.checkpoint} and --weights {ask.weights}")
     ddpm = load(replace(ask, weights=ask.checkpoint or ask.weights))
-    with alone(writable_folder(ask.out), "write to another one (--out)"):
-        print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), sweeps=ask.sweeps)), end="")
+    bits = number_in(ask.bits_n, "--bits-n", 2) if ask.bits else 0
+    print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), sweeps=ask.sweeps, bits=bits)), end="")
     print(f"the report is in {ask.out}")
 
 

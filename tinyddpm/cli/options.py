@@ -139,6 +139,8 @@ class Eval(Sampling):
     n: int = 10_000  # samples
     out: Path = Path("report")  # folder to write; the same command resumes an interrupted report
     sweeps: bool = True  # plot accuracy and distance against guidance scale and steps
+    bits: bool = True  # bound the bits per dimension of test digits
+    bits_n: int = 100  # of how many: each takes two calls of the network for each t
 
 
 @dataclass(frozen=True, kw_only=True)

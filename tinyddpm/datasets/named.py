@@ -50,11 +50,9 @@ class Named:
                 with FileLock(writable_folder(folder) / "download.lock"):  # one of several processes downloads
                     found = kind(root, train=train, download=True, **self.options)
             except Exception as error:
-                why = " ".join(str(error).split())
+                why = f"{self.torchvision_class} can be neither read nor downloaded ({' '.join(str(error).split())})"
                 advice = f"put {', '.join(self.files)} into {folder} by hand, replacing what is there"
-                raise ValueError(
-                    f"{self.torchvision_class} can be neither read nor downloaded ({why}): {advice}"
-                ) from error
+                raise ValueError(f"{why}: {advice}") from error
         images, labels = torch.as_tensor(found.data), torch.as_tensor(found.targets)
         images, labels = self.prepare(images, labels) if self.prepare else (images, labels)
         return (images[:, None] if images.ndim == 3 else images.permute(0, 3, 1, 2)).contiguous(), labels

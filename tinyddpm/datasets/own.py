@@ -1,7 +1,7 @@
 """Images of your own as a data set: tensors, any data set of (image, label), or a folder of image files."""
 
+import os
 import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
-from tqdm import tqdm
 
 from ..data import ImageDataset, as_float
+from ..tools.jobs import needs, progress
 
 ENDINGS = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 GREY = ("1", "L", "LA", "La")  # modes of Pillow
@@ -31,7 +31,7 @@ class LazyImageDataset(Dataset):
         shapes: set[tuple[int, ...]] = set()
         labels, low = {0}, 1.0
         skippable = ValueError if skip_broken else ()
-        for i in tqdm(range(len(data)), f"reading {name}", disable=None):
+        for i in progress(range(len(data)), f"reading {name}"):
             try:
                 image, label = self.read(i, size)
             except skippable as error:
@@ -95,21 +95,24 @@ def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = Fa
     Raises ValueError for a folder without images, with images beside classes, with a class that has none, or with
     broken images, unless skip_broken leaves those out.
     """
-    make_dataset = torchvision_datasets().folder.make_dataset
     paths = sorted(Path(root).glob("[!.]*")) if root else []
     flat = [(str(path), 0) for path in paths if is_image(path)]
-    classes = {path.name: k for k, path in enumerate(path for path in paths if path.is_dir())}
-    deep = make_dataset(root, classes, is_valid_file=is_image, allow_empty=True) if classes else []
-    images_of = Counter(label for _, label in deep)
-    counts = {name: images_of[k] for name, k in classes.items()}
-    if bool(flat) == bool(deep) or deep and not all(counts.values()):
+    classes = {path.name: images_below(path) for path in paths if path.is_dir()}
+    deep = [(path, k) for k, images in enumerate(classes.values()) for path in images]
+    if bool(flat) == bool(deep) or deep and not all(classes.values()):
+        counts = {name: len(images) for name, images in classes.items()}
         found = f"{root} with {len(flat)} images ({', '.join(ENDINGS)}) and the folders {counts or 'none'}"
-        raise ValueError(
-            f"expected a folder (--root) of images, or of one folder of images for each class, got {found}"
-        )
+        wanted = "a folder (--root) of images, or of one folder of images for each class"
+        raise ValueError(f"expected {wanted}, got {found}")
     data = LazyImageDataset(flat or deep, size, f"folder {Path(root or '').resolve().name}", skip_broken)
     data.num_classes = len(classes) if deep else None
     return data
+
+
+def images_below(folder: Path) -> list[str]:
+    """The images in a folder and in those inside it."""
+    names = [os.path.join(where, name) for where, _, names in os.walk(folder, followlinks=True) for name in names]
+    return sorted(filter(is_image, names), key=os.path.split)
 
 
 def is_image(path: str | Path) -> bool:
@@ -183,16 +186,15 @@ def common_size(shapes: set[tuple[int, ...]], low: float, size: int | None) -> i
     fits = len(sides) == 1 if size is None else sides and largest <= size
     if not fits or low >= 0:
         wanted = "square images of one size, or a size to pad them to, and black at -1"
-        found = f"{sorted(shapes)[:5] or 'no images'} with values from {low:g}"
-        raise ValueError(
-            f"expected {wanted}, got {found}: give size={largest}, or 2 * images - 1 if they are in [0, 1]"
-        )
+        found = f"{sorted(shapes)[:5] or 'no images'} with values from {low:g}: give size={largest}"
+        raise ValueError(f"expected {wanted}, got {found}, or 2 * images - 1 if they are in [0, 1]")
     return size or largest
 
 
 def torchvision_datasets():
     """torchvision.datasets, even where torchvision's compiled part does not fit torch and so does not load: its import
     then fails until two operators are declared, which data sets never call."""
+    needs("datasets", "this data set", "torchvision")
     try:
         import torchvision.datasets
     except RuntimeError:

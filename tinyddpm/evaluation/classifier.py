@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 from torch.nn.utils import convert_conv2d_weight_memory_format
-from tqdm import tqdm
 
 from ..files import asset, read_checkpoint, write_checkpoint
+from ..tools.jobs import progress
 
 FORMAT_VERSION = 1
 
@@ -67,15 +67,15 @@ def train_classifier(
     steps = len(x) // batch_size
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.01, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 5e-3, total_steps=epochs * steps)
-    for epoch in range(epochs):
-        order = torch.randperm(len(x), generator=generator)[: steps * batch_size]
-        for batch in tqdm(order.split(batch_size), f"classifier, epoch {epoch + 1}", disable=None):
-            logits = model(distort(x[batch], generator))
-            loss = F.cross_entropy(logits, y[batch], label_smoothing=0.05)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+    orders = (torch.randperm(len(x), generator=generator)[: steps * batch_size] for _ in range(epochs))
+    batches = (batch for order in orders for batch in order.split(batch_size))  # an order when its turn comes
+    for batch in progress(batches, "batches of a classifier", epochs * steps):
+        logits = model(distort(x[batch], generator))
+        loss = F.cross_entropy(logits, y[batch], label_smoothing=0.05)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     return convert_conv2d_weight_memory_format(model, torch.contiguous_format).eval()
 
 

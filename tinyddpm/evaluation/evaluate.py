@@ -10,19 +10,20 @@ from pathlib import Path
 
 import torch
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
 from ..data import ImageDataset, crop_to, from_uint8, mnist, pad_to, to_uint8
 from ..extensions.likelihood import bits_per_dim, denoising_error
 from ..extensions.score_sde import euler_maruyama, predictor_corrector
-from ..files import digest, read_checkpoint, writable_folder, write_checkpoint, write_whole
-from ..guidance import Scale
+from ..files import digest, read_checkpoint, writable_folder, write_checkpoint
+from ..guidance import Scale, check_scale
 from ..pipeline import DDPM, Guide
 from ..samplers import SAMPLERS, Sampler, ddim
 from ..schedules import Grid, Schedule, choose
+from ..tools.jobs import alone, needs, progress, say
+from ..tools.plots import save_panels
 from .classifier import features, load_classifier, not_finite, read
-from .metrics import METRICS, WITHOUT_FLOOR, DigitBatch
-from .report import BOUND_IMAGES, ReportCache, page, save_curves, save_pictures
+from .metrics import METRICS, WITHOUT_FLOOR, DigitBatch, check_at_least
+from .report import ReportCache, save_pictures
 
 NAMED_SAMPLERS = SAMPLERS | {"euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
 SWEEPS = {"scale": (0.5, 1.0, 1.5, 2.0, 3.0), "steps": (5, 10, 20, 50, 100)}
@@ -101,7 +102,7 @@ def score(
     seeds, started = torch.arange(seed, seed + n), time.process_time()
     y = None if ddpm.model.num_classes is None else reference.labels[seeds % len(reference.labels)]
     sample = partial(ddpm.sample, steps=steps, sampler=sampler, scale=scale, grid=grid, guide=guide)
-    parts = tqdm(torch.arange(n).split(batch_size), "samples", disable=None)
+    parts = progress(torch.arange(n).split(batch_size), "batches of samples")
     x = torch.cat([draw(sample, None if y is None else y[part], seeds[part], folder) for part in parts])
     milliseconds = (time.process_time() - started) * 1000 / n
     samples, floor = reference.batch(x, y), reference.floor(n)
@@ -152,83 +153,106 @@ def fingerprint(model: nn.Module, **more: str) -> str:
 class SampleSpec:
     """The samples of a report, in the names of the command line. eta and spacing: see ddim and Schedule.grid."""
 
-    n: int
-    steps: int
-    scale: float
-    sampler: str
-    seed: int
+    n: int = 1000
+    steps: int = 50
+    scale: float = 1.0
+    sampler: str = "ddim"
+    seed: int = 0
     eta: float = 0.0
     spacing: str = "uniform"
 
     def arguments(self, schedule: Schedule) -> dict:
-        """The arguments of `score`. Raises ValueError for names and steps that do not exist, and for eta with another
-        sampler than ddim."""
-        samplers = {"ddim": partial(ddim, eta=self.eta)} if self.eta else NAMED_SAMPLERS
+        """The arguments of `score`. Raises ValueError for those that the sampler does not take, and for eta with
+        another one than ddim."""
+        samplers: Mapping[str, Sampler] = {"ddim": partial(ddim, eta=self.eta)} if self.eta else NAMED_SAMPLERS
         sampler = choose(samplers, self.sampler, "sampler with eta" if self.eta else "sampler")
         grid = schedule.grid(self.steps, self.spacing)
+        check_scale(self.scale)
+        sampler(lambda x, t: x, torch.zeros(1, 1, 1, 1), schedule, grid)  # refuses what does not fit it
         return {"n": self.n, "seed": self.seed, "sampler": sampler, "scale": self.scale, "grid": grid}
 
     def score(self, ddpm: DDPM, folder: Path, reference: ReferenceDigits) -> Score:
         own = folder / f"{self.sampler}-{self.steps}-{self.scale}-{self.eta}-{self.spacing}"
         return score(ddpm, **self.arguments(ddpm.schedule), reference=reference, folder=own)
 
-    def point(self, *arguments) -> dict[str, float]:
-        """What the curves show of these samples."""
-        found = self.score(*arguments)
-        return {name: value for name, value in zip(CURVES, (found.accuracy, found.distance)) if value is not None}
-
 
 def evaluate(
     ddpm: DDPM,
     out: str | Path,
-    spec: SampleSpec,
+    spec: SampleSpec = SampleSpec(),
     sweeps: bool | Mapping[str, Sequence[float]] = True,
     metrics: Mapping[str, tuple] = METRICS,
     reference: ReferenceDigits | None = None,
+    bits: int = 100,
 ) -> dict:
     """Measures the samples of spec and writes report.json, report.md, samples.png, worst.png, nearest.png and a plot
-    for each sweep, a field of spec and its values (True: SWEEPS), to out. Returns what report.json holds. Called again,
-    it resumes where it was interrupted. Raises ValueError as `score` does, and for a folder that holds the report of
-    another model or other samples."""
+    for each sweep, a field of spec and its values (True: SWEEPS), to out. bits is the number of test digits whose bits
+    per dimension are bounded, each by 2 T calls of the network; 0: no bound. Returns what report.json holds. Called
+    again, it resumes where it was interrupted. Raises ValueError as `score` does, without matplotlib unless sweeps is
+    False, and for a folder that holds the report of another model or other samples, or in which one is being written.
+    """
     reference = mnist_reference() if reference is None else reference
     check_measurable(ddpm, spec.n, spec.seed, reference)
+    check_at_least(2 if bits else 0, bits, "digits whose bits are bounded")
+    spec.arguments(ddpm.schedule)
+    if curves := SWEEPS if sweeps is True else sweeps or {}:
+        needs("train", "a report with plots", "matplotlib")
+    with alone(writable_folder(out), "write to another one (--out)"):
+        cache = ReportCache(Path(out) / "report.json", identity(ddpm, spec, reference))
+        if cache.get("bits_per_dim", [bits])[-1] != bits > 0:  # of another number of digits
+            del cache["bits_per_dim"]
+        measure(ddpm, spec, metrics, cache, reference)
+        for axis, values in curves.items():
+            sweep(ddpm, replace(spec, n=min(spec.n, SWEEP_SAMPLES)), axis, values, cache, reference)
+        if bits:
+            cache.once("bits_per_dim", bound, ddpm, reference, bits)
+    return cache
+
+
+def identity(ddpm: DDPM, spec: SampleSpec, reference: ReferenceDigits) -> dict:
+    """What a report is about."""
     weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
-    identity = {"weights": weights, "data": ddpm.notes.get("data", "unknown"), "samples": asdict(spec)}
-    identity["classifier"] = fingerprint(reference.classifier)
-    cache = ReportCache(writable_folder(out) / "report.json", identity)
+    judge, data = fingerprint(reference.classifier), ddpm.notes.get("data", "unknown")
+    return {"weights": weights, "data": data, "samples": asdict(spec), "classifier": judge}
+
+
+def measure(ddpm: DDPM, spec: SampleSpec, metrics: Mapping, cache: ReportCache, reference: ReferenceDigits) -> None:
+    """Draws the samples, shows them, and adds each metric of them and of as many real digits to the report."""
+    say(f"evaluating: {spec.n} samples in {spec.steps} steps")
     samples, floor = spec.score(ddpm, cache.samples, reference).samples, reference.floor(spec.n)
-    cache.write()
     save_pictures(cache.folder, samples)
-    for name, metric in tqdm(metrics.items(), "metrics", disable=None):
+    cache.write()
+    for name, metric in metrics.items():
         if samples.labels is not None or "labels" not in metric:
             cache.once(name, samples.measure, metric)
             if name not in WITHOUT_FLOOR:
                 cache.once(f"floor of {name}", floor.measure, metric)
-            write_whole(cache.folder / "report.md", page(cache).encode())
-    for axis, values in (SWEEPS if sweeps is True else sweeps or {}).items():
-        sweep(ddpm, replace(spec, n=min(spec.n, SWEEP_SAMPLES)), axis, values, cache, reference)
-    cache.once("bits_per_dim", bits, ddpm, reference)
-    write_whole(cache.folder / "report.md", page(cache).encode())
-    return cache
+
+
+def point(ddpm: DDPM, spec: SampleSpec, folder: Path, reference: ReferenceDigits) -> dict[str, float]:
+    """What the curves show of these samples."""
+    found = spec.score(ddpm, folder, reference)
+    return {name: value for name, value in zip(CURVES, (found.accuracy, found.distance)) if value is not None}
 
 
 def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: ReportCache, reference: ReferenceDigits):
     """Plots accuracy and distance against one field of spec; not against the scale of a model without labels."""
     if axis == "scale" and ddpm.model.num_classes is None:
         return
-    if axis == "steps":
-        values = [steps for steps in values if steps <= ddpm.schedule.T] or [ddpm.schedule.T]
-    points = [
-        cache.once(f"{axis} {v:g}", replace(spec, **{axis: v}).point, ddpm, cache.samples, reference) for v in values
-    ]
-    curves = {name: [found[name] for found in points] for name in points[0]}
-    floors = {name: reference.floor(spec.n).measure(METRICS[name]) for name in curves}
-    save_curves(values, curves, floors, f"{axis} (n = {spec.n})", cache.folder / f"{axis}.png")
+    values = [v for v in values if axis != "steps" or v <= ddpm.schedule.T] or [ddpm.schedule.T]
+    specs = {f"{axis} {v:g}": replace(spec, **{axis: v}) for v in values}
+    points = [cache.once(name, point, ddpm, own, cache.samples, reference) for name, own in specs.items()]
+    panels = {}
+    for name in points[0]:
+        floor = reference.floor(spec.n).measure(METRICS[name])
+        lines = {"samples": [found[name] for found in points], "real digits": [floor] * len(points)}
+        panels[name.replace("_", " ")] = lines
+    save_panels(values, panels, cache.folder / f"{axis}.png", label=f"{axis} (n = {spec.n})")
 
 
-def bits(ddpm: DDPM, reference: ReferenceDigits, n: int = BOUND_IMAGES) -> tuple[float, float]:
-    """The mean of bits_per_dim over n test digits given their labels, with the error variance of n training digits; and
-    its standard error."""
+def bound(ddpm: DDPM, reference: ReferenceDigits, n: int) -> tuple[float, float, int]:
+    """The mean of bits_per_dim over n test digits given their labels, with the error variance of n training digits; its
+    standard error; and n."""
     labelled, size, generator = ddpm.model.num_classes is not None, ddpm.image_shape[-1], Generator().manual_seed(0)
     x = crop_to(reference.train[reference.order[:n]], size).to(ddpm.device)
     denoiser = ddpm.denoiser(reference.labels[:n] if labelled else None)
@@ -237,4 +261,4 @@ def bits(ddpm: DDPM, reference: ReferenceDigits, n: int = BOUND_IMAGES) -> tuple
     x = crop_to(reference.test[chosen], size).to(ddpm.device)
     denoiser = ddpm.denoiser(reference.test_labels[chosen] if labelled else None)
     found = bits_per_dim(denoiser, x, ddpm.schedule, error_variance=error_variance, generator=generator)
-    return float(found.mean()), float(found.std() / n**0.5)
+    return float(found.mean()), float(found.std() / n**0.5), n

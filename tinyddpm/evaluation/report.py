@@ -1,17 +1,17 @@
 """The results of an evaluation: saved as they are found, as a table with floors, as pictures and as plots."""
 
-import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 from ..files import write_whole
+from ..tools.jobs import say
 from ..viz import image_grid, save_picture
 from .metrics import DigitBatch, nearest
 
-BOUND_IMAGES = 100  # test digits whose likelihood is bounded: each takes 2 T calls of the network
+PICTURE = "![samples, ten of each digit](samples.png)"
 ROWS = (  # metric, its name in the table, its format
     ("label_accuracy", "read as the digit asked for", "{:.2%}"),
     ("frechet_digit_distance", "Frechet digit distance", "{:.4f}"),
@@ -22,13 +22,13 @@ ROWS = (  # metric, its name in the table, its format
     ("memorisation", "median distance to a training digit (test digits)", "{0[median]:.2f} ({0[floor_median]:.2f})"),
     ("memorisation", "smallest distance to one (test digits)", "{0[smallest]:.2f} ({0[floor_smallest]:.2f})"),
     ("train_on_synthetic", "a classifier trained on them reads the test set", "{:.2%}"),
-    ("bits_per_dim", f"bits per dimension of {BOUND_IMAGES} test digits, at most", "{0[0]:.4f} ± {0[1]:.4f}"),
+    ("bits_per_dim", "bits per dimension of test digits, at most", "{0[0]:.4f} ± {0[1]:.4f} ({0[2]} digits)"),
 )
 
 
 class ReportCache(dict):
-    """The results so far, written to a JSON file with each new one, so that an interruption loses at most one. Raises
-    ValueError for a file that is damaged, or that reports on something else than `identity`."""
+    """The results so far, written to report.json and report.md with each new one, so that an interruption loses one at
+    most. Raises ValueError for a file that is damaged, or that reports on something else than `identity`."""
 
     def __init__(self, path: Path, identity: dict):
         self.path, self.folder = path, path.parent
@@ -41,18 +41,16 @@ class ReportCache(dict):
         if not same:
             raise ValueError(f"{path} reports on something else ({found['of']}, not {identity}): choose another folder")
         self.update(found)
-
-    @property
-    def samples(self) -> Path:
-        """The folder of this model's samples."""
-        return self.folder / "samples" / self["of"]["weights"]
+        self.samples = self.folder / "samples" / self["of"]["weights"]  # of this model
 
     def write(self) -> None:
         write_whole(self.path, json.dumps(self, indent=1).encode())
+        write_whole(self.folder / "report.md", f"{PICTURE}\n\n{page(self)}".encode())
 
     def once(self, name: str, find: Callable[..., object], *arguments: object):
-        """self[name], the result of find(*arguments) unless it is known."""
+        """self[name], the result of find(*arguments) unless it is known. Says on stderr what is being found."""
         if name not in self:
+            say(f"evaluating: {name.replace('_', ' ')}")
             self[name] = find(*arguments)
             self.write()
         return self[name]
@@ -96,22 +94,3 @@ def page(cache: dict) -> str:
         right = [row[digit] / max(sum(row), 1) for digit, row in enumerate(counts)]
         lines += [f"| {d} | {' | '.join(map(str, row))} | {right[d]:.1%} |" for d, row in enumerate(counts)]
     return "\n".join(lines) + "\n"
-
-
-def save_curves(
-    x: Sequence[float], curves: Mapping[str, Sequence[float]], floors: Mapping[str, float], label: str, path: str | Path
-) -> None:
-    """One plot for each curve, side by side over a shared axis, its floor as a dashed line."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(4.5 * len(curves), 3.2), layout="constrained")
-    for axes, (name, values) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items()):
-        axes.plot(x, values, marker="o")
-        if name in floors:
-            axes.axhline(floors[name], linestyle="--", color="grey", label="real digits")
-            axes.legend()
-        axes.set(xlabel=label, title=name.replace("_", " "))
-        axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=120)
-    write_whole(path, picture.getvalue())

@@ -5,11 +5,11 @@ import math
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from ..diffusion import Denoiser, Images, q_sample
 from ..samplers import Generators, check_arguments, noise_like, times
 from ..schedules import Grid, Schedule
+from ..tools.jobs import progress
 
 HALF_BIN = 1 / 255  # 256 grey values from -1 to 1
 
@@ -45,7 +45,7 @@ def bits_per_dim(
         )
     image = x_0.cpu().double()
     nats = prior_nats(image, schedule)
-    for t, s in tqdm(grid, "bits per dimension", leave=False, disable=None):
+    for t, s in progress(grid, "bits per dimension"):
         x_0_hat = denoise_noised(denoiser, x_0, t, schedule, generator)
         nats = nats + step_nats(image, x_0_hat, t, s, schedule, float(error[t]))
     return nats / x_0[0].numel() / math.log(2)
@@ -89,7 +89,7 @@ def denoising_error(
     for an invalid grid or generator, and for a denoiser that returns NaN or infinity."""
     errors, image = torch.zeros(schedule.T + 1, dtype=torch.float64), x_0.cpu().double()
     grid = check_arguments(x_0, schedule, grid, generator)
-    for t, _ in tqdm(grid, "error at each t", leave=False, disable=None):
+    for t, _ in progress(grid, "error at each t"):
         errors[t] = (image - denoise_noised(denoiser, x_0, t, schedule, generator)).square().mean()
     return errors
 

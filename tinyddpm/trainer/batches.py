@@ -23,14 +23,12 @@ def check_data(data: Data, recipe: Recipe, network: nn.Module | None, accumulate
     """Raises ValueError for data that does not fit the recipe, or the network that is trained instead of its own."""
     size = recipe.batch_size
     if len(data) < size * processes or not 1 <= accumulate <= size:
-        raise ValueError(
-            f"a batch is {size} images for each of {processes} processes, in 1 to {size} parts, but there are "
-            f"{len(data)} images and {accumulate} parts: give more data, smaller batches or fewer parts"
-        )
+        wanted = f"a batch is {size} images for each of {processes} processes, in 1 to {size} parts, but there are"
+        advice = "give more data, smaller batches or fewer parts"
+        raise ValueError(f"{wanted} {len(data)} images and {accumulate} parts: {advice}")
     if network is not None and not (hasattr(network, "num_classes") and hasattr(network, "arguments")):
-        raise ValueError(
-            f"{type(network).__name__} needs the attributes `num_classes` and `arguments`: see tinyddpm.nn"
-        )
+        needed = "the attributes `num_classes` and `arguments`: see tinyddpm.nn"
+        raise ValueError(f"{type(network).__name__} needs {needed}")
     classes = cast("int | None", recipe.num_classes if network is None else network.num_classes)
     found = getattr(data, "num_classes", classes)
     if classes is not None and (found is None or found > classes):

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ import torch
 
 from ..files import write_whole
 from ..pipeline import DDPM
+from ..tools.plots import save_panels
 from ..training import TrainStep
 from ..viz import Picture, image_grid, save_gif
 
@@ -96,11 +96,6 @@ class Log:
             with open(self.folder / TABLE, "a", newline="") as file:
                 csv.DictWriter(file, row, lineterminator="\n").writerow(row)
 
-    @property
-    def loss(self) -> str:
-        """That of the last row."""
-        return self.rows[-1]["loss"] if self.rows else "unknown"
-
     def show(self, epochs: int, minutes: float, last: bool) -> None:
         """Draws the plot and the film after an epoch, unless they are recent and another epoch follows."""
         if last or minutes - self.drawn > REDRAW:
@@ -114,7 +109,7 @@ class Log:
 
         alone = {name.replace("_", " "): {"": column(name)} for name in COLUMNS[3:]}
         bands = {"t = {} to {}".format(*band.split("_")[2:]): column(band) for band in self.bands}
-        save_panels(column("step"), {**alone, "loss by t": bands}, ("loss", "loss by t"), self.folder / PLOT)
+        save_panels(column("step"), {**alone, "loss by t": bands}, self.folder / PLOT, ("loss", "loss by t"))
 
     def film(self, epochs: int) -> None:
         """progress.gif: the samples of each epoch, all from the same noise."""
@@ -136,27 +131,3 @@ def few_of_each(ddpm: DDPM) -> Picture:
         return image_grid(ddpm.sample(n=40, steps=20, seeds=range(40)), columns=20)
     y = torch.arange(min(classes, 50)).repeat_interleave(4)
     return image_grid(ddpm.sample(y, steps=20, seeds=range(len(y))), columns=20)
-
-
-def save_panels(
-    x: Sequence[float], panels: Mapping[str, Mapping[str, Sequence[float]]], logarithmic: Sequence[str], path: Path
-) -> None:
-    """Several plots over the steps x, three in a row: {title: {name of a line, or "": values}}."""
-    from matplotlib import colormaps
-    from matplotlib.figure import Figure
-
-    rows = -(-len(panels) // 3)
-    figure = Figure(figsize=(13, 3.4 * rows), layout="constrained")
-    for axes in (grid := figure.subplots(rows, 3, squeeze=False).flatten())[len(panels) :]:
-        axes.remove()
-    for axes, (title, lines) in zip(grid, panels.items()):
-        for k, (name, values) in enumerate(lines.items()):
-            colour = colormaps["viridis"](k / len(lines))
-            axes.plot(x, values, ".-" if len(x) < 20 else "-", color=colour, linewidth=1, label=name)
-        if any(lines):
-            axes.legend(fontsize=6, ncols=2)
-        axes.set(title=title, xlabel="step", yscale="log" if title in logarithmic else "linear")
-        axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=100)
-    write_whole(path, picture.getvalue())

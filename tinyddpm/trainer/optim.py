@@ -64,12 +64,10 @@ def orthogonalize(g: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n
 def matrices_and_rest(model: nn.Module, smallest: int = 16) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """The weights for Muon, and the others: vectors, embeddings and maps to or from fewer than `smallest` channels."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
-    matrices: list[nn.Parameter] = []
-    rest: list[nn.Parameter] = []
+    parts: tuple[list, list] = [], []
     for p in model.parameters():
-        wide = p.ndim > 1 and min(len(p), p[0].numel()) >= smallest and id(p) not in tables
-        (matrices if wide else rest).append(p)
-    return matrices, rest
+        parts[p.ndim < 2 or min(len(p), p[0].numel()) < smallest or id(p) in tables].append(p)
+    return parts
 
 
 def muon(model: nn.Module, weight_decay: float, half: bool) -> Optimizer:

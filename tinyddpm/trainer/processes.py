@@ -7,6 +7,7 @@ import importlib
 import os
 import warnings
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,17 +18,13 @@ from torch.nn.parallel import DistributedDataParallel
 from ..diffusion import Images
 from ..pipeline import find_device
 from ..schedules import choose
+from ..tools.jobs import needs
 from ..training import Losses, Objective
 
 if TYPE_CHECKING:
     from accelerate import Accelerator
 
-PRECISIONS = {
-    "auto": "bf16 where the device computes in it natively, else float32",
-    "no": "float32",
-    "bf16": "mixed with bfloat16",
-    "fp16": "mixed with float16, on CUDA",
-}
+PRECISIONS = dict.fromkeys(("auto", "no", "bf16", "fp16"))  # see train
 
 
 def native_bf16(device: str) -> bool:
@@ -64,10 +61,10 @@ def make_accelerator(
     or a precision that is not there."""
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
-    from accelerate.utils import DistributedDataParallelKwargs, is_tensorboard_available
+    from accelerate.utils import DistributedDataParallelKwargs
 
-    if tensorboard is not None and not is_tensorboard_available():
-        raise ValueError("logging to TensorBoard needs its package: pip install tensorboard")
+    if tensorboard is not None and not find_spec("tensorboard"):
+        needs("tensorboard", "logging to TensorBoard", "tensorboardX")
     if "WORLD_SIZE" in os.environ:  # imported after the group began, it would keep the group's threads alive
         importlib.import_module("torch._dynamo")
     started = torch.distributed.is_initialized()  # by the caller, who also ends the group

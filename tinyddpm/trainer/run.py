@@ -15,11 +15,11 @@ from ..data import mnist
 from ..datasets.own import as_data
 from ..files import writable_folder
 from ..pipeline import DDPM
+from ..tools.jobs import alone, needs
 from .batches import Data, check_data
 from .interrupt import Interrupts
 from .processes import make_accelerator
 from .recipes import Recipe, get_recipe
-from .state import alone
 from .trainer import Trainer
 
 
@@ -68,12 +68,13 @@ def train(
     save_every   minutes between two saved states
     log_every    steps of a row of log.csv
 
-    Raises ValueError before any work for: an unknown recipe, device or precision; both epochs and minutes; a network
-    without num_classes or arguments; data of less than a batch, or whose images or labels do not fit the network; a
-    folder that cannot be written, that holds a finished or another run, or in which another run is active. Raises
-    ValueError later for a loss that is not finite and for a full disk; and Interrupted, a KeyboardInterrupt, after
-    Ctrl-C or SIGTERM.
+    Raises ValueError before any work for: missing packages of the extra `train` (also a ModuleNotFoundError); an
+    unknown recipe, device or precision; both epochs and minutes; a network without num_classes or arguments; data
+    of less than a batch, or whose images or labels do not fit the network; a folder that cannot be written, that holds
+    a finished or another run, or in which another run is active. Raises ValueError later for a loss that is not finite
+    and for a full disk; and Interrupted, a KeyboardInterrupt, after Ctrl-C or SIGTERM.
     """
+    needs("train", "training", "accelerate", "matplotlib")
     recipe = get_recipe(recipe)
     out = writable_folder(writable_folder(Path(out) / "samples").parent)
     accelerator = make_accelerator(device, precision, compile, out if tensorboard else None)
@@ -84,10 +85,8 @@ def train(
     recipe = recipe.suited(data) if raw and network is None else recipe
     given, processes = [number for number in (epochs, minutes) if number is not None], accelerator.num_processes
     if len(given) > 1 or not all(0 < number < math.inf for number in given) or minutes is not None and processes > 1:
-        raise ValueError(
-            f"a run ends after a number of epochs above 0 or, in one process, of minutes: got {epochs} epochs and "
-            f"{minutes} minutes in {processes} processes"
-        )
+        wanted = "a run ends after a number of epochs above 0 or, in one process, of minutes"
+        raise ValueError(f"{wanted}: got {epochs} epochs and {minutes} minutes in {processes} processes")
     check_data(data, recipe, network, accumulate, processes)
     lock = alone(out, "train in another folder (--out)") if accelerator.is_main_process else contextlib.nullcontext()
     with lock, Interrupts() as interrupts:

@@ -84,18 +84,6 @@ def clear_state(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
-@contextlib.contextmanager
-def alone(folder: Path, advice: str) -> Iterator[None]:
-    """Locks a folder. Raises ValueError, with advice, while another process has locked it."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / "run.lock", timeout=0):
-            yield
-    except Timeout:
-        raise ValueError(f"another run is active in {folder}: wait for it, or {advice}") from None
-
-
 def differences(before: dict, now: dict) -> str:
     """Which settings differ, for people: "batch_size 64 -> 32, seed 0 -> 1"."""
     before, now = ({**settings, **settings.get("arguments", {}), "arguments": None} for settings in (before, now))

@@ -69,7 +69,7 @@ class Trainer:
         with warnings.catch_warnings():  # accelerate knows only the old name of an option
             warnings.filterwarnings("ignore", "`broadcast_buffers`", FutureWarning)
             self.net, self.optimizer = accelerator.prepare(self.model, optimizer)
-        objective = recipe.loss_of(schedule, self.times)
+        objective = recipe.loss_of(schedule, lambda n, T, g: TIMES[recipe.times](n, T, g, self.at.progress))
         self.objective = SharedObjective(objective, self.model, accelerator, accumulate)
         self.generator = Generator(accelerator.device).manual_seed(seed)
         self.log = Log(out, recipe.T, images, accelerator, log_every)
@@ -85,21 +85,14 @@ class Trainer:
         self.total = torch.zeros((), device=accelerator.device)  # of the losses of this epoch's batches
         self.saved: int | None = None  # the step of the last good state
 
-    def times(self, n: int, T: int, generator: Generator) -> Tensor:
-        return TIMES[self.recipe.times](n, T, generator, self.at.progress)
-
-    def rate(self, step: int) -> float:
-        return self.recipe.rate(step, self.at.progress)
-
-    # --- the loop
-
     def run(self, interrupts: Interrupts) -> DDPM:
         """Trains to the end, or until it is interrupted."""
         last, norm = self.at.minutes, self.recipe.grad_norm
         steps = train_steps(
-            self.net, self.batches(), self.objective, self.optimizer, self.rate, self.ema, self.generator,
-            math.inf if norm is None else norm, self.at.steps,
-            self.accelerator.backward, self.accelerator.clip_grad_norm_,
+            self.net, self.batches(), self.objective, self.optimizer,
+            lambda step: self.recipe.rate(step, self.at.progress), self.ema, self.generator,
+            math.inf if norm is None else norm, self.at.steps, self.accelerator.backward,
+            self.accelerator.clip_grad_norm_,
         )  # fmt: skip
         for step in steps:
             self.record(step)
@@ -141,7 +134,7 @@ class Trainer:
             if self.log.due():
                 self.check_finite()
                 self.write_row()
-                bar.set_postfix(loss=self.log.loss)
+                bar.set_postfix(loss=self.log.rows[-1]["loss"])
 
     def end_of_epoch(self) -> None:
         """Writes the averaged weights and samples of them, and begins the next epoch."""
@@ -167,8 +160,6 @@ class Trainer:
             return list(numbers)
         mine = torch.tensor([numbers], dtype=torch.long, device=self.accelerator.device)
         return self.accelerator.gather(mine).amax(0).tolist()
-
-    # --- its state
 
     def resume(self, fresh: bool) -> None:
         """Resumes from the state in the folder, if there is one. Raises ValueError for that of another run."""
@@ -233,11 +224,7 @@ class Trainer:
 
     def write_row(self) -> None:
         with self.disk():
-            self.log.write(self.at.steps, self.at.epoch, self.at.minutes, self.last_rate)
-
-    @property
-    def last_rate(self) -> float:
-        return self.optimizer.param_groups[0]["lr"]
+            self.log.write(self.at.steps, self.at.epoch, self.at.minutes, self.optimizer.param_groups[0]["lr"])
 
     @property
     def last_good(self) -> str:
@@ -255,7 +242,6 @@ class Trainer:
 
     def check_finite(self, weights: bool = False) -> None:
         if not self.total.isfinite() or weights and not all(p.isfinite().all() for p in self.model.parameters()):
-            raise ValueError(
-                f"the loss is NaN or infinite at step {self.at.steps}, learning rate {self.last_rate:.2g}: "
-                f"{self.last_good}; a lower learning rate may help"
-            )
+            where = f"step {self.at.steps}, learning rate {self.optimizer.param_groups[0]['lr']:.2g}"
+            advice = f"{self.last_good}; a lower learning rate may help"
+            raise ValueError(f"the loss is NaN or infinite at {where}: {advice}")

@@ -1,0 +1,1 @@
+"""What the other wings share: jobs and plots."""
