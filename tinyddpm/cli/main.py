@@ -26,6 +26,7 @@ from ..trainer.interrupt import Interrupted, is_first
 from ..trainer.recipes import RECIPES, Recipe
 from ..trainer.state import alone, shell_command
 from ..viz import image_grid, save_gif, save_picture
+from .app import App
 from .art import Inpaint, Morph, Style, Write
 from .options import GREYS, DataName, RecipeName, Sampling, file_of, frames_of, labels_in, number_in, shown_size
 from .terminal import blocks, images_in_a_row, terminal_colours
@@ -144,7 +145,7 @@ class Train:
 
 COMMANDS: dict[str, Callable] = {
     "sample": Sample, "gif": Gif, "morph": Morph, "inpaint": Inpaint, "style": Style, "write": Write, "eval": Eval,
-    "train": Train,
+    "train": Train, "app": App,
 }  # fmt: skip
 
 
