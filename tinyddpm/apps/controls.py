@@ -58,7 +58,7 @@ def compare():
 
 
 def image():
-    label = mo.ui.dropdown(DIGITS, "4", label="A real")
+    label = mo.ui.dropdown(DIGITS, "4", label="Digit")
     own = upload("image/*", "or your own, white on black")
     return mo.ui.dictionary({"label": label, "seed": seed("Which one"), "files": own})
 

@@ -21,13 +21,14 @@ def ask():
     net, draw, train, compare = controls.network(), controls.draw(), controls.train(), controls.compare()
     image, half, strip = controls.image(), controls.half(), controls.strip()
     go, halt = mo.ui.run_button(label="Train, or resume"), mo.ui.run_button(label="Stop")
-    tick = mo.ui.refresh(default_interval="5s")
-    edit = mo.ui.tabs({"Half hidden": show.row(half), "Style": "", "Strip": show.row(strip)})
+    tick = mo.ui.refresh(default_interval="5s", label="Look again every")
+    edits = {"Half hidden": mo.vstack([show.row(image), show.row(half)]), "Style": show.row(image)}
+    edit = mo.ui.tabs({**edits, "Strip": show.row(strip)})
     parts = {
         "Draw": show.row(draw),
-        "Train": mo.vstack([show.row(train), mo.hstack([go, halt, tick], justify="start")]),
+        "Train": mo.vstack([show.row(train), mo.hstack([go, halt], justify="start")]),
         "Compare": mo.vstack([mo.md(show.COMPARE), show.row(compare)]),
-        "Edit": mo.vstack([show.row(image), edit]),
+        "Edit": edit,
     }
     tab = mo.ui.tabs(parts)
     mo.vstack([mo.md(show.ABOUT), show.row(net), tab])
@@ -37,14 +38,14 @@ def ask():
 @app.cell
 def open_network(net, tab, train):
     with show.refusals():
-        ddpm = tabs.network(**net.value, folder=train.value["out"])  # again on each tab: it may be in training
+        ddpm = tabs.network(**show.answers(net), folder=train.value["out"])  # again on each tab: it may be in training
     return (ddpm,)
 
 
 @app.cell
 def show_draw(ddpm, draw, tab):
     with show.refusals():
-        film = show.denoised(tabs.draw(ddpm, **draw.value), draw.value["steps"]) if tab.value == "Draw" else []
+        film = show.denoised(ddpm, **show.answers(draw)) if tab.value == "Draw" else []
     at = mo.ui.slider(0, len(film[1:]), value=len(film[1:]), label="From noise to digit", full_width=True)
     mo.vstack([at] * bool(film))
     return at, film
@@ -58,18 +59,13 @@ def show_film(at, ddpm, film):
 
 
 @app.cell
-def run_training(go, halt, train):
+def show_training(go, halt, tab, tick, train):
+    mo.stop(tab.value != "Train")
     if go.value:
-        training.start(**train.value)
+        training.start(**show.answers(train))
     if halt.value:
         training.stop()
-    return
-
-
-@app.cell
-def show_training(go, halt, tab, tick):
-    mo.stop(tab.value != "Train")
-    show.show_training()
+    mo.vstack([show.show_training(), tick])
     return
 
 
@@ -77,7 +73,7 @@ def show_training(go, halt, tab, tick):
 def show_compare(compare, ddpm, tab):
     mo.stop(tab.value != "Compare")
     with show.refusals(), mo.status.spinner("Drawing"):
-        drawn = tabs.compare(ddpm, **compare.value)
+        drawn = tabs.compare(ddpm, **show.answers(compare))
     show.show_comparison(drawn)
     return
 
@@ -86,8 +82,8 @@ def show_compare(compare, ddpm, tab):
 def show_edit(ddpm, edit, half, image, strip, tab):
     mo.stop(tab.value != "Edit")
     with show.refusals(), mo.status.spinner("Drawing"):
-        edited = tabs.edit(ddpm, edit.value, image.value, half.value, strip.value)
-    show.picture(tabs.png(edited, columns=11), "what was edited")
+        edited = tabs.edit(ddpm, edit.value, *map(show.answers, (image, half, strip)))
+    show.show_edited(edited)
     return
 
 

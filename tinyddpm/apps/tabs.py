@@ -55,10 +55,14 @@ def draw(
     return ddpm.sample_steps(labels, n, sampler=NAMED_SAMPLERS[sampler], scale=scale, grid=grid, seeds=seeds)
 
 
-def png(x: Tensor, ddpm: DDPM | None = None, columns: int = 10, enlarge: int = 4) -> bytes:
+def png(x: Tensor, ddpm: DDPM | None = None, columns: int = 10) -> bytes:
     """A file of images, without the border that the data of the network have."""
     x = crop_to(x, shown_size(ddpm)) if ddpm else x
-    return iio.imwrite("<bytes>", as_array(image_grid(x, min(columns, len(x)), enlarge)), extension=".png")
+    return iio.imwrite("<bytes>", as_array(image_grid(x, min(columns, len(x)), enlarge=4)), extension=".png")
+
+
+def each(x: Tensor, ddpm: DDPM | None = None) -> list[bytes]:
+    return [png(image, ddpm) for image in x.split(1)]
 
 
 def gif(film: list[Step], ddpm: DDPM, frames: int = 40) -> bytes:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import marimo as mo
 import torch
+from torch import Tensor
 
 from ..pipeline import DDPM
-from ..samplers import Step
-from . import tabs, training
-from .tabs import png
+from ..samplers import Step, last
+from .tabs import UPLOADS, Drawn, draw, each, gif, png
+from .training import RUNS, active, trained
 
 ABOUT = "### tinyddpm: handwritten digits out of noise, by a network that anybody can train"
 COMPARE = """Three denoisers draw from the same noise. Two need no training: the **exact oracle**, the best answer for
@@ -26,25 +27,31 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        mo.stop(True, mo.callout(str(error).replace(f"{tabs.UPLOADS.name}/", ""), kind="warn"))
+        mo.stop(True, mo.callout(str(error).replace(f"{UPLOADS.name}/", ""), kind="warn"))
 
 
 def row(asked: mo.ui.dictionary) -> mo.Html:
     return mo.hstack(list(asked.elements.values()), justify="start", align="center", gap=1, wrap=True)
 
 
-def picture(content: bytes, what: str, width: int = 840, rendering: str = "pixelated") -> mo.Html:
-    """The bytes of a PNG, in the page itself and as wide as there is room; what it shows, for those who do not see."""
-    source = f"data:image/png;base64,{base64.b64encode(content).decode()}"
-    return mo.Html(
-        f'<img src="{source}" alt="{what}" style="width:100%;max-width:{width}px;image-rendering:{rendering}">'
-    )
+def pictures(files: Iterable[bytes], what: str, width: str = "min(84px, 20%)", rendering: str = "pixelated") -> mo.Html:
+    """PNG files, as many in a row as there is room for; what they show, for those who do not see."""
+    style = f"width:{width};image-rendering:{rendering};display:inline-block;margin:0"
+    sources = (f"data:image/png;base64,{base64.b64encode(file).decode()}" for file in files)
+    images = "".join(f'<img src="{source}" alt="" style="{style}">' for source in sources)
+    return mo.Html(f'<div role="img" aria-label="{what}" style="max-width:840px;line-height:0">{images}</div>')
 
 
-def denoised(walk: Iterable[Step], steps: int) -> list[Step]:
-    """All steps of a trajectory, under a bar."""
-    film = []
-    with mo.status.progress_bar(total=steps + 1, title="Denoising", remove_on_exit=True) as bar:
+def answers(asked: mo.ui.dictionary) -> dict:
+    """What was answered. Where a number is missing, the cell ends and says so."""
+    mo.stop(None in asked.value.values(), mo.callout("a number is missing", kind="warn"))
+    return asked.value
+
+
+def denoised(ddpm: DDPM, **how) -> list[Step]:
+    """All steps of tabs.draw, under a bar."""
+    film, walk = [], draw(ddpm, **how)
+    with mo.status.progress_bar(total=how["steps"] + 1, title="Denoising", remove_on_exit=True) as bar:
         for step in walk:
             film.append(step)
             bar.update()
@@ -52,30 +59,28 @@ def denoised(walk: Iterable[Step], steps: int) -> list[Step]:
 
 
 def show_film(film: list[Step], ddpm: DDPM, at: int) -> mo.Html:
-    """A step of the film: the image, what the network sees in it, and the files to download."""
-    t, now, seen = film[at].t, png(film[at].x_t, ddpm), png(film[at].x_0_hat, ddpm)
+    """A step of the film: the images, what the network sees in them, and the files to download."""
+    step, now, seen = film[at], f"At t = {film[at].t} of {ddpm.schedule.T}", "What the network sees in it"
     files = [
-        mo.download(now, "digits.png", label="This picture"),
-        mo.download(lambda: tabs.gif(film, ddpm), "digits.gif", label="The film, a GIF"),
+        mo.download(png(step.x_t, ddpm), "digits.png", label="This picture"),
+        mo.download(lambda: gif(film, ddpm), "digits.gif", label="The film, a GIF"),
     ]
-    what = mo.md(f"Above at t = {t} of {ddpm.schedule.T}; below what the network sees in it.")
-    return mo.vstack(
-        [picture(now, f"at t = {t}"), what, picture(seen, "what the network sees"), mo.hstack(files, justify="start")]
-    )
+    shown = [mo.md(now), pictures(each(step.x_t, ddpm), now), mo.md(seen), pictures(each(step.x_0_hat, ddpm), seen)]
+    return mo.vstack([*shown, mo.hstack(files, justify="start")])
 
 
 def show_training() -> mo.Html:
     """The last run here: how far it is, samples of its network as it is now, and its losses."""
-    if not training.RUNS:
+    if not RUNS:
         return mo.md(WAIT)
-    run = training.RUNS[-1]
-    shown: list[mo.Html] = [mo.callout(str(run), kind="info" if training.active() else "neutral")]
+    run = RUNS[-1]
+    shown: list[mo.Html] = [mo.callout(str(run), kind="info" if active() else "neutral")]
     if run.trainer:
-        ddpm = training.trained(run.out)
-        steps = list(tabs.draw(ddpm, "0123456789", steps=10))
-        shown.append(picture(png(steps[-1].x_t, ddpm), "samples"))
-    if run.trainer and run.trainer.log.rows:
-        shown.append(picture(curves(list(run.trainer.log.rows), run.trainer.log.bands), "the losses", 1000, "auto"))
+        ddpm, rows = trained(run.out), list(run.trainer.log.rows)
+        x = last(draw(ddpm, "0123456789"[: ddpm.num_classes], steps=10)).x_t
+        shown.append(pictures(each(x, ddpm), "samples of it"))
+        if rows:
+            shown.append(pictures([curves(rows, run.trainer.log.bands)], "its losses", "100%", "auto"))
     return mo.vstack(shown)
 
 
@@ -100,10 +105,15 @@ def curves(rows: list[Mapping[str, str]], bands: list[str]) -> bytes:
     return content.getvalue()
 
 
-def show_comparison(drawn: Mapping[str, tabs.Drawn]) -> mo.Html:
+def show_comparison(drawn: Mapping[str, Drawn]) -> mo.Html:
     shown = []
     for name, (images, nearest, distance) in drawn.items():
-        far = f"{distance.mean():.1f} on average, {distance.min():.1f} at least"
-        both = png(torch.cat([images, nearest]), columns=len(images))
-        shown += [mo.md(f"**{name}.** To the nearest training digit, below each: {far}."), picture(both, name, 640)]
+        far = f"{distance.mean():.1f} away on average, at least {distance.min():.1f}"
+        both = [png(torch.stack(pair), columns=1) for pair in zip(images, nearest)]
+        shown += [mo.md(f"**{name}.** Below each is the nearest training digit: {far}."), pictures(both, name)]
     return mo.vstack(shown)
+
+
+def show_edited(x: Tensor) -> mo.Html:
+    strip = x.shape[-1] > x.shape[-2]
+    return pictures([png(x)] if strip else each(x), "what was edited", "100%" if strip else "min(84px, 20%)")
