@@ -42,7 +42,7 @@ def test_a_run_is_stopped_resumed_and_drawn_with(tmp_path):
     assert active() and "training in" in str(training.RUNS[-1])
     assert torch.isfinite(trained(out).sample([0], steps=2)).all()  # of a network in training
     shown = show_training().text
-    assert shown.count("data:image/png") == 4 and "step" in shown
+    assert shown.count("data:image/png") == 3 + 2 and "step" in shown
     stop()
     before = steps()
     assert not active() and is_unfinished(out) and "saved" in str(training.RUNS[-1])

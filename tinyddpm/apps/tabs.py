@@ -90,7 +90,7 @@ def real(digit: int, train: bool = True) -> Tensor:
     return data[(data.labels == digit).nonzero()[:, 0]][0]
 
 
-def compare(ddpm: DDPM, digit: str, known: int, steps: int = 20, seed: int = 0, n: int = 8) -> dict[str, Drawn]:
+def compare(ddpm: DDPM, digit: str, known: int, steps: int = 20, seed: int = 0, n: int = 10) -> dict[str, Drawn]:
     """n images of a digit by three denoisers from the same noise, and n test digits to measure distance by."""
     data, sample = real(int(digit)), partial(ddpm.sample, [int(digit)] * n, steps=steps, seeds=range(seed, seed + n))
     exact, blinkered = dataset_oracle(data[:known], ddpm.schedule), local_oracle(data[:known], ddpm.schedule)

@@ -3,7 +3,7 @@
 import base64
 import contextlib
 import io
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import marimo as mo
 import torch
@@ -80,27 +80,29 @@ def show_training() -> mo.Html:
         x = last(draw(ddpm, "0123456789"[: ddpm.num_classes], steps=10)).x_t
         shown.append(pictures(each(x, ddpm), "samples of it"))
         if rows:
-            shown.append(pictures([curves(rows, run.trainer.log.bands)], "its losses", "100%", "auto"))
+            losses = curves(rows, "loss", ["loss"]), curves(rows, "loss by t", run.trainer.log.bands)
+            shown.append(pictures(losses, "its losses", "min(420px, 100%)", "auto"))
     return mo.vstack(shown)
 
 
-def curves(rows: list[Mapping[str, str]], bands: list[str]) -> bytes:
-    """The loss, and that of ten ranges of t, over the steps; in grey on nothing, to be read on light and dark."""
+def curves(rows: Sequence[Mapping[str, str]], title: str, names: Sequence[str]) -> bytes:
+    """These columns of the log over the steps, as a PNG in grey on nothing, to be read on light and dark."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    figure, content = Figure(figsize=(10, 3.2), layout="constrained"), io.BytesIO()
-    for axes, title, names in zip(figure.subplots(1, 2), ("loss", "loss by t"), (["loss"], bands)):
-        for k, name in enumerate(names):
-            colour = colormaps["viridis"](0.1 + 0.8 * (k + 0.5) / len(names))
-            values, label = [float(r[name] or "nan") for r in rows], name.removeprefix("loss_t_").replace("_", " to ")
-            axes.plot([int(r["step"]) for r in rows], values, color=colour, linewidth=1.2, label=label)
-        axes.set(yscale="log", facecolor="none")
-        axes.set_title(title, color="grey")
-        axes.set_xlabel("step", color="grey")
-        axes.tick_params(colors="grey", which="both")
-        axes.spines[:].set_color("grey")
-    axes.legend(fontsize=6, ncols=2, labelcolor="grey", framealpha=0)
+    figure, content = Figure(figsize=(5, 3.4), layout="constrained"), io.BytesIO()
+    axes = figure.subplots()
+    for k, name in enumerate(names):
+        colour = colormaps["viridis"](0.1 + 0.8 * (k + 0.5) / len(names))
+        values, label = [float(r[name] or "nan") for r in rows], name.removeprefix("loss_t_").replace("_", " to ")
+        axes.plot([int(r["step"]) for r in rows], values, color=colour, linewidth=1.2, label=label)
+    axes.set(yscale="log", facecolor="none")
+    axes.set_title(title, color="grey")
+    axes.set_xlabel("step", color="grey")
+    axes.tick_params(colors="grey", which="both")
+    axes.spines[:].set_color("grey")
+    if len(names) > 1:
+        axes.legend(fontsize=7, ncols=2, labelcolor="grey", framealpha=0)
     figure.savefig(content, dpi=150, transparent=True)
     return content.getvalue()
 
@@ -115,5 +117,8 @@ def show_comparison(drawn: Mapping[str, Drawn]) -> mo.Html:
 
 
 def show_edited(x: Tensor) -> mo.Html:
-    strip = x.shape[-1] > x.shape[-2]
-    return pictures([png(x)] if strip else each(x), "what was edited", "100%" if strip else "min(84px, 20%)")
+    """A strip; or images, of which an eleventh is shown first, by itself."""
+    if x.shape[-1] > x.shape[-2]:
+        return pictures([png(x)], "a strip of digits", "100%")
+    parts = [part for part in (x[: len(x) % 10], x[len(x) % 10 :]) if len(part)]
+    return mo.vstack([pictures(each(part), "a digit, and what the network made of it") for part in parts])
