@@ -41,8 +41,8 @@ def train():
     asked = {
         "recipe": mo.ui.dropdown(list(RECIPES), "nano", label="Recipe"),
         "minutes": mo.ui.number(0.1, step=0.1, value=1, label="Minutes"),
-        "out": mo.ui.text("runs/app", label="Folder"),
-        "fresh": mo.ui.checkbox(label="begin anew"),
+        "out": mo.ui.text("runs/app", label="Folder (--out)"),
+        "fresh": mo.ui.checkbox(label="begin anew (--fresh)"),
     }
     return mo.ui.dictionary(asked)
 

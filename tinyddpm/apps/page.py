@@ -65,7 +65,8 @@ def show_training(go, halt, tab, tick, train):
         training.start(**show.answers(train))
     if halt.value:
         training.stop()
-    mo.vstack([show.show_training(), tick])
+    going = training.active()  # before it is shown: what ends in between is shown once more
+    mo.vstack([show.show_training(), *[tick] * going])
     return
 
 

@@ -22,18 +22,19 @@ def serve(port: int | None = None, browser: bool = True) -> None:
         print(f"tinyddpm app {problem}", file=sys.stderr)
         sys.exit(2)
     port = free if port is None else port
-    print(f"tinyddpm is at http://{HOST}:{port} (Ctrl-C ends it)", flush=True)
+    print(f"starting tinyddpm at http://{HOST}:{port} (Ctrl-C ends it)", flush=True)
     importlib.import_module(".tabs", __package__)  # torch is loaded before the page asks for it
     page = str(Path(__file__).with_name("page.py"))
     hidden = [] if browser and has_screen() else ["--headless"]
-    sys.argv = ["marimo", "-q", "-y", "run", page, "--port", str(port), "--no-token", "--no-sandbox", *hidden]
+    # without -y it would ask whether Ctrl-C is meant; with -q it would end with a traceback
+    sys.argv = ["marimo", "-y", "run", page, "--port", str(port), "--no-token", "--no-sandbox", *hidden]
     runpy.run_module("marimo", run_name="__main__")
 
 
 def is_free(port: int) -> bool:
     try:
         with socket.create_server((HOST, port)):
-            return True
+            return port > 0  # 0 stands for any port
     except (OSError, OverflowError):
         return False
 
