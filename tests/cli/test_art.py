@@ -127,9 +127,12 @@ def test_only_labels_and_halves_that_there_are_can_be_asked_for(run, tmp_path, c
     assert "labels are integers in 0..9" in capsys.readouterr().err
 
 
-def test_a_bright_picture_is_refused_with_what_to_do(tmp_path):
-    Image.new("L", (28, 28), 255).save(tmp_path / "paper.png")
-    with pytest.raises(ValueError, match="white strokes on black: invert it"):
+@pytest.mark.parametrize(
+    ("grey", "said"), [(255, "bright, and digits are white strokes on black: invert it"), (90, "empty, .*: draw one")]
+)
+def test_a_picture_that_is_bright_or_empty_is_refused_with_what_to_do(grey, said, tmp_path):
+    Image.new("L", (28, 28), grey).save(tmp_path / "paper.png")
+    with pytest.raises(ValueError, match=said):
         load_digit(tmp_path / "paper.png")
 
 

@@ -92,10 +92,11 @@ def real_digits(y: Tensor, seed: int) -> Tensor:
 
 
 def load_digit(path: Path) -> Tensor:
-    """An image file as (1, 1, 32, 32), scaled to 28x28. Raises ValueError for a bright background."""
+    """An image file as (1, 1, 32, 32), scaled to 28x28. Raises ValueError for a bright background, and without ink."""
     x = pad_to(from_uint8(read_picture(path, DIGIT, "L")))[None]
-    if float(x.mean()) > 0:
-        raise ValueError(f"{path} is bright, and digits are white strokes on black: invert it")
+    if float(x.mean()) > 0 or float(x.max()) < 0:
+        what, advice = ("bright", "invert it") if float(x.mean()) > 0 else ("empty", "draw one")
+        raise ValueError(f"{path} is {what}, and digits are white strokes on black: {advice}")
     return x
 
 

@@ -26,6 +26,7 @@ EXAMPLES = {  # shown in the help of each command
     "inpaint": ("--hide top --out inpaint.png", "--digits 47 --labelled --scale 2"),
     "style": ("--out style.png", "--image mine.png --label 7 --digits 0123456789"),
     "write": ("'2026 11 21'", "31415926 --variety 1 --out pi.gif"),
+    "app": ("--port 8000", "--no-browser"),
     "eval": ("--n 1000 --no-sweeps", "runs/nano/model.safetensors --out report-nano"),
     "train": (
         "--recipe nano", "--minutes 30 --out runs/mine", "--recipe nano --data folder --root photos --size 32",
@@ -141,6 +142,14 @@ class Eval(Sampling):
     sweeps: bool = True  # plot accuracy and distance against guidance scale and steps
     bits: bool = True  # bound the bits per dimension of test digits
     bits_n: int = 100  # of how many: each takes two calls of the network for each t
+
+
+@dataclass(frozen=True, kw_only=True)
+class App:
+    """Draw, train, compare and edit in a browser."""
+
+    port: int | None = None  # of http://127.0.0.1:PORT; None: the first free one from 2718 on
+    browser: bool = True  # open it in a browser
 
 
 @dataclass(frozen=True, kw_only=True)
