@@ -4,7 +4,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
-.PHONY: setup gifs lab test lint clean
+.PHONY: setup gifs lab pictures test lint clean
 
 setup: .venv/stamp
 
@@ -39,6 +39,9 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy tinyddpm examples/typed_user.py
+
+pictures: setup
+	PYTHONPATH=chapters $(BIN)/python docs/pictures.py
 
 clean:
 	rm -rf .venv gifs

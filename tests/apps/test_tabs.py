@@ -29,7 +29,7 @@ def test_draw_gives_what_sample_gives(ddpm):
 
 
 def test_a_network_without_labels_draws_as_many_images(ddpm, small):
-    small.model.num_classes = None
+    small.model.num_classes = small.num_classes = None
     x = last(draw(small, "25", steps=2)).x_t
     assert torch.equal(x, small.sample(n=2, steps=2, seeds=[0, 1]))
 
