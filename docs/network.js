@@ -3,7 +3,7 @@
 //
 // Maps are float32 of n images, (n, h, w, c): the channels of a pixel lie side by side, so that a convolution reads
 // each row of its 3x3 window as one run of 3 c numbers. All numbers live in the memory of one small WebAssembly
-// function, `kernel`, which does 99 % of the arithmetic; the rest is plain JavaScript.
+// function, `kernel`, which does nearly all of the arithmetic; the rest is plain JavaScript.
 const network = (() => {
   "use strict";
   const SIDE = 32, PIXELS = SIDE * SIDE, WIDE = 8, TALL = 4, EPS = 1e-5, HEAD = 32, MOST = 2;

@@ -1,4 +1,4 @@
-"""docs/network.html: its forward pass and sampler in V8 against tinyddpm, the exported file, and the page in Chromium."""
+"""docs/network.html: its forward pass and sampler in V8 against tinyddpm, the file, and the page in Chromium."""
 
 import base64
 import functools
@@ -31,7 +31,8 @@ SHIMS = """
 class TextDecoder { decode(bytes) { return String.fromCharCode(...bytes); } }
 const list = (x) => JSON.stringify(Array.from(x)), N = network;
 function bytes(text) {
-  const code = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/", found = new Uint8Array(text.length * 3 / 4);
+  const code = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  const found = new Uint8Array(text.length * 3 / 4);
   const at = Object.fromEntries([...code].map((c, k) => [c, k]));
   for (let i = 0, k = 0; i < text.length; i += 4) {
     const all = (at[text[i]] << 18) | (at[text[i + 1]] << 12) | ((at[text[i + 2]] ?? 0) << 6) | (at[text[i + 3]] ?? 0);
@@ -73,7 +74,7 @@ def read_in(context, path, name):
 
 @pytest.fixture(scope="module")
 def js(site):
-    """Runs code in V8, where N is the program, file the shipped network in int8, S its schedule, and net the network."""
+    """Runs code in V8, where N is the program, file the exported file, S its schedule, and net the network."""
     context = javascript()
     read_in(context, site / "network.safetensors", "file")
     context.eval("const S = N.schedule(file), net = N.unet(file);")
@@ -170,7 +171,8 @@ def test_the_kernel_is_a_matrix_product(js, kind):
         seen = torch.stack([
             torch.cat([a[p * pixel + r * stride :][:length] for r in range(runs)]) for p in range(4 * blocks)
         ])  # fmt: skip
-        code = f"""(() => {{ const memory = new WebAssembly.Memory({{ initial: 2 }}), f = new Float32Array(memory.buffer);
+        code = f"""(() => {{
+            const memory = new WebAssembly.Memory({{ initial: 2 }}), f = new Float32Array(memory.buffer);
             f.set({array(a)}, 8); f.set({array(torch.cat([bias, w.flatten()]))}, 4096); f.fill(7, 16384);
             N.makeKernel(memory, f, "{kind}").kernel(8, 4096, 16384, {blocks}, {runs}, {length}, {stride}, {pixel}, 12);
             return list(f.subarray(16384, 16384 + {4 * blocks * 12 + 4})); }})()"""
@@ -238,7 +240,7 @@ def test_a_step_is_that_of_tinyddpm(ddpm, js, kind):
         x_t, x_0_hat = x_t[:1], x_t[1:].clamp(-1, 1)
         for s in {t // 2, 0, min(t + 100, 1000)} - {t}:
             if s < t and kind == "ddim":
-                expected = list(ddim(lambda x, t: x_0_hat, x_t, S, [(t, s)]))[-1].x_t
+                expected = list(ddim(lambda x, t, guess=x_0_hat: guess, x_t, S, [(t, s)]))[-1].x_t
             else:
                 expected = p_sample(x_t, x_0_hat, t, s, S, generator=torch.Generator().manual_seed(5))
             code = f"list(N.step('{kind}', S, {array(x_t)}, {array(x_0_hat)}, {t}, {s}, () => {array(z)}))"
@@ -267,7 +269,8 @@ def test_the_denoiser_is_guidance_then_known_pixels_then_clipping(ddpm, js, pred
 
 
 def sampled(js, y, seed, steps, scale=2):
-    code = f"[...N.film('ddim', S, N.denoiser(net, S, file.predicts, {json.dumps(y)}, {scale}), N.noises({seed}, {len(y)}), N.grid(S, {steps}))]"
+    denoiser = f"N.denoiser(net, S, file.predicts, {json.dumps(y)}, {scale})"
+    code = f"[...N.film('ddim', S, {denoiser}, N.noises({seed}, {len(y)}), N.grid(S, {steps}))]"
     return images(js(f"list({code}.at(-1).x_t)"))
 
 
@@ -451,7 +454,7 @@ def test_the_page_answers_to_mouse_and_finger(browser, served, finger):
 @needs_chromium
 def test_the_page_says_in_one_sentence_what_is_wrong(browser, served, site):
     visit(browser, served("network.html#digits=7&steps=3000"), 1400)
-    assert text(browser, "#wrong").startswith("Steps are a whole number from 1 to 1000")
+    assert text(browser, "#mistake").startswith("Steps are a whole number from 1 to 1000")
     for css, bad, good, sentence in (
         ("#steps", "1001", "2", "Steps are a whole number from 1 to 1000, the number of times that the network knows."),
         ("#steps", "", "2", "Steps are a whole number from 1 to 1000, the number of times that the network knows."),
@@ -460,10 +463,10 @@ def test_the_page_says_in_one_sentence_what_is_wrong(browser, served, site):
         ("#seed", "1.5", "1", "A seed is a whole number from 0 to 999999."),
     ):
         fill(browser, css, bad)
-        assert text(browser, "#wrong") == sentence
+        assert text(browser, "#mistake") == sentence
         assert browser.run(f"document.querySelector('{css}').getAttribute('aria-invalid')") == "true"
         fill(browser, css, good)
-        assert text(browser, "#wrong") == ""
+        assert text(browser, "#mistake") == ""
     browser.wait(f"{FINISHED} === '7'")
     assert browser.messages == []
     browser.open(site / "network.html", 1400)
@@ -483,9 +486,10 @@ def test_every_control_is_reached_by_keyboard_and_has_a_name(browser, served):
     for _ in range(18):
         browser.press("Tab")
         seen.append(
-            browser.run("""(() => { const e = document.activeElement, mark = e.type === "radio" ? e.nextElementSibling : e;
-            const style = getComputedStyle(mark);
-            return [e.id || e.name || e.tagName, style.outlineStyle === "solid" && parseFloat(style.outlineWidth) >= 2]; })()""")
+            browser.run("""(() => { const e = document.activeElement;
+                const style = getComputedStyle(e.type === "radio" ? e.nextElementSibling : e);
+                return [e.id || e.name || e.tagName,
+                    style.outlineStyle === "solid" && parseFloat(style.outlineWidth) >= 2]; })()""")
         )
     wanted = {
         "theme",
@@ -519,8 +523,8 @@ def test_every_control_is_reached_by_keyboard_and_has_a_name(browser, served):
     nodes = [n for n in browser.send("Accessibility.getFullAXTree")["nodes"] if not n["ignored"]]
     roles = ("slider", "button", "radio", "image", "link", "application", "form", "textbox", "spinbutton")
     found = {role: [n["name"]["value"] for n in nodes if n["role"]["value"] == role] for role in roles}
-    assert {role: len(names) for role, names in found.items()} == {
-        "slider": 2, "button": 7, "radio": 15, "image": 6, "link": 1, "application": 1, "form": 1, "textbox": 1, "spinbutton": 2,
-    }  # fmt: skip
+    counts = {"slider": 2, "button": 7, "radio": 15, "image": 6, "link": 1, "application": 1, "form": 1}
+    counts |= {"textbox": 1, "spinbutton": 2}
+    assert {role: len(names) for role, names in found.items()} == counts
     assert all(all(names) for names in found.values())
     assert browser.messages == []
