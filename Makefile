@@ -1,10 +1,10 @@
-# make gifs | make lab | make test: each sets up everything it needs first.
+# make gifs | make lab | make page | make test: each sets up everything it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
-.PHONY: setup gifs lab pictures test lint clean
+.PHONY: setup gifs lab pictures page test lint clean
 
 setup: .venv/stamp
 
@@ -30,6 +30,11 @@ gifs: setup
 lab: setup
 	cd chapters && ../$(BIN)/jupyter lab
 
+# A folder for any static server: docs/network.html with the network, and docs/index.html.
+page: setup
+	$(BIN)/python docs/export_network.py site
+	@echo "Now $(BIN)/python -m http.server -d site, and open http://localhost:8000/network.html"
+
 # One thread for each of the processes: more would only wait for each other.
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal tests
@@ -44,4 +49,4 @@ pictures: setup
 	PYTHONPATH=chapters $(BIN)/python docs/pictures.py
 
 clean:
-	rm -rf .venv gifs
+	rm -rf .venv gifs site
