@@ -163,8 +163,8 @@ class DDPM:
         if name not in NETWORKS:
             known = f"{path} holds a network {name!r}, and this program knows {', '.join(NETWORKS)}"
             raise ValueError(f"{known}: register its class with tinyddpm.nn.NETWORKS[{name!r}] = {name}")
-        network = choose(NETWORKS, name, "network")
         try:
+            network = choose(NETWORKS, name, "network")
             predicts, (c, h, w), notes = (description[key] for key in ("predicts", "image_shape", "notes"))
             if not (min(c, h, w) >= 1 and c * h * w <= 2**18):
                 raise ValueError(f"an image of a file has 1 to {2**18} numbers, got {c} x {h} x {w}")
