@@ -1,3 +1,4 @@
+import lzma
 import os
 import re
 from pathlib import Path
@@ -53,6 +54,16 @@ def test_no_code_in_a_state_is_run(tmp_path, monkeypatch):
     with pytest.raises(Damaged, match="not a state as this program writes it"):
         load_state(tmp_path)
     assert not (tmp_path / "owned").exists()
+
+
+def test_a_state_of_the_first_edition_is_refused_with_what_to_do(tmp_path):
+    """The file is a state that version 0.1 saved before its first step, a pickle."""
+    (tmp_path / "run.state").write_bytes(lzma.decompress(Path(__file__).with_name("run_state_of_0.1.xz").read_bytes()))
+    with pytest.raises(
+        ValueError, match=r"as tinyddpm 0\.1 wrote them, and they are never run.*fresh=True \(--fresh\)"
+    ):
+        train(MINI, tmp_path, Fetched(), device="cpu", precision="no")
+    assert not (tmp_path / "model.safetensors").exists()
 
 
 def test_the_state_before_stands_in_for_a_damaged_one(tmp_path):
