@@ -2,6 +2,7 @@
 
 import os
 import sys
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,8 @@ def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = Fa
     """
     paths = sorted(Path(root).glob("[!.]*")) if root else []
     flat = [(str(path), 0) for path in paths if is_image(path)]
-    classes = {path.name: images_below(path) for path in paths if path.is_dir()}
+    below = {path.name: glob(f"{escape(str(path))}/**", recursive=True) for path in paths if path.is_dir()}
+    classes = {name: sorted(filter(is_image, inside), key=os.path.split) for name, inside in below.items()}
     deep = [(path, k) for k, images in enumerate(classes.values()) for path in images]
     if bool(flat) == bool(deep) or deep and not all(classes.values()):
         counts = {name: len(images) for name, images in classes.items()}
@@ -109,15 +111,8 @@ def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = Fa
     return data
 
 
-def images_below(folder: Path) -> list[str]:
-    """The images in a folder and in those inside it."""
-    names = [os.path.join(where, name) for where, _, names in os.walk(folder, followlinks=True) for name in names]
-    return sorted(filter(is_image, names), key=os.path.split)
-
-
 def is_image(path: str | Path) -> bool:
-    path = Path(path)  # a pipe would be waited for
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
+    return Path(path).suffix.lower() in ENDINGS and Path(path).is_file()  # a pipe would be waited for
 
 
 def read_picture(path: str | Path, size: int, mode: str | None = None) -> Tensor:

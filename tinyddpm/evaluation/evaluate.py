@@ -198,7 +198,9 @@ def evaluate(
     if curves := SWEEPS if sweeps is True else sweeps or {}:
         needs("train", "a report with plots", "matplotlib")
     with alone(writable_folder(out), "write to another one (--out)"):
-        cache = ReportCache(Path(out) / "report.json", identity(ddpm, spec, reference))
+        weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
+        what = {"weights": weights, "data": ddpm.notes.get("data", "unknown"), "samples": asdict(spec)}
+        cache = ReportCache(Path(out) / "report.json", what | {"classifier": fingerprint(reference.classifier)})
         if cache.get("bits_per_dim", [bits])[-1] != bits > 0:  # of another number of digits
             del cache["bits_per_dim"]
         measure(ddpm, spec, metrics, cache, reference)
@@ -207,13 +209,6 @@ def evaluate(
         if bits:
             cache.once("bits_per_dim", bound, ddpm, reference, bits)
     return cache
-
-
-def identity(ddpm: DDPM, spec: SampleSpec, reference: ReferenceDigits) -> dict:
-    """What a report is about."""
-    weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
-    judge, data = fingerprint(reference.classifier), ddpm.notes.get("data", "unknown")
-    return {"weights": weights, "data": data, "samples": asdict(spec), "classifier": judge}
 
 
 def measure(ddpm: DDPM, spec: SampleSpec, metrics: Mapping, cache: ReportCache, reference: ReferenceDigits) -> None:
@@ -253,12 +248,10 @@ def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: Repo
 def bound(ddpm: DDPM, reference: ReferenceDigits, n: int) -> tuple[float, float, int]:
     """The mean of bits_per_dim over n test digits given their labels, with the error variance of n training digits; its
     standard error; and n."""
-    labelled, size, generator = ddpm.model.num_classes is not None, ddpm.image_shape[-1], Generator().manual_seed(0)
-    x = crop_to(reference.train[reference.order[:n]], size).to(ddpm.device)
-    denoiser = ddpm.denoiser(reference.labels[:n] if labelled else None)
-    error_variance = denoising_error(denoiser, x, ddpm.schedule, generator=generator)
-    chosen = reference.test_order[:n]
-    x = crop_to(reference.test[chosen], size).to(ddpm.device)
-    denoiser = ddpm.denoiser(reference.test_labels[chosen] if labelled else None)
-    found = bits_per_dim(denoiser, x, ddpm.schedule, error_variance=error_variance, generator=generator)
+    generator, chosen = Generator().manual_seed(0), reference.test_order[:n]
+    digits = (reference.train[reference.order[:n]], reference.test[chosen])
+    x, x_test = (crop_to(part, ddpm.image_shape[-1]).to(ddpm.device) for part in digits)
+    y, y_test = (reference.labels[:n], reference.test_labels[chosen]) if ddpm.num_classes else (None, None)
+    error_variance = denoising_error(ddpm.denoiser(y), x, ddpm.schedule, generator=generator)
+    found = bits_per_dim(ddpm.denoiser(y_test), x_test, ddpm.schedule, None, error_variance, generator)
     return float(found.mean()), float(found.std() / n**0.5), n

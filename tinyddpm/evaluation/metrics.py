@@ -11,11 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .classifier import DigitClassifier, check_digits, check_labels, classify, train_classifier
+from .classifier import DigitClassifier, Digits, Labels, check_digits, check_labels, classify, train_classifier
 
 Features = Float[Tensor, "n d"]
-Digits = Float[Tensor, "n 1 h w"]
-Labels = Int[Tensor, " n"]
 
 
 def label_accuracy(classifier: DigitClassifier, x: Digits, y: Labels) -> float:

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ..files import write_whole
@@ -119,8 +120,8 @@ class Log:
         frames = []
         for epoch in chosen:
             with contextlib.suppress(Exception):  # a picture lost in a power failure does not end the run
-                frames.append(torch.from_numpy(iio.imread(self.folder / "samples" / f"epoch_{epoch:03d}.png")))
-        frames = [frame[None] if frame.ndim == 2 else frame.permute(2, 0, 1) for frame in frames]
+                picture = np.atleast_3d(iio.imread(self.folder / "samples" / f"epoch_{epoch:03d}.png"))
+                frames.append(torch.from_numpy(picture).permute(2, 0, 1))
         save_gif([frame for frame in frames if frame.shape == frames[-1].shape], self.folder / FILM, fps=4)
 
 

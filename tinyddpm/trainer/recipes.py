@@ -1,6 +1,7 @@
 """What to train, by name: a recipe holds all that decides the weights, except the data, the seed and the length. Torch
 is imported when a recipe is used, so that the command line can show them at once."""
 
+import contextlib
 import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -46,8 +47,10 @@ class UNetConfig:
         try:
             level_sides(len(self.levels(size)), self.patch, size, self.attention)
         except ValueError as error:
-            near = " or ".join(map(str, self.sizes_near(size)))
-            raise ValueError(f"{error}" + (near and f": the nearest size that fits is {near}")) from error
+            fitting = [n for n in range(8, LARGEST + 1) if self.fits(n)]
+            nearest = [n for n in fitting if n < size][-1:] + [n for n in fitting if n > size][:1]
+            advice = f": the nearest size that fits is {' or '.join(map(str, nearest))}" if nearest else ""
+            raise ValueError(f"{error}{advice}") from error
         arguments = asdict(self) | {"dims": self.levels(size), "image_size": size, "out_channels": out_channels}
         return UNet(channels=channels, num_classes=num_classes, **arguments)
 
@@ -57,15 +60,9 @@ class UNetConfig:
     def fits(self, size: int) -> bool:
         from ..nn.unet import level_sides
 
-        try:
+        with contextlib.suppress(ValueError):
             return bool(level_sides(len(self.levels(size)), self.patch, size, self.attention))
-        except ValueError:
-            return False
-
-    def sizes_near(self, size: int) -> list[int]:
-        """The next smaller and the next larger size of image that fit."""
-        fitting = [n for n in range(8, LARGEST + 1) if self.fits(n)]
-        return [n for n in fitting if n < size][-1:] + [n for n in fitting if n > size][:1]
+        return False
 
 
 @dataclass(frozen=True)

@@ -119,27 +119,23 @@ class Trainer:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's batches from here on, epoch after epoch."""
+        at, accelerator = self.at, self.accelerator
+        part = accelerator.process_index, accelerator.num_processes
         while True:
-            yield from self.rest_of_epoch()
+            mine = epoch_order(len(self.data), self.recipe.batch_size, self.seed, at.epoch, *part)[at.batch :]
+            found = batches(self.data, mine, self.ddpm.num_classes, at.steps == 0)
+            hidden = None if accelerator.is_main_process else True  # None: where there is no terminal
+            bar = tqdm(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=hidden)
+            for x_0, y in bar:
+                yield x_0.to(accelerator.device), y.to(accelerator.device)
+                if self.log.due():
+                    self.write_row()
+                    bar.set_postfix(loss=self.log.rows[-1]["loss"])
             self.end_of_epoch()
-
-    def rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        at, main = self.at, self.accelerator.is_main_process
-        part = self.accelerator.process_index, self.accelerator.num_processes
-        mine = epoch_order(len(self.data), self.recipe.batch_size, self.seed, at.epoch, *part)[at.batch :]
-        found = batches(self.data, mine, self.ddpm.num_classes, at.steps == 0)
-        bar = tqdm(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=None if main else True)
-        for x_0, y in bar:
-            yield x_0.to(self.accelerator.device), y.to(self.accelerator.device)
-            if self.log.due():
-                self.check_finite()
-                self.write_row()
-                bar.set_postfix(loss=self.log.rows[-1]["loss"])
 
     def end_of_epoch(self) -> None:
         """Writes the averaged weights and samples of them, and begins the next epoch."""
         at = self.at
-        self.check_finite()
         self.write_row()
         if self.accelerator.is_main_process:
             print(f"loss {float(self.total) / at.batch:.4f} in {at}", flush=True)
@@ -210,8 +206,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the whole state. Raises ValueError if that fails, and for NaN."""
-        self.check_finite(weights=True)
-        self.write_row()
+        self.write_row(weights=True)
         if self.accelerator.is_main_process:
             state = {
                 "settings": self.settings, "command": list(self.command), "position": asdict(self.at),
@@ -222,9 +217,14 @@ class Trainer:
                 save_state(self.out, state)
         self.saved = self.at.steps
 
-    def write_row(self) -> None:
+    def write_row(self, weights: bool = False) -> None:
+        """Adds a row to the log. Raises ValueError for a loss, or also for weights, that are NaN or infinite."""
+        at, rate = self.at, self.optimizer.param_groups[0]["lr"]
+        if not self.total.isfinite() or weights and not all(p.isfinite().all() for p in self.model.parameters()):
+            advice = f"{self.last_good}; a lower learning rate may help"
+            raise ValueError(f"the loss is NaN or infinite at step {at.steps}, learning rate {rate:.2g}: {advice}")
         with self.disk():
-            self.log.write(self.at.steps, self.at.epoch, self.at.minutes, self.optimizer.param_groups[0]["lr"])
+            self.log.write(at.steps, at.epoch, at.minutes, rate)
 
     @property
     def last_good(self) -> str:
@@ -239,9 +239,3 @@ class Trainer:
             yield
         except OSError as error:
             raise ValueError(f"cannot write to {self.out} ({error}): {self.last_good}") from error
-
-    def check_finite(self, weights: bool = False) -> None:
-        if not self.total.isfinite() or weights and not all(p.isfinite().all() for p in self.model.parameters()):
-            where = f"step {self.at.steps}, learning rate {self.optimizer.param_groups[0]['lr']:.2g}"
-            advice = f"{self.last_good}; a lower learning rate may help"
-            raise ValueError(f"the loss is NaN or infinite at {where}: {advice}")
