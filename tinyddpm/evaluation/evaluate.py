@@ -131,16 +131,13 @@ def check_measurable(ddpm: DDPM, n: int, seed: int, reference: ReferenceDigits) 
     shape, classes, data = ddpm.image_shape, ddpm.model.num_classes, str(ddpm.notes.get("data", "unknown"))
     digits = shape in ((1, 32, 32), (1, 28, 28)) and classes in (None, 10)
     if not digits or data.lower() not in ("mnist", "unknown"):
-        raise ValueError(
-            f"only models of MNIST's digits can be measured: this one draws images {shape} of {classes} classes "
-            f"and was trained on {data}"
-        )
+        found = f"this one draws images {shape} of {classes} classes and was trained on {data}"
+        raise ValueError(f"only models of MNIST's digits can be measured: {found}")
     least, most = reference.classifier.head.in_features + 1, len(reference.test)
     if not (least <= n <= most and 0 <= seed < 2**62):
-        raise ValueError(
-            "the distance needs more samples than the classifier has features and as many test digits as samples: "
-            f"take n in {least}..{most} and a seed from 0, got {n} and {seed}"
-        )
+        wanted = "more samples than the classifier has features and as many test digits as samples"
+        found = f"take n in {least}..{most} and a seed from 0, got {n} and {seed}"
+        raise ValueError(f"the distance needs {wanted}: {found}")
 
 
 def fingerprint(model: nn.Module, **more: str) -> str:

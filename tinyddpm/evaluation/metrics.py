@@ -124,13 +124,10 @@ def memorisation(x: Digits, train: Digits, test: Digits, quantile: float = 0.001
     if not 0 < quantile < 1 or len(test) < 1 / quantile:
         raise ValueError(f"a quantile in (0, 1) needs 1 / quantile test digits, got {quantile} and {len(test)} digits")
     ours, floor = nearest(x, train)[0], nearest(test, train)[0]
-    return {
-        "median": float(ours.median()),
-        "floor_median": float(floor.median()),
-        "smallest": float(ours.min()),
-        "floor_smallest": float(floor.min()),
-        "copied": float((ours < floor.quantile(quantile)).float().mean()),
-    }
+    found = {"copied": float((ours < floor.quantile(quantile)).float().mean())}
+    for prefix, distance in (("", ours), ("floor_", floor)):
+        found |= {f"{prefix}median": float(distance.median()), f"{prefix}smallest": float(distance.min())}
+    return found
 
 
 def train_on_synthetic(x: Digits, y: Labels, x_test: Digits, y_test: Labels, epochs: int = 20, seed: int = 0) -> float:

@@ -44,9 +44,9 @@ class Log:
     def begin(self, steps: int, minutes: float) -> None:
         """Continues the table as it was at this step; begins a new one at step 0."""
         self.spent = self.drawn = minutes
+        path = self.folder / TABLE
         if not self.accelerator.is_main_process:
             return
-        path = self.folder / TABLE
         if steps and path.exists():
             self.rows = [row for row in self.read(path) if int(row["step"]) <= steps]
         text = io.StringIO()
@@ -57,14 +57,11 @@ class Log:
 
     def read(self, path: Path) -> list[dict]:
         """The whole rows of a table. A damaged file is renamed, and the run continues without its rows."""
-        try:
-            with open(path, newline="") as file:
-                reader = csv.DictReader(file)
-                rows = [row for row in reader if None not in row and None not in row.values() and int(row["step"])]
+        with contextlib.suppress(KeyError, ValueError, csv.Error), open(path, newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row and None not in row.values() and int(row["step"])]
             if reader.fieldnames == [*COLUMNS, *self.bands]:
                 return rows
-        except (KeyError, ValueError, csv.Error):
-            pass
         path.replace(path.with_suffix(".unread.csv"))
         return []
 

@@ -87,14 +87,10 @@ class Trainer:
 
     def run(self, interrupts: Interrupts) -> DDPM:
         """Trains to the end, or until it is interrupted."""
-        last, norm = self.at.minutes, self.recipe.grad_norm
-        steps = train_steps(
-            self.net, self.batches(), self.objective, self.optimizer,
-            lambda step: self.recipe.rate(step, self.at.progress), self.ema, self.generator,
-            math.inf if norm is None else norm, self.at.steps, self.accelerator.backward,
-            self.accelerator.clip_grad_norm_,
-        )  # fmt: skip
-        for step in steps:
+        last, norm, accelerator = self.at.minutes, self.recipe.grad_norm, self.accelerator
+        parts = self.net, self.batches(), self.objective, self.optimizer, self.rate, self.ema, self.generator
+        how = math.inf if norm is None else norm, self.at.steps, accelerator.backward, accelerator.clip_grad_norm_
+        for step in train_steps(*parts, *how):
             self.record(step)
             if self.at.progress >= 1:
                 break
@@ -108,6 +104,9 @@ class Trainer:
         if self.accelerator.is_main_process:
             clear_state(self.out)
         return self.ddpm
+
+    def rate(self, step: int) -> float:
+        return self.recipe.rate(step, self.at.progress)
 
     def record(self, step: TrainStep) -> None:
         self.log.record(step)
@@ -189,10 +188,9 @@ class Trainer:
         with expected(self.out):
             changed = differences({**asdict(Recipe()), **state["settings"]}, self.settings)  # settings may be newer
         if changed:
-            raise ValueError(
-                f"the unfinished run in {self.out} has other settings ({changed}): give it the same settings, train in "
-                "another folder (--out), or begin anew with fresh=True (--fresh)"
-            )
+            advice = "train in another folder (--out), or begin anew with fresh=True (--fresh)"
+            found = f"the unfinished run in {self.out} has other settings ({changed})"
+            raise ValueError(f"{found}: give it the same settings, {advice}")
         with expected(self.out):
             for name, part in self.stateful().items():
                 part.load_state_dict(state[name])
