@@ -28,23 +28,20 @@ class LazyImageDataset(Dataset):
 
     def __init__(self, data: Any, size: int | None, name: str, skip_broken: bool):
         self.data, self.name = data, name
-        self.indices: list[int] = []
         shapes: set[tuple[int, ...]] = set()
-        labels, low = {0}, 1.0
-        skippable = ValueError if skip_broken else ()
+        labels: dict[int, int] = {}
+        low, skippable = 1.0, ValueError if skip_broken else ()
         for i in progress(range(len(data)), f"reading {name}"):
             try:
-                image, label = self.read(i, size)
+                image, labels[i] = self.read(i, size)
             except skippable as error:
                 print(f"left out item {i}: {error.__cause__}")
                 continue
-            self.indices.append(i)
             shapes.add(tuple(image.shape))
-            labels.add(label)
             low = min(low, lowest(image))
-        self.size = common_size(shapes, low, size)
+        self.indices, self.size = list(labels), common_size(shapes, low, size)
         self.channels = max(shapes)[0]
-        self.num_classes: int | None = max(labels) + 1
+        self.num_classes: int | None = max(labels.values()) + 1
 
     def read(self, i: int, size: int | None) -> tuple[Tensor, int]:
         try:
@@ -91,11 +88,9 @@ def as_data(
 
 def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = False) -> LazyImageDataset:
     """A folder of images: root/NAME/*.png makes NAME a class, in the order of the names; images in root itself have no
-    classes: num_classes is None and each label 0. All have 1 channel if all are grey, else 3.
-
-    Raises ValueError for a folder without images, with images beside classes, with a class that has none, or with
-    broken images, unless skip_broken leaves those out.
-    """
+    classes: num_classes is None and each label 0. All have 1 channel if all are grey, else 3. Raises ValueError for a
+    folder without images, with images beside classes, with a class that has none, or with broken images, unless
+    skip_broken leaves those out."""
     paths = sorted(Path(root).glob("[!.]*")) if root else []
     flat = [(str(path), 0) for path in paths if is_image(path)]
     below = {path.name: glob(f"{escape(str(path))}/**", recursive=True) for path in paths if path.is_dir()}

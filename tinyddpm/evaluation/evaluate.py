@@ -92,11 +92,8 @@ def score(
 ) -> Score:
     """Draws n samples (see DDPM.sample) with seeds from `seed` on and the labels of real digits, rounds them to 256
     grey values as real digits are, and compares them with as many test digits. Batches are kept in `folder` and read
-    from it: one for each model and each way to sample.
-
-    Raises ValueError for a model of other images than digits, for too few or too many samples, and for samples that
-    are not finite.
-    """
+    from it: one for each model and each way to sample. Raises ValueError for a model of other images than digits, for
+    too few or too many samples, and for samples that are not finite."""
     reference = mnist_reference() if reference is None else reference
     check_measurable(ddpm, n, seed, reference)
     seeds, started = torch.arange(seed, seed + n), time.process_time()
@@ -237,8 +234,8 @@ def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: Repo
     panels = {}
     for name in points[0]:
         floor = reference.floor(spec.n).measure(METRICS[name])
-        lines = {"samples": [found[name] for found in points], "real digits": [floor] * len(points)}
-        panels[name.replace("_", " ")] = lines
+        ours = [found[name] for found in points]
+        panels[name.replace("_", " ")] = {"samples": ours, "real digits": [floor] * len(points)}
     save_panels(values, panels, cache.folder / f"{axis}.png", label=f"{axis} (n = {spec.n})")
 
 

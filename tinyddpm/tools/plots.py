@@ -28,6 +28,5 @@ def save_panels(
             axes.legend(fontsize=6, ncols=2)
         axes.set(title=title, xlabel=label, yscale="log" if title in logarithmic else "linear")
         axes.grid(alpha=0.3)
-    picture = io.BytesIO()
-    figure.savefig(picture, dpi=100)
+    figure.savefig(picture := io.BytesIO(), dpi=100)
     write_whole(path, picture.getvalue())

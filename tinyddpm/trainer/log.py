@@ -49,8 +49,7 @@ class Log:
             return
         if steps and path.exists():
             self.rows = [row for row in self.read(path) if int(row["step"]) <= steps]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, (*COLUMNS, *self.bands), lineterminator="\n")
+        writer = csv.DictWriter(text := io.StringIO(), (*COLUMNS, *self.bands), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
         write_whole(path, text.getvalue().encode())
@@ -113,9 +112,8 @@ class Log:
         """progress.gif: the samples of each epoch, all from the same noise."""
         import imageio.v3 as iio
 
-        chosen = torch.linspace(1, epochs, min(epochs, FRAMES)).round().int().tolist()
         frames = []
-        for epoch in chosen:
+        for epoch in torch.linspace(1, epochs, min(epochs, FRAMES)).round().int().tolist():
             with contextlib.suppress(Exception):  # a picture lost in a power failure does not end the run
                 picture = np.atleast_3d(iio.imread(self.folder / "samples" / f"epoch_{epoch:03d}.png"))
                 frames.append(torch.from_numpy(picture).permute(2, 0, 1))

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..data import ImageDataset
     from ..nn import UNet
     from ..schedules import Schedule
-    from .objectives import Loss, Objective, Times
+    from .objectives import Loss, Times
 
 LARGEST = 128  # pixels: the largest side of an image that errors propose
 DECAYS = {"cosine": lambda p: (1 + math.cos(math.pi * p)) / 2, "linear": lambda p: 1 - p, "none": lambda p: 1.0}
@@ -35,10 +35,8 @@ class UNetConfig:
         self, image_shape: tuple[int, int, int], num_classes: int | None = None, out_channels: int | None = None
     ) -> "UNet":
         """The untrained network for images (c, h, w). Larger images get more levels: the last of dims is repeated for
-        each doubling of 28 or 32, so that the smallest maps, and attention with them, stay the same.
-
-        Raises ValueError for images that are not square, and for a size that the levels do not divide.
-        """
+        each doubling of 28 or 32, so that the smallest maps, and attention with them, stay the same. Raises ValueError
+        for images that are not square, and for a size that the levels do not divide."""
         from ..nn.unet import UNet, level_sides
 
         channels, size, width = image_shape
@@ -111,19 +109,18 @@ class Recipe:
             for name, table in TABLES.items():
                 choose(table, getattr(self, name), name)
 
-    @property
-    def parts(self) -> "Objective":
-        from .objectives import OBJECTIVES
-
-        return OBJECTIVES[self.objective]
-
     def build(self, image_shape: tuple[int, int, int]) -> "nn.Module":
         """The untrained network for images (c, h, w). Raises ValueError for images that do not fit it."""
-        return self.parts.network(self, image_shape)
+        from .objectives import OBJECTIVES
+
+        return OBJECTIVES[self.objective].network(self, image_shape)
 
     def loss_of(self, schedule: "Schedule", times: "Times") -> "Loss":
         """The objective, with times drawn by `times`. Raises ValueError for settings that it does not take."""
-        return self.parts.loss(schedule, self.predicts, self.loss, self.weights, self.label_drop, times)
+        from .objectives import OBJECTIVES
+
+        objective = OBJECTIVES[self.objective].loss
+        return objective(schedule, self.predicts, self.loss, self.weights, self.label_drop, times)
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""

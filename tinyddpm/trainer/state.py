@@ -26,8 +26,7 @@ class Damaged(ValueError):
 def save_state(folder: Path, state: dict) -> None:
     """Writes the newest state, of tensors, numbers, strings, and dicts, lists and tuples of these, and keeps the one
     before: whenever the process dies, there is at least one. A damaged one is not kept in the place of a good one."""
-    content = io.BytesIO()
-    torch.save(state, content)
+    torch.save(state, content := io.BytesIO())
     newest, before = (folder / name for name in FILES)
     following = folder / f"{TEMPORARY}{FILES[0]}"
     write_whole(following, sha256(content.getvalue()) + content.getvalue())

@@ -119,12 +119,11 @@ class Trainer:
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's batches from here on, epoch after epoch."""
         at, accelerator = self.at, self.accelerator
-        part = accelerator.process_index, accelerator.num_processes
+        main, part = accelerator.is_main_process, (accelerator.process_index, accelerator.num_processes)
         while True:
             mine = epoch_order(len(self.data), self.recipe.batch_size, self.seed, at.epoch, *part)[at.batch :]
             found = batches(self.data, mine, self.ddpm.num_classes, at.steps == 0)
-            hidden = None if accelerator.is_main_process else True  # None: where there is no terminal
-            bar = tqdm(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=hidden)
+            bar = tqdm(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=None if main else True)
             for x_0, y in bar:
                 yield x_0.to(accelerator.device), y.to(accelerator.device)
                 if self.log.due():
