@@ -31,8 +31,11 @@ def run_sample(ask: Sample) -> None:
     out = None if ask.show and not ask.out else file_of(ask.out or Path("samples.png"), ".npz", ".png")
     y = [label for label in labels_in(ask.digits) for _ in range(number_in(ask.per_digit, "--per-digit"))]
     enlarge, ddpm = number_in(ask.enlarge, "--enlarge", most=100), load(ask)
-    columns = images_in_a_row(shown_size(ddpm)) if ask.show else 0
-    x = draw(ask, ddpm, y)
+    side, how = shown_size(ddpm), sample_arguments(ask, ddpm, y)
+    columns = images_in_a_row(side) if ask.show else 0
+    with tqdm(total=len(y) * ask.steps, desc="sampling", leave=False, disable=None) as bar:
+        x = ddpm.sample(**how | {"sampler": partial(counted, how["sampler"], bar)})
+    x = crop_to(x.cpu(), side)  # without the border of 28x28 images
     for part in x.split(ask.per_digit if ask.per_digit > 1 else len(x)) if ask.show else ():
         print(blocks(image_grid(part, columns), terminal_colours()))
     if out and out.suffix == ".png":
@@ -101,14 +104,6 @@ def sample_arguments(ask: Sampling, ddpm: DDPM, y: list[int]) -> dict:
     labels = {"n": len(y)} if ddpm.model.num_classes is None else {"y": y}
     how = spec_of(ask, len(y)).arguments(ddpm.schedule)
     return labels | {"seeds": range(ask.seed, ask.seed + len(y))} | {k: how[k] for k in ("sampler", "scale", "grid")}
-
-
-def draw(ask: Sampling, ddpm: DDPM, y: list[int]) -> Tensor:
-    """One image of each label, without the border of 28x28 images, under a progress bar."""
-    how = sample_arguments(ask, ddpm, y)
-    with tqdm(total=len(y) * ask.steps, desc="sampling", leave=False, disable=None) as bar:
-        x = ddpm.sample(**how | {"sampler": partial(counted, how["sampler"], bar)})
-    return crop_to(x.cpu(), shown_size(ddpm))
 
 
 def counted(sampler: Sampler, bar: tqdm, *asked) -> Iterator[Step]:

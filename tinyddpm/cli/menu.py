@@ -97,9 +97,8 @@ class Questions:
 
     def resume(self) -> Words:
         runs = [run_choice(folder) for folder in sorted({*RUNS.glob("*"), *self.folders}) if is_unfinished(folder)]
-        reasons = [run.disabled for run in runs if run.disabled]
-        if len(reasons) == len(runs):
-            raise ValueError("\n  ".join(["there is no run to resume", *reasons]))
+        if all(run.disabled for run in runs):
+            raise ValueError("\n  ".join(["there is no run to resume", *(str(run.disabled) for run in runs)]))
         return choose("Which run?", runs)
 
     def network(self) -> Words:

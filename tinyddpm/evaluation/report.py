@@ -44,8 +44,8 @@ class ReportCache(dict):
 
     def write(self) -> None:
         write_whole(self.path, json.dumps(self, indent=1).encode())
-        picture = "![samples, ten of each digit](samples.png)"
-        write_whole(self.folder / "report.md", f"{picture}\n\n{page(self)}".encode())
+        shown = f"![samples, ten of each digit](samples.png)\n\n{page(self)}"
+        write_whole(self.folder / "report.md", shown.encode())
 
     def once(self, name: str, find: Callable[..., object], *arguments: object):
         """self[name], the result of find(*arguments) unless it is known. Says on stderr what is being found."""

@@ -26,16 +26,15 @@ COLUMNS = ("step", "epoch", "minutes", "loss", "learning_rate", "gradient_norm",
 
 
 class Log:
-    """Averages the steps of all processes, and writes a row of log.csv for each `every` steps.
-
-    loss is the mean over the images of a row, loss_t_1_100 that over the images whose t lies there (empty without
-    any), and gradient_norm the mean before clipping. `images` is the number of them in a step.
-    """
+    """Averages the steps of all processes, and writes a row of log.csv for each `every` steps of `images` images: loss
+    is the mean over the images of a row, loss_t_1_100 that over the images whose t lies there (empty without any), and
+    gradient_norm the mean before clipping."""
 
     def __init__(self, folder: Path, T: int, images: int, accelerator: "Accelerator", every: int = 50):
         self.folder, self.T, self.images, self.accelerator, self.every = folder, T, images, accelerator, every
         ends = [-(-T * k // BANDS) for k in range(BANDS + 1)]  # rounded up
         self.bands = [f"loss_t_{a + 1}_{b}" for a, b in zip(ends, ends[1:])]
+        self.columns, self.table = [*COLUMNS, *self.bands], folder / TABLE
         self.sums = torch.zeros(2, BANDS, device=accelerator.device)  # of losses, and their number
         self.norms, self.steps = torch.zeros(2, device=accelerator.device), 0  # their sum, and their number
         self.rows: list[dict] = []
@@ -44,24 +43,23 @@ class Log:
     def begin(self, steps: int, minutes: float) -> None:
         """Continues the table as it was at this step; begins a new one at step 0."""
         self.spent = self.drawn = minutes
-        path = self.folder / TABLE
         if not self.accelerator.is_main_process:
             return
-        if steps and path.exists():
-            self.rows = [row for row in self.read(path) if int(row["step"]) <= steps]
-        writer = csv.DictWriter(text := io.StringIO(), (*COLUMNS, *self.bands), lineterminator="\n")
+        if steps and self.table.exists():
+            self.rows = [row for row in self.read() if int(row["step"]) <= steps]
+        writer = csv.DictWriter(text := io.StringIO(), self.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_whole(path, text.getvalue().encode())
+        write_whole(self.table, text.getvalue().encode())
 
-    def read(self, path: Path) -> list[dict]:
-        """The whole rows of a table. A damaged file is renamed, and the run continues without its rows."""
-        with contextlib.suppress(KeyError, ValueError, csv.Error), open(path, newline="") as file:
+    def read(self) -> list[dict]:
+        """The whole rows of the table. A damaged file is renamed, and the run continues without its rows."""
+        with contextlib.suppress(KeyError, ValueError, csv.Error), open(self.table, newline="") as file:
             reader = csv.DictReader(file)
             rows = [row for row in reader if None not in row and None not in row.values() and int(row["step"])]
-            if reader.fieldnames == [*COLUMNS, *self.bands]:
+            if reader.fieldnames == self.columns:
                 return rows
-        path.replace(path.with_suffix(".unread.csv"))
+        self.table.replace(self.table.with_suffix(".unread.csv"))
         return []
 
     def record(self, step: TrainStep) -> None:
@@ -84,13 +82,13 @@ class Log:
         values = [steps, epoch, minutes, sum(losses) / sum(counts), rate]
         values += [norms / finite if finite else "", self.steps * self.images / seconds]
         values += [loss / n if n else "" for loss, n in zip(losses, counts)]
-        row = dict(zip((*COLUMNS, *self.bands), (f"{v:.5g}" if isinstance(v, float) else v for v in values)))
+        row = dict(zip(self.columns, (f"{v:.5g}" if isinstance(v, float) else v for v in values)))
         self.sums.zero_(), self.norms.zero_()
         self.steps, self.spent = 0, minutes
         self.rows.append(row)
         self.accelerator.log({name: float(v) for name, v in row.items() if v != ""}, step=steps)
         if self.accelerator.is_main_process:
-            with open(self.folder / TABLE, "a", newline="") as file:
+            with open(self.table, "a", newline="") as file:
                 csv.DictWriter(file, row, lineterminator="\n").writerow(row)
 
     def show(self, epochs: int, minutes: float, last: bool) -> None:

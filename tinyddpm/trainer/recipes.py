@@ -119,8 +119,8 @@ class Recipe:
         """The objective, with times drawn by `times`. Raises ValueError for settings that it does not take."""
         from .objectives import OBJECTIVES
 
-        objective = OBJECTIVES[self.objective].loss
-        return objective(schedule, self.predicts, self.loss, self.weights, self.label_drop, times)
+        kind = self.predicts, self.loss, self.weights
+        return OBJECTIVES[self.objective].loss(schedule, *kind, self.label_drop, times)
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""

@@ -166,10 +166,9 @@ class Trainer:
         if state:
             self.restore(state)
         elif model.exists() and not fresh:
-            raise ValueError(
-                f"{model} exists: train in another folder (--out), or replace it with fresh=True (--fresh); in Python "
-                "the folder is `out`, and DDPM.load reads the finished network"
-            )
+            advice = "train in another folder (--out), or replace it with fresh=True (--fresh)"
+            python = "in Python the folder is `out`, and DDPM.load reads the finished network"
+            raise ValueError(f"{model} exists: {advice}; {python}")
         elif self.accelerator.is_main_process:
             clear_state(self.out)
         with self.disk():
@@ -225,9 +224,8 @@ class Trainer:
 
     @property
     def last_good(self) -> str:
-        if self.saved is None:
-            return "nothing was saved yet"
-        return f"the last good state is that of step {self.saved}, in {self.out}"
+        found = f"the last good state is that of step {self.saved}, in {self.out}"
+        return "nothing was saved yet" if self.saved is None else found
 
     @contextlib.contextmanager
     def disk(self) -> Iterator[None]:
