@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import questionary
-from questionary import Choice, Validator
+from questionary import Choice
 
 from ..trainer.recipes import RECIPES
 from ..trainer.state import is_unfinished, resume_command
@@ -124,9 +124,11 @@ def choose(question: str, choices: list[Choice], default: str | None = None):
 
 def ask(question: str, default: str, pattern: str) -> str:
     """An answer that matches the pattern; the default if it is empty."""
-    known = re.compile(rf"\s*(({pattern})|back|)\s*")
-    valid = Validator.from_callable(lambda text: bool(known.fullmatch(text)), f"expected an answer such as {default}")
-    answer = questionary.text(question, validate=valid, placeholder=default).unsafe_ask().strip()
+
+    def check(answer: str) -> bool | str:
+        return bool(re.fullmatch(f"({pattern})|back|", answer.strip())) or f"expected an answer such as {default}"
+
+    answer = questionary.text(question, validate=check, placeholder=default).unsafe_ask().strip()
     return os.path.expanduser(answered(answer or default))
 
 

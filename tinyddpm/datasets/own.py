@@ -20,11 +20,9 @@ GREY = ("1", "L", "LA", "La")  # modes of Pillow
 
 
 class LazyImageDataset(Dataset):
-    """Another data set, read whenever an item is asked for: item i is ((c, size, size) float32 in [-1, 1], label).
-
-    Its images are tensors, arrays, Pillow's or paths of files; grey ones among coloured ones become coloured. Raises
-    ValueError for one that cannot be used, unless skip_broken leaves it out: each is read once at the start.
-    """
+    """Another data set, read whenever an item is asked for: item i is ((c, size, size) float32 in [-1, 1], label). Its
+    images are tensors, arrays, Pillow's or paths of files; grey ones among coloured ones become coloured. Raises
+    ValueError for one that cannot be used, unless skip_broken leaves it out: each is read once at the start."""
 
     def __init__(self, data: Any, size: int | None, name: str, skip_broken: bool):
         self.data, self.name = data, name

@@ -90,10 +90,8 @@ def train(
     check_data(data, recipe, network, accumulate, processes)
     lock = alone(out, "train in another folder (--out)") if accelerator.is_main_process else contextlib.nullcontext()
     with lock, Interrupts() as interrupts:
-        trainer = Trainer(
-            recipe, data, out, accelerator, network, epochs, minutes, seed, accumulate, command, clock, save_every,
-            log_every,
-        )  # fmt: skip
+        how = network, epochs, minutes, seed, accumulate, command, clock, save_every, log_every
+        trainer = Trainer(recipe, data, out, accelerator, *how)
         trainer.resume(fresh)
         ddpm = trainer.run(interrupts)
         for tracker in accelerator.trackers:  # end_training would end the group of processes, too
