@@ -51,10 +51,8 @@ def kernel_distance(a: Features, b: Features, blocks: int = 10) -> tuple[float, 
 
     Its expectation is 0 for samples of one distribution at any n, so that single values may be negative. The error is
     that of a U-statistic (Hoeffding 1948, eq. 5.13) with moments averaged over the blocks: the spread of a few skewed
-    values would be too small where their mean is low.
-
-    Raises ValueError for fewer than two blocks or two images a block, and for features that are not finite.
-    """
+    values would be too small where their mean is low. Raises ValueError for fewer than two blocks or two images a
+    block, and for features that are not finite."""
     check_at_least(2, blocks, "blocks")
     check_features(a, b, 2 * blocks)
     n = min(len(a), len(b)) // blocks
