@@ -17,7 +17,6 @@ from tinyddpm.trainer.state import (
     differences,
     is_unfinished,
     load_state,
-    read_state,
     resume_command,
     save_state,
 )
@@ -40,7 +39,7 @@ def test_a_state_that_is_cut_or_changed_anywhere_is_damaged(tmp_path):
         for damaged in (whole[:i], whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :]):
             path.write_bytes(damaged)
             with pytest.raises(Damaged):
-                read_state(path)
+                load_state(tmp_path)
 
 
 class Evil:

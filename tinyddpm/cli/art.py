@@ -73,11 +73,9 @@ def run_write(ask: Write) -> None:
 def digit_model(ask: Drawing) -> DDPM:
     """The weights to draw with. Raises ValueError unless they draw digits by label."""
     ddpm = load(ask)
-    if ddpm.image_shape != (1, 32, 32) or ddpm.model.num_classes != 10:
-        raise ValueError(
-            f"expected weights that draw digits (1, 32, 32) by label, got images {ddpm.image_shape} of "
-            f"{ddpm.model.num_classes} classes: leave out --weights for the shipped ones"
-        )
+    if ddpm.image_shape != (1, 32, 32) or ddpm.num_classes != 10:
+        found = f"images {ddpm.image_shape} of {ddpm.num_classes} classes: leave out --weights for the shipped ones"
+        raise ValueError(f"expected weights that draw digits (1, 32, 32) by label, got {found}")
     return ddpm
 
 

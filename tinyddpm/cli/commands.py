@@ -1,7 +1,7 @@
 """The commands sample, gif, eval, train and app, and how the options of a command draw."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,12 +14,11 @@ from tqdm import tqdm
 from ..apps.server import serve
 from ..data import crop_to, to_uint8
 from ..datasets.named import DATASETS, LARGEST, load_data
-from ..diffusion import Denoiser
 from ..evaluation.evaluate import SampleSpec, evaluate
 from ..evaluation.report import page
 from ..files import writable_folder, write_whole
 from ..pipeline import DDPM, load_pretrained
-from ..samplers import Step
+from ..samplers import Sampler, Step
 from ..trainer.interrupt import is_first
 from ..trainer.recipes import RECIPES
 from ..trainer.run import train
@@ -32,8 +31,11 @@ def run_sample(ask: Sample) -> None:
     out = None if ask.show and not ask.out else file_of(ask.out or Path("samples.png"), ".npz", ".png")
     y = [label for label in labels_in(ask.digits) for _ in range(number_in(ask.per_digit, "--per-digit"))]
     enlarge, ddpm = number_in(ask.enlarge, "--enlarge", most=100), load(ask)
-    columns = images_in_a_row(shown_size(ddpm)) if ask.show else 0
-    x = draw(ask, ddpm, y)
+    side, how = shown_size(ddpm), sample_arguments(ask, ddpm, y)
+    columns = images_in_a_row(side) if ask.show else 0
+    with tqdm(total=len(y) * ask.steps, desc="sampling", leave=False, disable=None) as bar:
+        x = ddpm.sample(**how | {"sampler": partial(counted, how["sampler"], bar)})
+    x = crop_to(x.cpu(), side)  # without the border of 28x28 images
     for part in x.split(ask.per_digit if ask.per_digit > 1 else len(x)) if ask.show else ():
         print(blocks(image_grid(part, columns), terminal_colours()))
     if out and out.suffix == ".png":
@@ -104,24 +106,11 @@ def sample_arguments(ask: Sampling, ddpm: DDPM, y: list[int]) -> dict:
     return labels | {"seeds": range(ask.seed, ask.seed + len(y))} | {k: how[k] for k in ("sampler", "scale", "grid")}
 
 
-def draw(ask: Sampling, ddpm: DDPM, y: list[int]) -> Tensor:
-    """One image of each label, without the border of 28x28 images, under a progress bar."""
-    with tqdm(total=len(y) * ask.steps, desc="sampling", leave=False, disable=None) as bar:
-        x = ddpm.sample(**sample_arguments(ask, ddpm, y), guide=partial(counted, bar=bar))
-    return crop_to(x.cpu(), shown_size(ddpm))
-
-
-def counted(denoiser: Denoiser, bar: tqdm) -> Denoiser:
-    """The denoiser, moving the bar by its images at each new time."""
-    seen = None
-
-    def counting(x_t: Tensor, t: Tensor) -> Tensor:
-        nonlocal seen
-        bar.update(len(x_t) if int(t[0]) != seen else 0)
-        seen = int(t[0])
-        return denoiser(x_t, t)
-
-    return counting
+def counted(sampler: Sampler, bar: tqdm, *asked) -> Iterator[Step]:
+    """The steps of a sampler, moving the bar by its images at each but the first."""
+    for k, step in enumerate(sampler(*asked)):
+        bar.update(len(step.x_t) if k else 0)
+        yield step
 
 
 def frames_of(steps: Iterable[Step], total: int, ddpm: DDPM, frames: int, poster: bool) -> list[Tensor]:

@@ -1,5 +1,6 @@
 """`tinyddpm` alone, on a terminal: asks what to do, prints the command that does it, and runs it."""
 
+import contextlib
 import itertools
 import os
 import re
@@ -34,14 +35,12 @@ class Back(Exception):
 
 
 def menu(run: Callable[[Words], int]) -> int:
-    """Asks and runs until "quit", or Ctrl-C at a question. Returns 0, or 128 + SIGTERM after one.
-
-    run: a command, given as the words after "tinyddpm", -> its exit status
-    """
+    """Asks and runs until "quit", or Ctrl-C at a question. Returns 0, or 128 + SIGTERM after one. `run` takes the words
+    of a command after "tinyddpm" and returns its exit status."""
     print('tinyddpm draws handwritten digits out of noise. "back" at a question leads back here, Ctrl-C out.\n')
     questions, status = Questions(), 0
     choices = [Choice(f"{name:8}{what}", name, shortcut_key=name[0]) for name, what in ACTIONS.items()]
-    try:
+    with contextlib.suppress(KeyboardInterrupt, EOFError):
         while status != 128 + signal.SIGTERM:
             action = questionary.select("What next?", choices, use_shortcuts=True).unsafe_ask()
             if action == "quit":
@@ -55,8 +54,6 @@ def menu(run: Callable[[Words], int]) -> int:
             except (ValueError, OSError) as error:
                 print(f"  {error}")
             print()
-    except (KeyboardInterrupt, EOFError):
-        pass
     print("Goodbye.")
     return status if status == 128 + signal.SIGTERM else 0
 
@@ -100,9 +97,8 @@ class Questions:
 
     def resume(self) -> Words:
         runs = [run_choice(folder) for folder in sorted({*RUNS.glob("*"), *self.folders}) if is_unfinished(folder)]
-        reasons = [run.disabled for run in runs if run.disabled]
-        if len(reasons) == len(runs):
-            raise ValueError("\n  ".join(["there is no run to resume", *reasons]))
+        if all(run.disabled for run in runs):
+            raise ValueError("\n  ".join(["there is no run to resume", *(str(run.disabled) for run in runs)]))
         return choose("Which run?", runs)
 
     def network(self) -> Words:

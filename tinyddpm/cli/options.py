@@ -28,10 +28,8 @@ EXAMPLES = {  # shown in the help of each command
     "write": ("'2026 11 21'", "31415926 --variety 1 --out pi.gif"),
     "app": ("--port 8000", "--no-browser"),
     "eval": ("--n 1000 --no-sweeps", "runs/nano/model.safetensors --out report-nano"),
-    "train": (
-        "--recipe nano", "--minutes 30 --out runs/mine", "--recipe nano --data folder --root photos --size 32",
-    ),
-}  # fmt: skip
+    "train": ("--recipe nano", "--minutes 30 --out runs/mine", "--recipe nano --data folder --root photos --size 32"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)

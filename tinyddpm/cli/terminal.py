@@ -38,10 +38,8 @@ def show(x: Tensor, columns: int = 10) -> None:
 
 def blocks(picture: Picture, colours: int = TRUE_COLOUR) -> str:
     """A picture (1 or 3, h, w) as text, w characters a line: each is an upper half block, with the colour of one pixel
-    on the colour of the pixel below. A black row is added to an odd height.
-
-    colours: 2**24; 256, xterm's greys and colour cube; or 2, blocks without colours where pixels are brighter than half
-    """
+    on the colour of the pixel below. A black row is added to an odd height. colours: 2**24; 256, xterm's greys and
+    colour cube; or 2, blocks without colours where pixels are brighter than half."""
     c, h, w = picture.shape
     pixels = torch.cat([picture, picture.new_zeros(c, h % 2, w)], 1)
     if colours == 2:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -19,31 +20,26 @@ GREY = ("1", "L", "LA", "La")  # modes of Pillow
 
 
 class LazyImageDataset(Dataset):
-    """Another data set, read whenever an item is asked for: item i is ((c, size, size) float32 in [-1, 1], label).
-
-    Its images are tensors, arrays, Pillow's or paths of files; grey ones among coloured ones become coloured. Raises
-    ValueError for one that cannot be used, unless skip_broken leaves it out: each is read once at the start.
-    """
+    """Another data set, read whenever an item is asked for: item i is ((c, size, size) float32 in [-1, 1], label). Its
+    images are tensors, arrays, Pillow's or paths of files; grey ones among coloured ones become coloured. Raises
+    ValueError for one that cannot be used, unless skip_broken leaves it out: each is read once at the start."""
 
     def __init__(self, data: Any, size: int | None, name: str, skip_broken: bool):
         self.data, self.name = data, name
-        self.indices: list[int] = []
         shapes: set[tuple[int, ...]] = set()
-        labels, low = {0}, 1.0
-        skippable = ValueError if skip_broken else ()
+        labels: dict[int, int] = {}
+        low, skippable = 1.0, ValueError if skip_broken else ()
         for i in progress(range(len(data)), f"reading {name}"):
             try:
-                image, label = self.read(i, size)
+                image, labels[i] = self.read(i, size)
             except skippable as error:
                 print(f"left out item {i}: {error.__cause__}")
                 continue
-            self.indices.append(i)
             shapes.add(tuple(image.shape))
-            labels.add(label)
             low = min(low, lowest(image))
-        self.size = common_size(shapes, low, size)
+        self.indices, self.size = list(labels), common_size(shapes, low, size)
         self.channels = max(shapes)[0]
-        self.num_classes: int | None = max(labels) + 1
+        self.num_classes: int | None = max(labels.values()) + 1
 
     def read(self, i: int, size: int | None) -> tuple[Tensor, int]:
         try:
@@ -90,14 +86,13 @@ def as_data(
 
 def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = False) -> LazyImageDataset:
     """A folder of images: root/NAME/*.png makes NAME a class, in the order of the names; images in root itself have no
-    classes: num_classes is None and each label 0. All have 1 channel if all are grey, else 3.
-
-    Raises ValueError for a folder without images, with images beside classes, with a class that has none, or with
-    broken images, unless skip_broken leaves those out.
-    """
+    classes: num_classes is None and each label 0. All have 1 channel if all are grey, else 3. Raises ValueError for a
+    folder without images, with images beside classes, with a class that has none, or with broken images, unless
+    skip_broken leaves those out."""
     paths = sorted(Path(root).glob("[!.]*")) if root else []
     flat = [(str(path), 0) for path in paths if is_image(path)]
-    classes = {path.name: images_below(path) for path in paths if path.is_dir()}
+    below = {path.name: glob(f"{escape(str(path))}/**", recursive=True) for path in paths if path.is_dir()}
+    classes = {name: sorted(filter(is_image, inside), key=os.path.split) for name, inside in below.items()}
     deep = [(path, k) for k, images in enumerate(classes.values()) for path in images]
     if bool(flat) == bool(deep) or deep and not all(classes.values()):
         counts = {name: len(images) for name, images in classes.items()}
@@ -109,15 +104,8 @@ def image_folder(root: str | Path | None, size: int = 32, skip_broken: bool = Fa
     return data
 
 
-def images_below(folder: Path) -> list[str]:
-    """The images in a folder and in those inside it."""
-    names = [os.path.join(where, name) for where, _, names in os.walk(folder, followlinks=True) for name in names]
-    return sorted(filter(is_image, names), key=os.path.split)
-
-
 def is_image(path: str | Path) -> bool:
-    path = Path(path)  # a pipe would be waited for
-    return path.suffix.lower() in ENDINGS and not path.name.startswith(".") and path.is_file()
+    return Path(path).suffix.lower() in ENDINGS and Path(path).is_file()  # a pipe would be waited for
 
 
 def read_picture(path: str | Path, size: int, mode: str | None = None) -> Tensor:

@@ -13,6 +13,8 @@ from ..files import asset, read_checkpoint, write_checkpoint
 from ..tools.jobs import progress
 
 FORMAT_VERSION = 1
+Digits = Float[Tensor, "n 1 h w"]
+Labels = Int[Tensor, " n"]
 
 
 class DigitClassifier(nn.Module):
@@ -31,16 +33,14 @@ class DigitClassifier(nn.Module):
             self.body.append(nn.Sequential(block, nn.MaxPool2d(2) if level < 2 else nn.Identity()))
         self.head = nn.Linear(dims[-1], num_classes)
 
-    def features(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b d"]:
+    def features(self, x: Digits) -> Float[Tensor, "n d"]:
         return self.body(x).mean((2, 3))
 
-    def forward(self, x: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b k"]:
+    def forward(self, x: Digits) -> Float[Tensor, "n k"]:
         return self.head(self.features(x))
 
 
-def distort(
-    x: Float[Tensor, "b c h w"], generator: Generator | None = None, degrees: float = 12.0, pixels: float = 2.0
-) -> Float[Tensor, "b c h w"]:
+def distort(x: Digits, generator: Generator | None = None, degrees: float = 12.0, pixels: float = 2.0) -> Digits:
     """A random affine map of each image: rotation by up to `degrees`, scaling and shear by up to a tenth, translation
     by up to `pixels`. No reflection; the border is filled with -1."""
     n, side = len(x), x.shape[-1]
@@ -53,9 +53,7 @@ def distort(
     return F.grid_sample(x + 1, grid, align_corners=False) - 1  # zero padding is the background of -1
 
 
-def train_classifier(
-    x: Float[Tensor, "n 1 h w"], y: Int[Tensor, " n"], epochs: int = 10, batch_size: int = 100, seed: int = 0
-) -> DigitClassifier:
+def train_classifier(x: Digits, y: Labels, epochs: int = 10, batch_size: int = 100, seed: int = 0) -> DigitClassifier:
     """A new classifier, trained with cross-entropy on images that are distorted anew in each epoch. One seed gives the
     same weights on the same machine. Raises ValueError for invalid digits or labels, and for less than a batch."""
     check_digits(x)
@@ -99,37 +97,36 @@ def load_classifier(path: str | Path | None = None) -> DigitClassifier:
 
 
 @torch.no_grad()
-def read(
-    classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500
-) -> tuple[Float[Tensor, "n d"], Float[Tensor, "n k"]]:
-    """The features of each image and the probability of each class. Raises ValueError for invalid digits."""
+def read(classifier: DigitClassifier, x: Digits, batch_size: int = 500) -> tuple[Tensor, Tensor]:
+    """The features (n, d) of images and the probabilities (n, k) of classes. Raises ValueError for invalid digits."""
     check_digits(x)
     found = [classifier.features(part) for part in x.split(batch_size)]
     return torch.cat(found), torch.cat([classifier.head(part).softmax(1) for part in found])
 
 
-def features(classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n d"]:
+def features(classifier: DigitClassifier, x: Digits, batch_size: int = 500) -> Float[Tensor, "n d"]:
     """The classifier's features of each image. Raises ValueError for invalid digits."""
     return read(classifier, x, batch_size)[0]
 
 
-def classify(classifier: DigitClassifier, x: Float[Tensor, "n 1 h w"], batch_size: int = 500) -> Float[Tensor, "n k"]:
+def classify(classifier: DigitClassifier, x: Digits, batch_size: int = 500) -> Float[Tensor, "n k"]:
     """The probability of each class. Raises ValueError for invalid digits."""
     return read(classifier, x, batch_size)[1]
 
 
 def check_digits(x: Tensor, size: int = DigitClassifier.image_size) -> None:
     """Raises ValueError unless x is float32 (n, 1, 32, 32), finite, in [-1, 1] and on a background of -1."""
-    got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x)
     if not isinstance(x, Tensor) or x.dtype != torch.float32 or x.shape[1:] != (1, size, size) or len(x) == 0:
-        raise ValueError(f"digits are float32 tensors (n, 1, {size}, {size}), got {got}: data.pad_to pads 28x28")
-    low, high = float(x.min()), float(x.max())  # NaN if there is one
-    halved = abs(low + 0.5) < 0.01 and high < 0.51  # [-0.5, 0.5]; in [0, 1], low is not negative
-    if not (-1.001 <= low < 0 and high <= 1.001) or halved:
-        raise ValueError(
-            f"digits are finite, in [-1, 1] and on a background of -1, got [{low:.3g}, {high:.3g}] and "
-            f"{not_finite(x)} of {len(x)} images with NaN or infinite values: data.from_uint8 maps [0, 255] to [-1, 1]"
-        )
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x)
+        wrong = f"float32 tensors (n, 1, {size}, {size}), got {got}: data.pad_to pads 28x28"
+    else:
+        low, high = float(x.min()), float(x.max())  # NaN if there is one
+        halved = abs(low + 0.5) < 0.01 and high < 0.51  # [-0.5, 0.5]; in [0, 1], low is not negative
+        if -1.001 <= low < 0 and high <= 1.001 and not halved:
+            return
+        wrong = f"finite, in [-1, 1] and on a background of -1, got [{low:.3g}, {high:.3g}] and {not_finite(x)} of "
+        wrong += f"{len(x)} images with NaN or infinite values: data.from_uint8 maps [0, 255] to [-1, 1]"
+    raise ValueError(f"digits are {wrong}")
 
 
 def not_finite(x: Tensor) -> int:

@@ -92,11 +92,8 @@ def score(
 ) -> Score:
     """Draws n samples (see DDPM.sample) with seeds from `seed` on and the labels of real digits, rounds them to 256
     grey values as real digits are, and compares them with as many test digits. Batches are kept in `folder` and read
-    from it: one for each model and each way to sample.
-
-    Raises ValueError for a model of other images than digits, for too few or too many samples, and for samples that
-    are not finite.
-    """
+    from it: one for each model and each way to sample. Raises ValueError for a model of other images than digits, for
+    too few or too many samples, and for samples that are not finite."""
     reference = mnist_reference() if reference is None else reference
     check_measurable(ddpm, n, seed, reference)
     seeds, started = torch.arange(seed, seed + n), time.process_time()
@@ -131,16 +128,13 @@ def check_measurable(ddpm: DDPM, n: int, seed: int, reference: ReferenceDigits) 
     shape, classes, data = ddpm.image_shape, ddpm.model.num_classes, str(ddpm.notes.get("data", "unknown"))
     digits = shape in ((1, 32, 32), (1, 28, 28)) and classes in (None, 10)
     if not digits or data.lower() not in ("mnist", "unknown"):
-        raise ValueError(
-            f"only models of MNIST's digits can be measured: this one draws images {shape} of {classes} classes "
-            f"and was trained on {data}"
-        )
+        found = f"this one draws images {shape} of {classes} classes and was trained on {data}"
+        raise ValueError(f"only models of MNIST's digits can be measured: {found}")
     least, most = reference.classifier.head.in_features + 1, len(reference.test)
     if not (least <= n <= most and 0 <= seed < 2**62):
-        raise ValueError(
-            "the distance needs more samples than the classifier has features and as many test digits as samples: "
-            f"take n in {least}..{most} and a seed from 0, got {n} and {seed}"
-        )
+        wanted = "more samples than the classifier has features and as many test digits as samples"
+        found = f"take n in {least}..{most} and a seed from 0, got {n} and {seed}"
+        raise ValueError(f"the distance needs {wanted}: {found}")
 
 
 def fingerprint(model: nn.Module, **more: str) -> str:
@@ -198,7 +192,9 @@ def evaluate(
     if curves := SWEEPS if sweeps is True else sweeps or {}:
         needs("train", "a report with plots", "matplotlib")
     with alone(writable_folder(out), "write to another one (--out)"):
-        cache = ReportCache(Path(out) / "report.json", identity(ddpm, spec, reference))
+        weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
+        what = {"weights": weights, "data": ddpm.notes.get("data", "unknown"), "samples": asdict(spec)}
+        cache = ReportCache(Path(out) / "report.json", what | {"classifier": fingerprint(reference.classifier)})
         if cache.get("bits_per_dim", [bits])[-1] != bits > 0:  # of another number of digits
             del cache["bits_per_dim"]
         measure(ddpm, spec, metrics, cache, reference)
@@ -207,13 +203,6 @@ def evaluate(
         if bits:
             cache.once("bits_per_dim", bound, ddpm, reference, bits)
     return cache
-
-
-def identity(ddpm: DDPM, spec: SampleSpec, reference: ReferenceDigits) -> dict:
-    """What a report is about."""
-    weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
-    judge, data = fingerprint(reference.classifier), ddpm.notes.get("data", "unknown")
-    return {"weights": weights, "data": data, "samples": asdict(spec), "classifier": judge}
 
 
 def measure(ddpm: DDPM, spec: SampleSpec, metrics: Mapping, cache: ReportCache, reference: ReferenceDigits) -> None:
@@ -245,20 +234,18 @@ def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: Repo
     panels = {}
     for name in points[0]:
         floor = reference.floor(spec.n).measure(METRICS[name])
-        lines = {"samples": [found[name] for found in points], "real digits": [floor] * len(points)}
-        panels[name.replace("_", " ")] = lines
+        ours = [found[name] for found in points]
+        panels[name.replace("_", " ")] = {"samples": ours, "real digits": [floor] * len(points)}
     save_panels(values, panels, cache.folder / f"{axis}.png", label=f"{axis} (n = {spec.n})")
 
 
 def bound(ddpm: DDPM, reference: ReferenceDigits, n: int) -> tuple[float, float, int]:
     """The mean of bits_per_dim over n test digits given their labels, with the error variance of n training digits; its
     standard error; and n."""
-    labelled, size, generator = ddpm.model.num_classes is not None, ddpm.image_shape[-1], Generator().manual_seed(0)
-    x = crop_to(reference.train[reference.order[:n]], size).to(ddpm.device)
-    denoiser = ddpm.denoiser(reference.labels[:n] if labelled else None)
-    error_variance = denoising_error(denoiser, x, ddpm.schedule, generator=generator)
-    chosen = reference.test_order[:n]
-    x = crop_to(reference.test[chosen], size).to(ddpm.device)
-    denoiser = ddpm.denoiser(reference.test_labels[chosen] if labelled else None)
-    found = bits_per_dim(denoiser, x, ddpm.schedule, error_variance=error_variance, generator=generator)
+    generator, chosen = Generator().manual_seed(0), reference.test_order[:n]
+    digits = (reference.train[reference.order[:n]], reference.test[chosen])
+    x, x_test = (crop_to(part, ddpm.image_shape[-1]).to(ddpm.device) for part in digits)
+    y, y_test = (reference.labels[:n], reference.test_labels[chosen]) if ddpm.num_classes else (None, None)
+    error_variance = denoising_error(ddpm.denoiser(y), x, ddpm.schedule, generator=generator)
+    found = bits_per_dim(ddpm.denoiser(y_test), x_test, ddpm.schedule, None, error_variance, generator)
     return float(found.mean()), float(found.std() / n**0.5), n

@@ -11,11 +11,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .classifier import DigitClassifier, check_digits, check_labels, classify, train_classifier
+from .classifier import DigitClassifier, Digits, Labels, check_digits, check_labels, classify, train_classifier
 
 Features = Float[Tensor, "n d"]
-Digits = Float[Tensor, "n 1 h w"]
-Labels = Int[Tensor, " n"]
 
 
 def label_accuracy(classifier: DigitClassifier, x: Digits, y: Labels) -> float:
@@ -53,10 +51,8 @@ def kernel_distance(a: Features, b: Features, blocks: int = 10) -> tuple[float, 
 
     Its expectation is 0 for samples of one distribution at any n, so that single values may be negative. The error is
     that of a U-statistic (Hoeffding 1948, eq. 5.13) with moments averaged over the blocks: the spread of a few skewed
-    values would be too small where their mean is low.
-
-    Raises ValueError for fewer than two blocks or two images a block, and for features that are not finite.
-    """
+    values would be too small where their mean is low. Raises ValueError for fewer than two blocks or two images a
+    block, and for features that are not finite."""
     check_at_least(2, blocks, "blocks")
     check_features(a, b, 2 * blocks)
     n = min(len(a), len(b)) // blocks
@@ -126,13 +122,10 @@ def memorisation(x: Digits, train: Digits, test: Digits, quantile: float = 0.001
     if not 0 < quantile < 1 or len(test) < 1 / quantile:
         raise ValueError(f"a quantile in (0, 1) needs 1 / quantile test digits, got {quantile} and {len(test)} digits")
     ours, floor = nearest(x, train)[0], nearest(test, train)[0]
-    return {
-        "median": float(ours.median()),
-        "floor_median": float(floor.median()),
-        "smallest": float(ours.min()),
-        "floor_smallest": float(floor.min()),
-        "copied": float((ours < floor.quantile(quantile)).float().mean()),
-    }
+    found = {"copied": float((ours < floor.quantile(quantile)).float().mean())}
+    for prefix, distance in (("", ours), ("floor_", floor)):
+        found |= {f"{prefix}median": float(distance.median()), f"{prefix}smallest": float(distance.min())}
+    return found
 
 
 def train_on_synthetic(x: Digits, y: Labels, x_test: Digits, y_test: Labels, epochs: int = 20, seed: int = 0) -> float:

@@ -11,7 +11,6 @@ from ..tools.jobs import say
 from ..viz import image_grid, save_picture
 from .metrics import DigitBatch, nearest
 
-PICTURE = "![samples, ten of each digit](samples.png)"
 ROWS = (  # metric, its name in the table, its format
     ("label_accuracy", "read as the digit asked for", "{:.2%}"),
     ("frechet_digit_distance", "Frechet digit distance", "{:.4f}"),
@@ -45,7 +44,8 @@ class ReportCache(dict):
 
     def write(self) -> None:
         write_whole(self.path, json.dumps(self, indent=1).encode())
-        write_whole(self.folder / "report.md", f"{PICTURE}\n\n{page(self)}".encode())
+        shown = f"![samples, ten of each digit](samples.png)\n\n{page(self)}"
+        write_whole(self.folder / "report.md", shown.encode())
 
     def once(self, name: str, find: Callable[..., object], *arguments: object):
         """self[name], the result of find(*arguments) unless it is known. Says on stderr what is being found."""

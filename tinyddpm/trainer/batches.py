@@ -10,6 +10,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from .recipes import Recipe
 
+Batches = Iterator[tuple[Tensor, Tensor]]
+
 
 class Data(Protocol):
     """A data set of (image (c, h, w) in [-1, 1], label)."""
@@ -32,15 +34,11 @@ def check_data(data: Data, recipe: Recipe, network: nn.Module | None, accumulate
     classes = cast("int | None", recipe.num_classes if network is None else network.num_classes)
     found = getattr(data, "num_classes", classes)
     if classes is not None and (found is None or found > classes):
-        raise ValueError(
-            f"the network has labels 0..{classes - 1}, but the data has {found or 'no'} classes: build it with "
-            f"num_classes={found}, or take replace(recipe, num_classes={found})"
-        )
+        advice = f"build it with num_classes={found}, or take replace(recipe, num_classes={found})"
+        raise ValueError(f"the network has labels 0..{classes - 1}, but the data has {found or 'no'} classes: {advice}")
 
 
-def batches(
-    data: Data, order: list[list[int]], num_classes: int | None, first: bool
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches(data: Data, order: list[list[int]], num_classes: int | None, first: bool) -> Batches:
     """Images (b, c, h, w) in [-1, 1] and labels (b,) in this order; `first` if a run begins with them. Raises
     ValueError for other images or labels, and for a first batch without black: its images are in [0, 1]."""
     state = torch.get_rng_state()
@@ -49,19 +47,16 @@ def batches(
     for x_0, y in loader:
         low, high, known = float(x_0.min()), float(x_0.max()), num_classes or float("inf")
         if not (-1 <= low <= high <= 1 and 0 <= y.min() <= y.max() < known) or first and low >= 0:
-            raise ValueError(
-                f"images must be in [-1, 1], where -1 is black, and labels in 0..{known - 1}, but a batch has images "
-                f"in [{low:g}, {high:g}] and labels in {y.min()}..{y.max()}: for images in [0, 1] give 2 * images - 1"
-            )
+            wanted = f"images must be in [-1, 1], where -1 is black, and labels in 0..{known - 1}"
+            found = f"a batch has images in [{low:g}, {high:g}] and labels in {y.min()}..{y.max()}"
+            raise ValueError(f"{wanted}, but {found}: for images in [0, 1] give 2 * images - 1")
         first = False
         yield x_0, y
 
 
 def epoch_order(n: int, batch: int, seed: int, epoch: int, part: int = 0, parts: int = 1) -> list[list[int]]:
-    """Which of n images are in each batch of an epoch: a function of the seed and the epoch alone.
-
-    Each of several processes gets a part of every batch, `batch` images long. What fills no batch is left out.
-    """
+    """Which of n images are in each batch of an epoch: a function of the seed and the epoch alone. Each of several
+    processes gets a part of every batch, `batch` images long. What fills no batch is left out."""
     both = random.Random(f"{seed} {epoch}").getrandbits(32)  # torch uses 32 bits of a seed
     order = torch.randperm(n, generator=Generator().manual_seed(both))
     batches = n // (parts * batch)

@@ -6,6 +6,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from ..files import write_whole
@@ -25,16 +26,15 @@ COLUMNS = ("step", "epoch", "minutes", "loss", "learning_rate", "gradient_norm",
 
 
 class Log:
-    """Averages the steps of all processes, and writes a row of log.csv for each `every` steps.
-
-    loss is the mean over the images of a row, loss_t_1_100 that over the images whose t lies there (empty without
-    any), and gradient_norm the mean before clipping. `images` is the number of them in a step.
-    """
+    """Averages the steps of all processes, and writes a row of log.csv for each `every` steps of `images` images: loss
+    is the mean over the images of a row, loss_t_1_100 that over the images whose t lies there (empty without any), and
+    gradient_norm the mean before clipping."""
 
     def __init__(self, folder: Path, T: int, images: int, accelerator: "Accelerator", every: int = 50):
         self.folder, self.T, self.images, self.accelerator, self.every = folder, T, images, accelerator, every
         ends = [-(-T * k // BANDS) for k in range(BANDS + 1)]  # rounded up
         self.bands = [f"loss_t_{a + 1}_{b}" for a, b in zip(ends, ends[1:])]
+        self.columns, self.table = [*COLUMNS, *self.bands], folder / TABLE
         self.sums = torch.zeros(2, BANDS, device=accelerator.device)  # of losses, and their number
         self.norms, self.steps = torch.zeros(2, device=accelerator.device), 0  # their sum, and their number
         self.rows: list[dict] = []
@@ -45,26 +45,21 @@ class Log:
         self.spent = self.drawn = minutes
         if not self.accelerator.is_main_process:
             return
-        path = self.folder / TABLE
-        if steps and path.exists():
-            self.rows = [row for row in self.read(path) if int(row["step"]) <= steps]
-        text = io.StringIO()
-        writer = csv.DictWriter(text, (*COLUMNS, *self.bands), lineterminator="\n")
+        if steps and self.table.exists():
+            self.rows = [row for row in self.read() if int(row["step"]) <= steps]
+        writer = csv.DictWriter(text := io.StringIO(), self.columns, lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows)
-        write_whole(path, text.getvalue().encode())
+        write_whole(self.table, text.getvalue().encode())
 
-    def read(self, path: Path) -> list[dict]:
-        """The whole rows of a table. A damaged file is renamed, and the run continues without its rows."""
-        try:
-            with open(path, newline="") as file:
-                reader = csv.DictReader(file)
-                rows = [row for row in reader if None not in row and None not in row.values() and int(row["step"])]
-            if reader.fieldnames == [*COLUMNS, *self.bands]:
+    def read(self) -> list[dict]:
+        """The whole rows of the table. A damaged file is renamed, and the run continues without its rows."""
+        with contextlib.suppress(KeyError, ValueError, csv.Error), open(self.table, newline="") as file:
+            reader = csv.DictReader(file)
+            rows = [row for row in reader if None not in row and None not in row.values() and int(row["step"])]
+            if reader.fieldnames == self.columns:
                 return rows
-        except (KeyError, ValueError, csv.Error):
-            pass
-        path.replace(path.with_suffix(".unread.csv"))
+        self.table.replace(self.table.with_suffix(".unread.csv"))
         return []
 
     def record(self, step: TrainStep) -> None:
@@ -87,13 +82,13 @@ class Log:
         values = [steps, epoch, minutes, sum(losses) / sum(counts), rate]
         values += [norms / finite if finite else "", self.steps * self.images / seconds]
         values += [loss / n if n else "" for loss, n in zip(losses, counts)]
-        row = dict(zip((*COLUMNS, *self.bands), (f"{v:.5g}" if isinstance(v, float) else v for v in values)))
+        row = dict(zip(self.columns, (f"{v:.5g}" if isinstance(v, float) else v for v in values)))
         self.sums.zero_(), self.norms.zero_()
         self.steps, self.spent = 0, minutes
         self.rows.append(row)
         self.accelerator.log({name: float(v) for name, v in row.items() if v != ""}, step=steps)
         if self.accelerator.is_main_process:
-            with open(self.folder / TABLE, "a", newline="") as file:
+            with open(self.table, "a", newline="") as file:
                 csv.DictWriter(file, row, lineterminator="\n").writerow(row)
 
     def show(self, epochs: int, minutes: float, last: bool) -> None:
@@ -115,12 +110,11 @@ class Log:
         """progress.gif: the samples of each epoch, all from the same noise."""
         import imageio.v3 as iio
 
-        chosen = torch.linspace(1, epochs, min(epochs, FRAMES)).round().int().tolist()
         frames = []
-        for epoch in chosen:
+        for epoch in torch.linspace(1, epochs, min(epochs, FRAMES)).round().int().tolist():
             with contextlib.suppress(Exception):  # a picture lost in a power failure does not end the run
-                frames.append(torch.from_numpy(iio.imread(self.folder / "samples" / f"epoch_{epoch:03d}.png")))
-        frames = [frame[None] if frame.ndim == 2 else frame.permute(2, 0, 1) for frame in frames]
+                picture = np.atleast_3d(iio.imread(self.folder / "samples" / f"epoch_{epoch:03d}.png"))
+                frames.append(torch.from_numpy(picture).permute(2, 0, 1))
         save_gif([frame for frame in frames if frame.shape == frames[-1].shape], self.folder / FILM, fps=4)
 
 

@@ -49,10 +49,8 @@ class MuonAdam(AdamW):
 
 
 def orthogonalize(g: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n"]:
-    """About U V^T where g = U S V^T: singular values between 0.7 and 1.2 (Jordan et al. 2024).
-
-    Each step applies 3.4445 s - 4.7750 s^3 + 2.0315 s^5 to the singular values, by matrix products alone.
-    """
+    """About U V^T where g = U S V^T: singular values between 0.7 and 1.2 (Jordan et al. 2024). Each step applies
+    3.4445 s - 4.7750 s^3 + 2.0315 s^5 to the singular values, by matrix products alone."""
     x = g.T if len(g) > g.shape[1] else g
     x = x / x.norm().clamp(min=1e-7)
     for _ in range(steps):

@@ -1,6 +1,7 @@
 """What to train, by name: a recipe holds all that decides the weights, except the data, the seed and the length. Torch
 is imported when a recipe is used, so that the command line can show them at once."""
 
+import contextlib
 import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from ..data import ImageDataset
     from ..nn import UNet
     from ..schedules import Schedule
-    from .objectives import Loss, Objective, Times
+    from .objectives import Loss, Times
 
 LARGEST = 128  # pixels: the largest side of an image that errors propose
 DECAYS = {"cosine": lambda p: (1 + math.cos(math.pi * p)) / 2, "linear": lambda p: 1 - p, "none": lambda p: 1.0}
@@ -34,10 +35,8 @@ class UNetConfig:
         self, image_shape: tuple[int, int, int], num_classes: int | None = None, out_channels: int | None = None
     ) -> "UNet":
         """The untrained network for images (c, h, w). Larger images get more levels: the last of dims is repeated for
-        each doubling of 28 or 32, so that the smallest maps, and attention with them, stay the same.
-
-        Raises ValueError for images that are not square, and for a size that the levels do not divide.
-        """
+        each doubling of 28 or 32, so that the smallest maps, and attention with them, stay the same. Raises ValueError
+        for images that are not square, and for a size that the levels do not divide."""
         from ..nn.unet import UNet, level_sides
 
         channels, size, width = image_shape
@@ -46,8 +45,10 @@ class UNetConfig:
         try:
             level_sides(len(self.levels(size)), self.patch, size, self.attention)
         except ValueError as error:
-            near = " or ".join(map(str, self.sizes_near(size)))
-            raise ValueError(f"{error}" + (near and f": the nearest size that fits is {near}")) from error
+            fitting = [n for n in range(8, LARGEST + 1) if self.fits(n)]
+            nearest = [n for n in fitting if n < size][-1:] + [n for n in fitting if n > size][:1]
+            advice = f": the nearest size that fits is {' or '.join(map(str, nearest))}" if nearest else ""
+            raise ValueError(f"{error}{advice}") from error
         arguments = asdict(self) | {"dims": self.levels(size), "image_size": size, "out_channels": out_channels}
         return UNet(channels=channels, num_classes=num_classes, **arguments)
 
@@ -57,15 +58,9 @@ class UNetConfig:
     def fits(self, size: int) -> bool:
         from ..nn.unet import level_sides
 
-        try:
+        with contextlib.suppress(ValueError):
             return bool(level_sides(len(self.levels(size)), self.patch, size, self.attention))
-        except ValueError:
-            return False
-
-    def sizes_near(self, size: int) -> list[int]:
-        """The next smaller and the next larger size of image that fit."""
-        fitting = [n for n in range(8, LARGEST + 1) if self.fits(n)]
-        return [n for n in fitting if n < size][-1:] + [n for n in fitting if n > size][:1]
+        return False
 
 
 @dataclass(frozen=True)
@@ -114,19 +109,18 @@ class Recipe:
             for name, table in TABLES.items():
                 choose(table, getattr(self, name), name)
 
-    @property
-    def parts(self) -> "Objective":
-        from .objectives import OBJECTIVES
-
-        return OBJECTIVES[self.objective]
-
     def build(self, image_shape: tuple[int, int, int]) -> "nn.Module":
         """The untrained network for images (c, h, w). Raises ValueError for images that do not fit it."""
-        return self.parts.network(self, image_shape)
+        from .objectives import OBJECTIVES
+
+        return OBJECTIVES[self.objective].network(self, image_shape)
 
     def loss_of(self, schedule: "Schedule", times: "Times") -> "Loss":
         """The objective, with times drawn by `times`. Raises ValueError for settings that it does not take."""
-        return self.parts.loss(schedule, self.predicts, self.loss, self.weights, self.label_drop, times)
+        from .objectives import OBJECTIVES
+
+        kind = self.predicts, self.loss, self.weights
+        return OBJECTIVES[self.objective].loss(schedule, *kind, self.label_drop, times)
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""

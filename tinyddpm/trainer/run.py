@@ -78,11 +78,11 @@ def train(
     recipe = get_recipe(recipe)
     out = writable_folder(writable_folder(Path(out) / "samples").parent)
     accelerator = make_accelerator(device, precision, compile, out if tensorboard else None)
-    if raw := isinstance(data, (Tensor, np.ndarray)):
+    if isinstance(data, (Tensor, np.ndarray)):
         data = as_data(torch.as_tensor(data))
+        recipe = recipe.suited(data) if network is None else recipe
     data = mnist(size=recipe.image_size) if data is None else data
     data = as_data(data) if isinstance(data, TensorDataset) else data  # all of it is looked at, at no cost
-    recipe = recipe.suited(data) if raw and network is None else recipe
     given, processes = [number for number in (epochs, minutes) if number is not None], accelerator.num_processes
     if len(given) > 1 or not all(0 < number < math.inf for number in given) or minutes is not None and processes > 1:
         wanted = "a run ends after a number of epochs above 0 or, in one process, of minutes"
@@ -90,10 +90,8 @@ def train(
     check_data(data, recipe, network, accumulate, processes)
     lock = alone(out, "train in another folder (--out)") if accelerator.is_main_process else contextlib.nullcontext()
     with lock, Interrupts() as interrupts:
-        trainer = Trainer(
-            recipe, data, out, accelerator, network, epochs, minutes, seed, accumulate, command, clock, save_every,
-            log_every,
-        )  # fmt: skip
+        how = network, epochs, minutes, seed, accumulate, command, clock, save_every, log_every
+        trainer = Trainer(recipe, data, out, accelerator, *how)
         trainer.resume(fresh)
         ddpm = trainer.run(interrupts)
         for tracker in accelerator.trackers:  # end_training would end the group of processes, too

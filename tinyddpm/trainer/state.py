@@ -24,13 +24,9 @@ class Damaged(ValueError):
 
 
 def save_state(folder: Path, state: dict) -> None:
-    """Writes the newest state and keeps the one before: whenever the process dies, there is at least one. A damaged one
-    is not kept in the place of a good one.
-
-    state: tensors, numbers, strings, and dicts, lists and tuples of these.
-    """
-    content = io.BytesIO()
-    torch.save(state, content)
+    """Writes the newest state, of tensors, numbers, strings, and dicts, lists and tuples of these, and keeps the one
+    before: whenever the process dies, there is at least one. A damaged one is not kept in the place of a good one."""
+    torch.save(state, content := io.BytesIO())
     newest, before = (folder / name for name in FILES)
     following = folder / f"{TEMPORARY}{FILES[0]}"
     write_whole(following, sha256(content.getvalue()) + content.getvalue())
@@ -40,33 +36,22 @@ def save_state(folder: Path, state: dict) -> None:
 
 
 def load_state(folder: Path) -> dict:
-    """The latest good state in the folder, its tensors on the CPU; empty if no run was interrupted there.
-
-    Raises Damaged, a ValueError, if there are states and none is good.
-    """
+    """The latest good state in the folder, its tensors on the CPU; empty if no run was interrupted there. No code in it
+    is run. Raises Damaged, a ValueError, if there are states and all were cut or changed."""
     errors = []
-    for path in (folder / name for name in FILES):
-        if path.exists():
-            try:
-                return read_state(path)
-            except Damaged as error:
-                errors.append(str(error))
-    if errors:
-        raise Damaged(f"{'; '.join(errors)}: begin anew with fresh=True (--fresh), or in another folder")
-    return {}
-
-
-def read_state(path: Path) -> dict:
-    """What save_state wrote; no code in it is run. Raises Damaged for a file that was cut or changed."""
-    written, reason = path.read_bytes(), "its sha256 differs"
-    if is_whole(written):
+    for path in filter(Path.exists, (folder / name for name in FILES)):
+        written, reason = path.read_bytes(), "its sha256 differs"
         try:
-            return dict(torch.load(io.BytesIO(written[DIGEST:]), map_location="cpu", weights_only=True))
+            if is_whole(written):
+                return dict(torch.load(io.BytesIO(written[DIGEST:]), map_location="cpu", weights_only=True))
         except pickle.UnpicklingError:
             reason = "it holds Python objects, as tinyddpm 0.1 wrote them, and they are never run"
         except Exception as error:  # what is not a state fails in many ways
             reason = str(error).splitlines()[0]
-    raise Damaged(f"{path} is not a state as this program writes it ({reason})")
+        errors.append(f"{path} is not a state as this program writes it ({reason})")
+    if errors:
+        raise Damaged(f"{'; '.join(errors)}: begin anew with fresh=True (--fresh), or in another folder")
+    return {}
 
 
 def sha256(content: bytes) -> bytes:

@@ -87,14 +87,10 @@ class Trainer:
 
     def run(self, interrupts: Interrupts) -> DDPM:
         """Trains to the end, or until it is interrupted."""
-        last, norm = self.at.minutes, self.recipe.grad_norm
-        steps = train_steps(
-            self.net, self.batches(), self.objective, self.optimizer,
-            lambda step: self.recipe.rate(step, self.at.progress), self.ema, self.generator,
-            math.inf if norm is None else norm, self.at.steps, self.accelerator.backward,
-            self.accelerator.clip_grad_norm_,
-        )  # fmt: skip
-        for step in steps:
+        last, norm, accelerator = self.at.minutes, self.recipe.grad_norm, self.accelerator
+        parts = self.net, self.batches(), self.objective, self.optimizer, self.rate, self.ema, self.generator
+        how = math.inf if norm is None else norm, self.at.steps, accelerator.backward, accelerator.clip_grad_norm_
+        for step in train_steps(*parts, *how):
             self.record(step)
             if self.at.progress >= 1:
                 break
@@ -109,6 +105,9 @@ class Trainer:
             clear_state(self.out)
         return self.ddpm
 
+    def rate(self, step: int) -> float:
+        return self.recipe.rate(step, self.at.progress)
+
     def record(self, step: TrainStep) -> None:
         self.log.record(step)
         self.total += step.losses.mean()
@@ -119,27 +118,22 @@ class Trainer:
 
     def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         """This process's batches from here on, epoch after epoch."""
+        at, accelerator = self.at, self.accelerator
+        main, part = accelerator.is_main_process, (accelerator.process_index, accelerator.num_processes)
         while True:
-            yield from self.rest_of_epoch()
+            mine = epoch_order(len(self.data), self.recipe.batch_size, self.seed, at.epoch, *part)[at.batch :]
+            found = batches(self.data, mine, self.ddpm.num_classes, at.steps == 0)
+            bar = tqdm(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=None if main else True)
+            for x_0, y in bar:
+                yield x_0.to(accelerator.device), y.to(accelerator.device)
+                if self.log.due():
+                    self.write_row()
+                    bar.set_postfix(loss=self.log.rows[-1]["loss"])
             self.end_of_epoch()
-
-    def rest_of_epoch(self) -> Iterator[tuple[Tensor, Tensor]]:
-        at, main = self.at, self.accelerator.is_main_process
-        part = self.accelerator.process_index, self.accelerator.num_processes
-        mine = epoch_order(len(self.data), self.recipe.batch_size, self.seed, at.epoch, *part)[at.batch :]
-        found = batches(self.data, mine, self.ddpm.num_classes, at.steps == 0)
-        bar = tqdm(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=None if main else True)
-        for x_0, y in bar:
-            yield x_0.to(self.accelerator.device), y.to(self.accelerator.device)
-            if self.log.due():
-                self.check_finite()
-                self.write_row()
-                bar.set_postfix(loss=self.log.rows[-1]["loss"])
 
     def end_of_epoch(self) -> None:
         """Writes the averaged weights and samples of them, and begins the next epoch."""
         at = self.at
-        self.check_finite()
         self.write_row()
         if self.accelerator.is_main_process:
             print(f"loss {float(self.total) / at.batch:.4f} in {at}", flush=True)
@@ -172,10 +166,9 @@ class Trainer:
         if state:
             self.restore(state)
         elif model.exists() and not fresh:
-            raise ValueError(
-                f"{model} exists: train in another folder (--out), or replace it with fresh=True (--fresh); in Python "
-                "the folder is `out`, and DDPM.load reads the finished network"
-            )
+            advice = "train in another folder (--out), or replace it with fresh=True (--fresh)"
+            python = "in Python the folder is `out`, and DDPM.load reads the finished network"
+            raise ValueError(f"{model} exists: {advice}; {python}")
         elif self.accelerator.is_main_process:
             clear_state(self.out)
         with self.disk():
@@ -193,10 +186,9 @@ class Trainer:
         with expected(self.out):
             changed = differences({**asdict(Recipe()), **state["settings"]}, self.settings)  # settings may be newer
         if changed:
-            raise ValueError(
-                f"the unfinished run in {self.out} has other settings ({changed}): give it the same settings, train in "
-                "another folder (--out), or begin anew with fresh=True (--fresh)"
-            )
+            advice = "train in another folder (--out), or begin anew with fresh=True (--fresh)"
+            found = f"the unfinished run in {self.out} has other settings ({changed})"
+            raise ValueError(f"{found}: give it the same settings, {advice}")
         with expected(self.out):
             for name, part in self.stateful().items():
                 part.load_state_dict(state[name])
@@ -210,8 +202,7 @@ class Trainer:
 
     def save(self) -> None:
         """Writes the whole state. Raises ValueError if that fails, and for NaN."""
-        self.check_finite(weights=True)
-        self.write_row()
+        self.write_row(weights=True)
         if self.accelerator.is_main_process:
             state = {
                 "settings": self.settings, "command": list(self.command), "position": asdict(self.at),
@@ -222,15 +213,19 @@ class Trainer:
                 save_state(self.out, state)
         self.saved = self.at.steps
 
-    def write_row(self) -> None:
+    def write_row(self, weights: bool = False) -> None:
+        """Adds a row to the log. Raises ValueError for a loss, or also for weights, that are NaN or infinite."""
+        at, rate = self.at, self.optimizer.param_groups[0]["lr"]
+        if not self.total.isfinite() or weights and not all(p.isfinite().all() for p in self.model.parameters()):
+            advice = f"{self.last_good}; a lower learning rate may help"
+            raise ValueError(f"the loss is NaN or infinite at step {at.steps}, learning rate {rate:.2g}: {advice}")
         with self.disk():
-            self.log.write(self.at.steps, self.at.epoch, self.at.minutes, self.optimizer.param_groups[0]["lr"])
+            self.log.write(at.steps, at.epoch, at.minutes, rate)
 
     @property
     def last_good(self) -> str:
-        if self.saved is None:
-            return "nothing was saved yet"
-        return f"the last good state is that of step {self.saved}, in {self.out}"
+        found = f"the last good state is that of step {self.saved}, in {self.out}"
+        return "nothing was saved yet" if self.saved is None else found
 
     @contextlib.contextmanager
     def disk(self) -> Iterator[None]:
@@ -239,9 +234,3 @@ class Trainer:
             yield
         except OSError as error:
             raise ValueError(f"cannot write to {self.out} ({error}): {self.last_good}") from error
-
-    def check_finite(self, weights: bool = False) -> None:
-        if not self.total.isfinite() or weights and not all(p.isfinite().all() for p in self.model.parameters()):
-            where = f"step {self.at.steps}, learning rate {self.optimizer.param_groups[0]['lr']:.2g}"
-            advice = f"{self.last_good}; a lower learning rate may help"
-            raise ValueError(f"the loss is NaN or infinite at {where}: {advice}")
