@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -71,7 +72,8 @@ def test_the_page_is_served_until_ctrl_c(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     words = [sys.executable, "-m", "tinyddpm", "app", "--no-browser", "--port", str(port)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-    with subprocess.Popen(words, cwd=tmp_path, env=environment, **pipes) as process:
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background inherits as ignored
+    with subprocess.Popen(words, cwd=tmp_path, env=environment, preexec_fn=heard, **pipes) as process:
         page, end = "", time.monotonic() + 30
         while not page and time.monotonic() < end and process.poll() is None:
             with contextlib.suppress(OSError):

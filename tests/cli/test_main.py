@@ -367,7 +367,9 @@ def test_an_interrupted_run_says_how_to_resume_and_not_to_begin_anew(rank, size,
 def test_ctrl_c_during_an_import_is_no_traceback(module):
     command = [sys.executable, "-X", "importtime", "-m", "tinyddpm", "sample", "--show", "--per-digit", "100"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as run:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background inherits as ignored
+    with subprocess.Popen(command, **pipes, env=environment, preexec_fn=heard) as run:
         for line in run.stderr:
             if line.startswith("import time:") and line.split("|")[-1].strip() == module:
                 run.send_signal(signal.SIGINT)

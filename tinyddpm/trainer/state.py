@@ -125,5 +125,5 @@ def expected(folder: Path) -> Iterator[None]:
     """Raises Damaged where a state does not hold what a Trainer saves."""
     try:
         yield
-    except (AttributeError, KeyError, TypeError, RuntimeError) as error:
+    except (ArithmeticError, AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
         raise Damaged(f"the state in {folder} is of another program ({error}): begin anew (--fresh)") from error

@@ -159,7 +159,7 @@ class Trainer:
         """Resumes from the state in the folder, if there is one. Raises ValueError for that of another run."""
         state, model = {} if fresh else load_state(self.out), self.out / "model.safetensors"
         with expected(self.out):
-            steps = state["position"]["steps"] if state else -1
+            steps = operator.index(state["position"]["steps"]) if state else -1
         most, least = self.agree(steps, -steps)
         if most != -least:  # all processes have read by now: from here on the first may remove and save
             raise ValueError(f"the processes see different states in {self.out}: choose a folder that all can see")
@@ -190,6 +190,8 @@ class Trainer:
             found = f"the unfinished run in {self.out} has other settings ({changed})"
             raise ValueError(f"{found}: give it the same settings, {advice}")
         with expected(self.out):
+            groups = zip(self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"], strict=True)
+            state["optimizer"]["param_groups"] = [{**own, "lr": float(kept["lr"])} for own, kept in groups]
             for name, part in self.stateful().items():
                 part.load_state_dict(state[name])
             for p, kept in self.optimizer.state.items():
