@@ -1,6 +1,7 @@
 """Writes the shipped network for docs/network.html, weights in int8: python docs/export_network.py site"""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -45,12 +46,14 @@ def export(ddpm: DDPM, path: Path) -> None:
 
 
 def build(site: Path) -> None:
-    """The folder that a static server needs: the pages, the program and the network."""
+    """The folder that a static server needs: the pages, what they link to, the program and the network."""
     export(load_pretrained(), site / "network.safetensors")
     for name in ("network.html", "network.js", "index.html"):
-        page = Path(__file__).with_name(name)
-        if page.exists():
-            shutil.copyfile(page, site / name)
+        text = Path(__file__).with_name(name).read_text()
+        for linked in re.findall(r'href="\.\./([^"]+)"', text):
+            (site / linked).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(Path(__file__).parent.parent / linked, site / linked)
+        (site / name).write_text(text.replace('href="../', 'href="'))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from torch.testing import assert_close
 
 from tinyddpm.diffusion import eps_from_x_0, make_denoiser
 from tinyddpm.extensions.gradient_guidance import blend, dynamic_threshold
-from tinyddpm.guidance import classifier_free_guidance, clip_x_0, interval
+from tinyddpm.guidance import branches, classifier_free_guidance, clip_x_0, interval
+from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import ddim, last, p_sample_loop
 from tinyddpm.schedules import Schedule
@@ -365,3 +366,21 @@ def test_a_dynamic_threshold_takes_half_precision():
     x = 3 * randn(2, 1, 8, 8).to(torch.bfloat16)
     held = dynamic_threshold(lambda x_t, t: x_t)(x, torch.tensor([1, 1]))
     assert held.dtype == torch.bfloat16 and float(held.abs().max()) <= 1
+
+
+def test_the_joined_call_is_used_once():
+    """A second conditional call sees what x_t is by then, although it is the same tensor."""
+    model = UNet((8,), attention=(), num_classes=3, groups=2)
+    for p in model.parameters():
+        torch.nn.init.normal_(p, generator=torch.Generator().manual_seed(0))
+    y = torch.tensor([1, 2])
+    conditional, unconditional = branches(model, COSINE, "x_0", y, 3)
+    x_t, t = torch.randn(2, 1, 32, 32), torch.tensor([7, 7])
+    with torch.no_grad():
+        unconditional(x_t, t)
+        first = conditional(x_t, t)
+        assert_close(first, make_denoiser(model, COSINE, "x_0", y)(x_t, t), atol=1e-3, rtol=1e-3)
+        unconditional(x_t, t)
+        conditional(x_t, t)
+        x_t.add_(1)
+        assert_close(conditional(x_t, t), make_denoiser(model, COSINE, "x_0", y)(x_t, t), atol=1e-3, rtol=1e-3)

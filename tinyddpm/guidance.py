@@ -55,7 +55,8 @@ def branches(model: Callable, schedule: Schedule, predicts: str, y: Tensor, null
         return without
 
     def conditional(x_t: Images, t: Int[Tensor, " b"]) -> Images:
-        return kept[2] if kept and kept[0] is x_t and kept[1] is t else alone(x_t, t)
+        found, kept[:] = kept[:], []  # used once: x_t may be changed in place
+        return found[2] if found and found[0] is x_t and found[1] is t else alone(x_t, t)
 
     return conditional, unconditional
 

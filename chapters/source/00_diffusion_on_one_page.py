@@ -185,7 +185,7 @@ def blinkered(x, angle, digit, wider=1.0):
 # %%
 started = time.process_time()
 invented = draw(blinkered, noise)
-band(time.process_time() - started, 0.5, 30, "seconds of one core for 200 digits")
+band(time.process_time() - started, 0.5, 10, "seconds of one core for 200 digits")
 band(read(invented), 190, 200, "of 200 are read as asked")
 band(copies(invented, digits), 0, 6, "of 200 are copies")
 twins = digits.flatten(0, 1)[nearest(invented[:, 0], digits.flatten(0, 1))[1]]

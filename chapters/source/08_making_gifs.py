@@ -604,6 +604,6 @@ make it yours.
 * **Read.** Each file in `tinyddpm/` can be read by itself, and by now you have written most of what is in the files at its top
   and in `tinyddpm/nn/`. The other folders build on these.
 
-**Next:** [the README](../README.md), with the commands and the figures of the shipped network. There is no chapter 09 yet.
+**Next:** [the README](../README.md), and [the figures of the shipped network](../docs/results.md). There is no chapter 09 yet.
 The best one would be the one that you write after you have changed something and measured what it did.
 """

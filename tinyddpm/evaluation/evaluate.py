@@ -195,7 +195,7 @@ def evaluate(
         weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
         what = {"weights": weights, "data": ddpm.notes.get("data", "unknown"), "samples": asdict(spec)}
         cache = ReportCache(Path(out) / "report.json", what | {"classifier": fingerprint(reference.classifier)})
-        if cache.get("bits_per_dim", [bits])[-1] != bits > 0:  # of another number of digits
+        if (kept := cache.get("bits_per_dim")) and kept[2:] != [bits or kept[-1]]:  # of another number of digits
             del cache["bits_per_dim"]
         measure(ddpm, spec, metrics, cache, reference)
         for axis, values in curves.items():
