@@ -215,8 +215,8 @@ def seeded(seeds: Seeds | None, n: int) -> list[Generator]:
 
 def find_device(name: torch.device | str | None = None) -> torch.device:
     """The device of that name; by default the fastest there is. Raises ValueError for one that this machine lacks."""
-    cuda, mps = torch.cuda.device_count(), torch.backends.mps.is_available()
-    known = [*(f"cuda:{i}" for i in range(cuda)), *["cuda"] * bool(cuda), *["mps"] * mps, "cpu"]
+    cuda = [*(f"cuda:{i}" for i in range(torch.cuda.device_count())), "cuda"]
+    known = [*cuda * (len(cuda) > 1), *["mps"] * torch.backends.mps.is_available(), "cpu"]
     name = known[0] if name is None else str(name)
     if name not in known:
         raise ValueError(f"there is no device {name!r} here: choose one of {', '.join(reversed(known))}")

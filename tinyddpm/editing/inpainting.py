@@ -93,11 +93,8 @@ def check_pairs(ddpm: DDPM, y: Tensor, of: Images | Tensor) -> Int[Tensor, " b"]
 def hide_half(half: str, height: int, width: int) -> Float[Tensor, "h w"]:
     """A mask for inpaint, 0 in one half of the image and 1 elsewhere. half: "left", "right", "top", "bottom", or
     "middle", the middle ninth. Raises ValueError for another half."""
-    rows, columns = choose(HALVES, half, "half")
+    (top, bottom), (left, right) = choose(HALVES, half, "half")
     mask = torch.ones(height, width)
-    mask[part(rows, height), part(columns, width)] = 0
+    rows = slice(int(top * height), height - int((1 - bottom) * height))
+    mask[rows, int(left * width) : width - int((1 - right) * width)] = 0
     return mask
-
-
-def part(of_side: tuple[float, float], n: int) -> slice:
-    return slice(int(of_side[0] * n), n - int((1 - of_side[1]) * n))

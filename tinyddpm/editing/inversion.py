@@ -55,19 +55,15 @@ def inversion_steps(denoiser: Denoiser, x: Images, schedule: Schedule, grid: Gri
     yield Step(grid[-1][1], x, x)
     for t, s in reversed(grid):
         x_0_hat = denoiser(x, times(t, x))
-        x_t = ddim_backwards(x, eps_from_x_0(x_0_hat, x, t, schedule), t, s, schedule)
+        eps_hat = eps_from_x_0(x_0_hat, x, t, schedule)
+        (signal_t, noise_t), (signal_s, noise_s) = schedule.signal_noise(t), schedule.signal_noise(s)
+        x_t = signal_t / signal_s * (x - noise_s * eps_hat) + noise_t * eps_hat  # ddim's step backwards (eq. 13)
         turn = angle(t, schedule) - angle(s, schedule)
         for _ in range(iterations - 1):
             x_0_hat = denoiser(x_t, times(t, x_t))
             x_t = (x + math.sin(turn) * velocity(x_0_hat, x_t, t, schedule)) / math.cos(turn)
         x = x_t
         yield Step(t, x, x_0_hat)
-
-
-def ddim_backwards(x_s: Images, eps_hat: Images, t: int, s: int, schedule: Schedule) -> Images:
-    """x_t such that ddim's step from t with this eps_hat ends in x_s (Song et al. 2021, eq. 13)."""
-    (signal_t, noise_t), (signal_s, noise_s) = schedule.signal_noise(t), schedule.signal_noise(s)
-    return signal_t / signal_s * (x_s - noise_s * eps_hat) + noise_t * eps_hat
 
 
 def round_trip_error(

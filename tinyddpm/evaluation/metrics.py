@@ -122,10 +122,10 @@ def memorisation(x: Digits, train: Digits, test: Digits, quantile: float = 0.001
     if not 0 < quantile < 1 or len(test) < 1 / quantile:
         raise ValueError(f"a quantile in (0, 1) needs 1 / quantile test digits, got {quantile} and {len(test)} digits")
     ours, floor = nearest(x, train)[0], nearest(test, train)[0]
-    found = {"copied": float((ours < floor.quantile(quantile)).float().mean())}
-    for prefix, distance in (("", ours), ("floor_", floor)):
-        found |= {f"{prefix}median": float(distance.median()), f"{prefix}smallest": float(distance.min())}
-    return found
+    both = {"": ours, "floor_": floor}
+    found = {f"{prefix}median": float(distance.median()) for prefix, distance in both.items()}
+    found |= {f"{prefix}smallest": float(distance.min()) for prefix, distance in both.items()}
+    return found | {"copied": float((ours < floor.quantile(quantile)).float().mean())}
 
 
 def train_on_synthetic(x: Digits, y: Labels, x_test: Digits, y_test: Labels, epochs: int = 20, seed: int = 0) -> float:

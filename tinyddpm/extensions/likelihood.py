@@ -39,10 +39,8 @@ def bits_per_dim(
     grid, T = check_arguments(x_0, schedule, grid, generator), schedule.T
     error = torch.zeros(T + 1) if error_variance is None else torch.as_tensor(error_variance)
     if (grid[0][0], grid[-1][1]) != (T, 0) or error.shape != (T + 1,) or not (error.isfinite() & (error >= 0)).all():
-        found = f"{grid[0][0]}..{grid[-1][1]} and {error}"
-        raise ValueError(
-            f"the bound needs a grid from T = {T} to 0, and a finite error_variance for each t, got {found}"
-        )
+        wanted = f"a grid from T = {T} to 0, and a finite error_variance for each t"
+        raise ValueError(f"the bound needs {wanted}, got {grid[0][0]}..{grid[-1][1]} and {error}")
     image = x_0.cpu().double()
     nats = prior_nats(image, schedule)
     for t, s in progress(grid, "bits per dimension"):
