@@ -20,7 +20,7 @@ from tinyddpm.extensions.learned_variance import (
     learned_variance,
     step_bits,
 )
-from tinyddpm.extensions.likelihood import bits_per_dim, prior_nats, step_nats
+from tinyddpm.extensions.likelihood import bits_per_dim, step_nats
 from tinyddpm.guidance import clip_x_0
 from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
@@ -252,7 +252,9 @@ def test_the_bound_in_the_loss_is_the_whole_one_in_bits_per_dimension():
     x_0, v = randn(1, 1, 4, 4).clamp(-1, 1), 0.1
     oracle, errors = gaussian_oracle(0.0, v, COSINE), [0] + [error(t, v, COSINE) for t in range(1, 11)]
     whole = bits_per_dim(oracle, x_0, COSINE, None, torch.tensor(errors).double(), seeded(3))
-    whole = whole - prior_nats(x_0, COSINE) / 16 / math.log(2)
+    abar = float(COSINE.alpha_bar[-1])
+    prior = (abar * (x_0.square() - 1) - math.log(1 - abar)).flatten(1).sum(1) / 2  # KL(q(x_T | x_0) || N(0, 1))
+    whole = whole - prior / 16 / math.log(2)
     nu = [0] + [nu_for(best(t, t - 1, v, COSINE), t, t - 1, COSINE) for t in range(1, 11)]
     model, g = table_model(oracle, torch.tensor(nu).double(), COSINE), seeded(3)
     t, eps = torch.arange(10, 0, -1), torch.cat([noise_like(x_0, g) for _ in range(10)])

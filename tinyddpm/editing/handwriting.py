@@ -65,9 +65,6 @@ def handwriting(
     return last(transfer(*denoisers, x_0.to(ddpm.device), ddpm.schedule, ddpm.schedule.grid(steps))).x_t
 
 
-# --- measures --------------------------------------------------------------------------------------
-
-
 def brightness(x: Float[Tensor, "b c h w"]) -> Measure:
     """The mean ink of a pixel, in [0, 1] for x in [-1, 1]."""
     return ((x.mean(1) + 1) / 2).flatten(1).mean(1)

@@ -79,7 +79,6 @@ class SelfConditionedLoss(DenoisingLoss):
         if self.p > 0:
             sees = torch.rand(len(x_0), generator=generator, device=x_0.device) < self.p
             shown = torch.where(sees.reshape(-1, 1, 1, 1), self.estimate(model, x_0, t, eps, y), shown)
-
         network, kind = partial(model, x_0_hat=shown), (self.predicts, self.loss, self.weights)
         return diffusion_loss(network, x_0, t, eps, self.schedule, y, *kind, reduction="none"), t
 
