@@ -67,8 +67,7 @@ def local_oracle(
     chunk: int = 4096,
 ) -> Denoiser:
     """The optimal denoiser that sees the data through a window around each pixel p, here a square of side 2 radius + 1
-    (the local score machine of Kamb & Ganguli 2025, "An analytic theory of creativity in convolutional diffusion
-    models"): new images, without a network.
+    (Kamb & Ganguli 2025, "An analytic theory of creativity", the local score machine): new images, without a network.
 
     weights_p = softmax_i(-|x_t - sqrt(alpha_bar_t) x_i|^2 over the window of p / (2 (1 - alpha_bar_t)))
 
