@@ -7,6 +7,7 @@ import socket
 import sys
 from pathlib import Path
 
+from ..cli.options import App
 from ..tools.jobs import needs
 
 HOST, FIRST = "127.0.0.1", 2718
@@ -40,3 +41,8 @@ def is_free(port: int) -> bool:
 def has_screen() -> bool:
     """Whether a browser can show a window here."""
     return sys.platform in ("win32", "darwin") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+def run_app(ask: App) -> None:
+    """The command."""
+    serve(ask.port, ask.browser)

@@ -1,4 +1,4 @@
-"""The commands sample, gif, eval, train and app, and how the options of a command draw."""
+"""The commands sample, gif, eval and train, and how the options of a command draw."""
 
 import io
 from collections.abc import Iterable, Iterator
@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..apps.server import serve
 from ..data import crop_to, to_uint8
 from ..datasets.named import DATASETS, LARGEST, load_data
 from ..evaluation.evaluate import SampleSpec, evaluate
@@ -23,7 +22,7 @@ from ..trainer.interrupt import is_first
 from ..trainer.recipes import RECIPES
 from ..trainer.run import train
 from ..viz import frames_even_in_log_snr, image_grid, save_gif, save_picture
-from .options import DIGIT, GREYS, App, Drawing, Eval, Gif, Sample, Sampling, Train, labels_in, number_in
+from .options import DIGIT, GREYS, Drawing, Eval, Gif, Sample, Sampling, Train, labels_in, number_in
 from .terminal import blocks, images_in_a_row, terminal_colours
 
 
@@ -67,10 +66,6 @@ def run_eval(ask: Eval) -> None:
     bits = number_in(ask.bits_n, "--bits-n", 2) if ask.bits else 0
     print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), sweeps=ask.sweeps, bits=bits)), end="")
     print(f"the report is in {ask.out}")
-
-
-def run_app(ask: App) -> None:
-    serve(ask.port, ask.browser)
 
 
 def run_train(ask: Train) -> None:

@@ -13,7 +13,7 @@ from ..trainer.interrupt import Interrupted, Interrupts, is_first
 
 COMMANDS = {  # and the module that runs each
     "sample": "commands", "gif": "commands", "morph": "art", "inpaint": "art", "style": "art", "write": "art",
-    "eval": "commands", "train": "commands", "app": "commands",
+    "eval": "commands", "train": "commands", "app": ".apps.server",
 }  # fmt: skip
 OPTIONS = ("--help", "-h", "--version", "--tyro-print-completion", "--tyro-write-completion")
 ABOUT = """Denoising diffusion from scratch, on MNIST. Without a command: a menu, on a terminal.
