@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tinyddpm import load_pretrained
+from tinyddpm import DDPM, Schedule, UNet, load_pretrained
 from tinyddpm.apps import tabs, training
 from tinyddpm.apps.page import app, ask, show_film
 
@@ -96,7 +96,24 @@ EMPTY, NONE = file("black.pgm", b"P5 28 28 255\n" + bytes(784)), file("notes.saf
 )
 def test_bad_input_is_answered_in_a_sentence(tab, answers, said, page):
     shown, names = page(tab, **answers)
-    assert said in shown and "Traceback" not in shown and tabs.UPLOADS.name not in shown
+    assert (
+        said in shown
+        and f"/{said.split()[0]}" not in shown
+        and "Traceback" not in shown
+        and tabs.UPLOADS.name not in shown
+    )
+
+
+@pytest.mark.parametrize("tab", ["Compare", "Edit"])
+@pytest.mark.parametrize(("size", "classes"), [(32, None), (16, 10), (32, 3)])
+def test_a_network_that_does_not_draw_digits_by_label_is_refused(size, classes, tab, page, tmp_path):
+    network = UNet((8, 16), image_size=size, num_classes=classes, attention=())
+    DDPM(network, Schedule.named("cosine-shifted", 50), "v", (1, size, size)).save(tmp_path / "other.safetensors")
+    shown, _ = page(tab, net={"files": [file("other.safetensors", (tmp_path / "other.safetensors").read_bytes())]})
+    said = (
+        f"expected a network that draws digits by label, at least 28x28, and this one draws images (1, {size}, {size})"
+    )
+    assert f"{said} of {classes or 'no'} classes: choose the shipped one" in shown
 
 
 def test_train_says_that_nothing_was_trained(page):

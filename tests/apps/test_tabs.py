@@ -1,16 +1,17 @@
 """What the tabs compute is what the library gives for the same seeds."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import imageio.v3 as iio
 import pytest
 import torch
 
-from tinyddpm import dataset_oracle, last, load_pretrained, mnist, write
+from tinyddpm import DDPM, Schedule, UNet, dataset_oracle, last, load_pretrained, mnist, write
 from tinyddpm.apps import tabs
 from tinyddpm.apps.tabs import SOURCES, compare, draw, edit, gif, network, png
 from tinyddpm.cli.art import real_digits
-from tinyddpm.data import crop_to
+from tinyddpm.data import crop_to, pad_to
 from tinyddpm.editing.handwriting import handwriting
 from tinyddpm.editing.inpainting import complete, hide_half
 from tinyddpm.viz import as_array, image_grid
@@ -81,4 +82,33 @@ def test_a_dropped_file_is_the_network(small, tmp_path):
     there = network(SOURCES[0], [dropped], "runs/app")
     assert torch.equal(there.sample([1], steps=2, seeds=0), small.sample([1], steps=2, seeds=0))
     assert network(SOURCES[0], [], "runs/app").notes == load_pretrained().notes
-    assert tabs.upload([SimpleNamespace(name="../../x", contents=b"")]).parent.samefile(tabs.UPLOADS.name)
+    place = tabs.dropped([SimpleNamespace(name="../../x", contents=b"")], lambda path: path.resolve())
+    assert place.parent.parent.samefile(tabs.UPLOADS.name) and place.name == "x" and not place.exists()
+
+
+def test_two_files_of_one_name_do_not_meet(tmp_path):
+    one, two = (SimpleNamespace(name="x.png", contents=contents) for contents in (b"one", b"two"))
+    read = tabs.dropped([one], lambda path: (tabs.dropped([two], Path.read_bytes), path.read_bytes()))
+    assert read == (b"two", b"one")
+
+
+@pytest.mark.parametrize("size", [28, 36])
+def test_a_network_of_another_size_is_compared_and_edits(size):
+    torch.manual_seed(0)
+    ddpm = DDPM(
+        UNet((8, 16), image_size=size, num_classes=10, attention=()),
+        Schedule.named("cosine-shifted", 50),
+        "v",
+        (1, size, size),
+    )
+    rows = compare(ddpm, "3", known=10, steps=2, n=2)
+    data = mnist(size=size)
+    threes = data[(data.labels == 3).nonzero()[:, 0]][0]
+    assert {row.images.shape for row in rows.values()} == {(2, 1, size, size)}
+    exact = rows["The exact oracle copies"]
+    distance = torch.cdist(exact.images.flatten(1), threes.flatten(1)).min(1).values
+    assert torch.allclose(exact.distance, distance, atol=0.05)
+    image, half = {"label": "4", "seed": 2, "files": []}, {"hidden": "top", "told": True}
+    x_0 = pad_to(crop_to(real_digits(torch.tensor([4]), 2)), size)
+    for way in ("Half hidden", "Style"):
+        assert torch.equal(edit(ddpm, way, image, half, {})[:1], x_0)

@@ -74,7 +74,7 @@ def show_training(go, halt, tab, tick, train):
 def show_compare(compare, ddpm, tab):
     mo.stop(tab.value != "Compare")
     with show.refusals(), mo.status.spinner("Drawing"):
-        drawn = tabs.compare(ddpm, **show.answers(compare))
+        drawn = tabs.compare(show.of_digits(ddpm), **show.answers(compare))
     show.show_comparison(drawn)
     return
 
@@ -83,7 +83,7 @@ def show_compare(compare, ddpm, tab):
 def show_edit(ddpm, edit, half, image, strip, tab):
     mo.stop(tab.value != "Edit")
     with show.refusals(), mo.status.spinner("Drawing"):
-        edited = tabs.edit(ddpm, edit.value, *map(show.answers, (image, half, strip)))
+        edited = tabs.edit(show.of_digits(ddpm), edit.value, *map(show.answers, (image, half, strip)))
     show.show_edited(edited)
     return
 

@@ -1,7 +1,7 @@
 """What the tabs of the app compute, with a few calls of the library each, which also refuses bad input."""
 
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from torch import Tensor
 from ..cli.art import load_digit, real_digits
 from ..cli.commands import frames_of, shown_size
 from ..cli.options import GREYS, labels_in
-from ..data import crop_to, mnist
+from ..data import crop_to, mnist, pad_to
 from ..editing.handwriting import handwriting
 from ..editing.inpainting import complete, hide_half
 from ..editing.strip import write
@@ -29,17 +29,18 @@ SOURCES = ["shipped with tinyddpm", "trained here"]
 UPLOADS = tempfile.TemporaryDirectory(prefix="tinyddpm-")  # removed at exit
 
 
-def upload(files: Sequence) -> Path:
-    """The last file that was dropped on the page, on the disk."""
-    path = Path(UPLOADS.name, Path(files[-1].name).name)
-    path.write_bytes(files[-1].contents)
-    return path
+def dropped(files: Sequence, read: Callable):
+    """What `read` makes of the last file that was dropped on the page, which lies in a folder of its own until then."""
+    with tempfile.TemporaryDirectory(dir=UPLOADS.name) as folder:
+        path = Path(folder, Path(files[-1].name).name)
+        path.write_bytes(files[-1].contents)
+        return read(path)
 
 
 def network(source: str, files: Sequence, folder: str) -> DDPM:
     """The network that all tabs use: of the dropped file if there is one, else one of SOURCES."""
     if files:
-        return DDPM.load(upload(files))
+        return dropped(files, DDPM.load)
     return load_pretrained() if source == SOURCES[0] else trained(folder)
 
 
@@ -68,9 +69,11 @@ def each(x: Tensor, ddpm: DDPM | None = None) -> list[bytes]:
 
 def gif(film: list[Step], ddpm: DDPM, frames: int = 40) -> bytes:
     """A file of images on their way from noise."""
-    path, shown = Path(UPLOADS.name, "film.gif"), frames_of(film, len(film) - 1, ddpm, frames, True)
-    save_gif([image_grid(crop_to(x, shown_size(ddpm)), min(10, len(x)), 4, GREYS) for x in shown], path)
-    return path.read_bytes()
+    shown = frames_of(film, len(film) - 1, ddpm, frames, True)
+    with tempfile.TemporaryDirectory(dir=UPLOADS.name) as folder:
+        path = Path(folder, "film.gif")
+        save_gif([image_grid(crop_to(x, shown_size(ddpm)), min(10, len(x)), 4, GREYS) for x in shown], path)
+        return path.read_bytes()
 
 
 # --- Compare
@@ -85,21 +88,22 @@ class Drawn(NamedTuple):
 
 
 @cache
-def real(digit: int, train: bool = True) -> Tensor:
-    """All training or test images of a digit."""
-    data = mnist(train)
+def real(digit: int, size: int, train: bool = True) -> Tensor:
+    """All training or test images of a digit, padded to size."""
+    data = mnist(train, size)
     return data[(data.labels == digit).nonzero()[:, 0]][0]
 
 
 def compare(ddpm: DDPM, digit: str, known: int, steps: int = 20, seed: int = 0, n: int = 10) -> dict[str, Drawn]:
     """n images of a digit by three denoisers from the same noise, and n test digits to measure distance by."""
-    data, sample = real(int(digit)), partial(ddpm.sample, [int(digit)] * n, steps=steps, seeds=range(seed, seed + n))
+    y, size = int(digit), ddpm.image_shape[-1]
+    data, sample = real(y, size), partial(ddpm.sample, [y] * n, steps=steps, seeds=range(seed, seed + n))
     exact, blinkered = dataset_oracle(data[:known], ddpm.schedule), local_oracle(data[:known], ddpm.schedule)
     drawn = {
         "The exact oracle copies": sample(guide=lambda network: exact),
         "The blinkered oracle invents": sample(guide=lambda network: blinkered),
         "The network has learned": sample(),
-        "Real digits that none of them knows": real(int(digit), train=False)[:n],
+        "Real digits that none of them knows": real(y, size, train=False)[:n],
     }
     found = {name: nearest(x, data) for name, x in drawn.items()}
     return {name: Drawn(drawn[name], data[index], distance) for name, (distance, index) in found.items()}
@@ -113,7 +117,8 @@ def edit(ddpm: DDPM, way: str, image: Mapping, half: Mapping, strip: Mapping) ->
     if way == "Strip":
         return write(strip["text"], ddpm, 30, seed=strip["seed"], variety=strip["variety"])
     y = torch.tensor([int(image["label"])])
-    x_0 = load_digit(upload(image["files"])) if image["files"] else real_digits(y, image["seed"])
+    x_0 = dropped(image["files"], load_digit) if image["files"] else real_digits(y, image["seed"])
+    x_0 = pad_to(crop_to(x_0), ddpm.image_shape[-1])
     if way == "Style":
         return torch.cat([x_0, handwriting(ddpm, x_0.expand(10, -1, -1, -1), y.repeat(10), torch.arange(10))])
     mask = hide_half(half["hidden"], *x_0.shape[2:])

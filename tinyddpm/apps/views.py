@@ -3,14 +3,17 @@
 import base64
 import contextlib
 import io
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import marimo as mo
 import torch
 from torch import Tensor
 
+from ..cli.options import DIGIT
 from ..pipeline import DDPM
 from ..samplers import Step, last
+from ..tools.jobs import needs
 from .tabs import UPLOADS, Drawn, draw, each, gif, png
 from .training import RUNS, active, trained
 
@@ -27,7 +30,16 @@ def refusals() -> Iterator[None]:
     try:
         yield
     except (ValueError, OSError, ImportError) as error:
-        mo.stop(True, mo.callout(str(error).replace(f"{UPLOADS.name}/", ""), kind="warn"))
+        without = re.sub(re.escape(UPLOADS.name) + r"[\\/]+\w+[\\/]+", "", str(error))  # the folder of an upload
+        mo.stop(True, mo.callout(without, kind="warn"))
+
+
+def of_digits(ddpm: DDPM) -> DDPM:
+    """The network, if it draws digits by label. Else the cell ends and says so."""
+    found = f"this one draws images {ddpm.image_shape} of {ddpm.num_classes or 'no'} classes: choose the shipped one"
+    said = mo.callout(f"expected a network that draws digits by label, at least {DIGIT}x{DIGIT}, and {found}", "warn")
+    mo.stop(ddpm.num_classes != 10 or ddpm.image_shape[0] != 1 or ddpm.image_shape[1] < DIGIT, said)
+    return ddpm
 
 
 def row(asked: mo.ui.dictionary) -> mo.Html:
@@ -50,12 +62,8 @@ def answers(asked: mo.ui.dictionary) -> dict:
 
 def denoised(ddpm: DDPM, **how) -> list[Step]:
     """All steps of tabs.draw, under a bar."""
-    film, walk = [], draw(ddpm, **how)
-    with mo.status.progress_bar(total=how["steps"] + 1, title="Denoising", remove_on_exit=True) as bar:
-        for step in walk:
-            film.append(step)
-            bar.update()
-    return film
+    bar = {"total": how["steps"] + 1, "title": "Denoising", "remove_on_exit": True}
+    return list(mo.status.progress_bar(draw(ddpm, **how), **bar))
 
 
 def show_film(film: list[Step], ddpm: DDPM, at: int) -> mo.Html:
@@ -69,6 +77,7 @@ def show_film(film: list[Step], ddpm: DDPM, at: int) -> mo.Html:
     return mo.vstack([*shown, mo.hstack(files, justify="start")])
 
 
+@refusals()
 def show_training() -> mo.Html:
     """The last run here: how far it is, samples of its network as it is now, and its losses."""
     if not RUNS:
@@ -87,6 +96,7 @@ def show_training() -> mo.Html:
 
 def curves(rows: Sequence[Mapping[str, str]], title: str, names: Sequence[str]) -> bytes:
     """These columns of the log over the steps, as a PNG in grey on nothing, to be read on light and dark."""
+    needs("train", "a plot of the losses", "matplotlib")
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
