@@ -57,7 +57,7 @@ def test_a_command_runs_or_is_understood(page, line, tmp_path, monkeypatch, caps
 
 def test_the_snippets_run_in_their_order(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    shorter = {"== 800": "== 3", "minutes=0.1": "minutes=0.01"}
+    shorter = {"steps, schedule = 800": "steps, schedule = 3", "minutes=0.1": "minutes=0.01"}
     for text in PAGES.values():
         names: dict = {}
         for snippet in re.findall(r"```python\n(.*?)```", text, re.S):

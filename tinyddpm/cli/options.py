@@ -37,13 +37,13 @@ class Drawing:
     """The options of every command that draws. The command line shows comments, and what follows here, as help.
 
     Args:
-        steps: from noise to image, at most T (1000 for the shipped weights)
-        scale: of guidance: 0 ignores the label, 1 is the conditional model, above 1 the label weighs more
+        steps: number of denoising steps, at most T (1000 for the shipped weights)
+        scale: strength of guidance: 0 ignores the label, 1 is the conditional model, above 1 the label weighs more
     """
 
     steps: int = 50
     scale: float = 1.0
-    seed: int = 0  # of the first image; each image after it has the next seed
+    seed: int = 0  # seed of the first image; each image after it has the next seed
     weights: Path | None = None  # checkpoint file; None: the shipped weights
     device: str = "cpu"  # cpu, cuda or mps
 
@@ -66,7 +66,7 @@ class Sample(Sampling):
     # file to write; None: samples.png, or none with --show. x.npz holds images (n, 28, 28), in colour (n, h, w, 3), as
     # uint8 and their labels; x.png shows a grid
     out: Path | None = None
-    enlarge: int = 4  # times, in x.png
+    enlarge: int = 4  # how many times larger x.png shows each pixel
     show: bool = False  # show the images in the terminal
 
 
@@ -78,7 +78,7 @@ class Gif(Sampling):
     scale: float = 1.5
     out: Path = Path("gifs")  # folder to write
     digits: str = "0123456789"  # labels, such as 2026; above 9 with commas, such as 3,14
-    frames: int = 40  # of each GIF, at most
+    frames: int = 40  # of each GIF at most
     poster: bool = False  # show the finished digits first, where a GIF stands still
 
 
@@ -137,8 +137,8 @@ class Eval(Sampling):
     checkpoint: Positional[Path | None] = None  # checkpoint file; None: the shipped weights
     n: int = 10_000  # samples
     out: Path = Path("report")  # folder to write; the same command resumes an interrupted report
-    sweeps: bool = True  # plot accuracy and distance against guidance scale and steps
-    bits: bool = True  # bound the bits per dimension of test digits
+    sweeps: bool = True  # --no-sweeps leaves out the plots against guidance scale and steps
+    bits: bool = True  # --no-bits leaves out the bound on bits per dimension of test digits
     bits_n: int = 100  # of how many: each takes two calls of the network for each t
 
 
@@ -147,12 +147,12 @@ class App:
     """Draw, train, compare and edit in a browser."""
 
     port: int | None = None  # of http://127.0.0.1:PORT; None: the first free one from 2718 on
-    browser: bool = True  # open it in a browser
+    browser: bool = True  # --no-browser prints the address alone
 
 
 @dataclass(frozen=True, kw_only=True)
 class Train:
-    """Train a network by a recipe, whose settings are options, too."""
+    """Train a network by a recipe, each setting of which is an option, too."""
 
     recipe: RecipeName = "tiny"  # name of the recipe, which holds the defaults of its settings
     data: DataName = "mnist"  # data set

@@ -1,1 +1,0 @@
-"""What the other wings share: jobs and plots."""
