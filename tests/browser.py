@@ -8,9 +8,13 @@ import subprocess
 import time
 from pathlib import Path
 
+import imageio.v3 as iio
+import pytest
+import torch
 import websocket
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
 
 
 class Browser:
@@ -120,3 +124,35 @@ class Browser:
         self.process.terminate()
         self.process.wait(20)
         self.log.close()
+
+
+def text(browser, css):
+    return browser.run(f"document.querySelector({json.dumps(css)}).textContent")
+
+
+def pixels(browser, css):
+    """The colours of a canvas, (h, w, 3) in [0, 255]."""
+    png = base64.b64decode(browser.run(f"document.querySelector('{css}').toDataURL()").split(",")[1])
+    return torch.from_numpy(iio.imread(png)[..., :3].copy()).int()
+
+
+def pull(browser, css, share, finger):
+    """Drags the thumb of a slider from where it is to a share of its length."""
+    x, y, w, h = browser.box(css)
+    low, high, value = browser.run(f"(({{min, max, value}}) => [+min, +max, +value])(document.querySelector('{css}'))")
+    thumb = 64 if css == "#time" and w > 400 else 32 if css == "#time" else 24
+    at = [x + thumb / 2 + s * (w - thumb) for s in ((value - low) / (high - low), share)]
+    move = browser.touch if finger else browser.mouse
+    move(*[(at[0] + k / 8 * (at[1] - at[0]), y + h / 2) for k in range(9)])
+
+
+def contrast(a, b):
+    """Of two colours #rrggbb, from 1 to 21 (WCAG 2.2, 1.4.3)."""
+    low, high = sorted([luminance(a), luminance(b)])
+    return (high + 0.05) / (low + 0.05)
+
+
+def luminance(colour):
+    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

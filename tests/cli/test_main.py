@@ -1,6 +1,5 @@
 """The commands sample, gif, eval and train, and what all commands share: help, errors, signals, exit codes."""
 
-import importlib.util
 import io
 import os
 import re
@@ -411,8 +410,7 @@ def test_every_option_of_a_command_is_explained(command, capsys):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_examples_in_the_help_are_taken(name, monkeypatch, capsys):
     taken = []
-    module = importlib.util.resolve_name(f".{COMMANDS[name]}", "tinyddpm.cli")
-    monkeypatch.setattr(f"{module}.run_{name}", taken.append)
+    monkeypatch.setattr(f"tinyddpm.{COMMANDS[name]}.run_{name}", taken.append)
     assert main([name, "--help"]) == 0
     lines = re.findall(rf"^    tinyddpm ({name} .*?)$", capsys.readouterr().out, re.M)
     assert lines == [f"{name} {words}" for words in options.EXAMPLES[name]] and len(lines) in (2, 3)

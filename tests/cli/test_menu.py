@@ -62,7 +62,7 @@ def here(tmp_path, monkeypatch):
 def test_answers_become_a_command_that_the_command_line_takes(keys, command, monkeypatch, capsys):
     taken = []
     for name, module in COMMANDS.items():
-        monkeypatch.setattr(f"tinyddpm.cli.{module}.run_{name}", taken.append)
+        monkeypatch.setattr(f"tinyddpm.{module}.run_{name}", taken.append)
     done, status = play(*keys, run=main)
     command = command.replace("HOME", os.environ["HOME"])
     assert done == [command] and len(taken) == 1 and status == 0

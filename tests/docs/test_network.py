@@ -10,10 +10,9 @@ import shutil
 import threading
 from pathlib import Path
 
-import imageio.v3 as iio
 import pytest
 import torch
-from browser import CHROMIUM, Browser
+from browser import Browser, contrast, needs_chromium, pixels, pull, text
 from py_mini_racer import JSEvalException, MiniRacer
 from safetensors.torch import load_file
 from torch.testing import assert_close
@@ -316,12 +315,6 @@ def test_the_page_loads_nothing_from_elsewhere():
     assert 60 <= len(words) <= 100
 
 
-def luminance(colour):
-    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_stands_out_from_its_background(theme):
     # WCAG 2.2, 1.4.3
@@ -330,11 +323,9 @@ def test_text_stands_out_from_its_background(theme):
     for a, b in map(
         str.split, ("ink page", "ink card", "soft page", "soft card", "on new", "new card", "new page", "wrong card")
     ):
-        low, high = sorted([luminance(colour[a]), luminance(colour[b])])
-        assert (high + 0.05) / (low + 0.05) >= 4.5, (a, b)
+        assert contrast(colour[a], colour[b]) >= 4.5, (a, b)
 
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
 FINISHED = "document.documentElement.dataset.finished"
 COMPLETED = "document.querySelector('#hint').textContent.startsWith('Finished four ways')"
 
@@ -381,27 +372,9 @@ def browser(tmp_path_factory):
     browser.close()
 
 
-def text(browser, css):
-    return browser.run(f"document.querySelector({json.dumps(css)}).textContent")
-
-
 def fill(browser, css, value):
     browser.run(f"""(() => {{ const e = document.querySelector("{css}"); e.value = "{value}";
         e.dispatchEvent(new Event("input", {{ bubbles: true }})); }})()""")
-
-
-def pixels(browser, css):
-    """The colours of a canvas, (h, w, 3) in [0, 255]."""
-    png = base64.b64decode(browser.run(f"document.querySelector('{css}').toDataURL()").split(",")[1])
-    return torch.from_numpy(iio.imread(png)[..., :3].copy()).int()
-
-
-def drag_film(browser, share, finger):
-    x, y, w, h = browser.box("#time")
-    low, high, value = browser.run("(({min, max, value}) => [+min, +max, +value])(document.querySelector('#time'))")
-    thumb = 64 if w > 400 else 32
-    at = [x + thumb / 2 + s * (w - thumb) for s in ((value - low) / (high - low), share)]
-    (browser.touch if finger else browser.mouse)(*[(at[0] + k / 8 * (at[1] - at[0]), y + h / 2) for k in range(9)])
 
 
 @needs_chromium
@@ -428,9 +401,9 @@ def test_the_page_answers_to_mouse_and_finger(browser, served, finger):
         torch.equal(pixels(browser, "#guess"), pixels(browser, "#noisy")) and text(browser, "#guesstext") == "finished"
     )
     last = pixels(browser, "#guess")
-    drag_film(browser, 0, finger)
+    pull(browser, "#time", 0, finger)
     assert text(browser, "#noisytext") == "100 % noise" and text(browser, "#guesstext") == "step 1 of 12"
-    drag_film(browser, 1, finger)
+    pull(browser, "#time", 1, finger)
     assert text(browser, "#guesstext") == "finished" and torch.equal(pixels(browser, "#guess"), last)
     browser.click("#another")
     browser.wait(f"{FINISHED} && document.querySelector('#seed').value === '15'")
@@ -470,7 +443,7 @@ def test_the_page_says_in_one_sentence_what_is_wrong(browser, served, site):
     browser.wait(f"{FINISHED} === '7'")
     assert browser.messages == []
     browser.open(site / "network.html", 1400)
-    assert "run python -m http.server -d site, then open" in text(browser, "#wrong")
+    assert "run make page, then python -m http.server -d site, and open" in text(browser, "#wrong")
     assert browser.messages == []
     visit(browser, served("bare/network.html"), 1400)
     browser.wait(

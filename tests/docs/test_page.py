@@ -1,21 +1,21 @@
 """docs/index.html: its mathematics in V8 against tinyddpm, what is in the file, and the page in Chromium."""
 
-import base64
+import ast
 import importlib.util
 import json
+import math
 import re
 from pathlib import Path
 
-import imageio.v3 as iio
 import pytest
 import torch
-from browser import CHROMIUM, Browser
+from browser import Browser, contrast, needs_chromium, pixels, pull, text
 from py_mini_racer import JSEvalException, MiniRacer
 from torch.testing import assert_close
 
 from tinyddpm import Schedule, classifier_free_guidance, clip_x_0, ddim, inpaint, mnist, p_sample, q_sample
 from tinyddpm.data import from_uint8
-from tinyddpm.oracle import dataset_oracle, local_oracle
+from tinyddpm.oracle import dataset_oracle, local_oracle, shrinking
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "index.html"
@@ -229,6 +229,26 @@ def test_the_oracle_of_300_digits_takes_less_than_8_ms(js):
         assert js(f"timed({{label: 3, scale: 2, radius: (l) => M.radiusAt(2, l)}}, {t})") < 8
 
 
+def test_the_windows_shrink_where_those_of_local_oracle_do(js):
+    bounds, rows = [-3.5, -2, -1, 0, 1], json.loads(js("JSON.stringify(M.WINDOWS)"))
+    for log_snr in (-9.0, *(b + e for b in bounds for e in (-0.01, 0.01)), 9.0):
+        k = sum(log_snr >= bound for bound in bounds)
+        ours = [js(f"M.radiusAt({window}, {log_snr})") for window in range(len(rows))]
+        assert ours == [row[k] for row in rows] == sorted(ours)  # each window is at least as wide as the one before
+        # the page begins with the third, of pixels that are twice as wide as those of MNIST
+        assert shrinking(log_snr) / 2 <= ours[2] + 0.5 and ours[2] <= shrinking(log_snr)
+    assert all(row == sorted(row, reverse=True) for row in rows)
+    assert re.search(r'id="window"[^>]* value="2"', HTML)
+
+
+def test_the_windows_of_chapter_00_are_those_of_local_oracle():
+    source = (ROOT / "chapters/source/00_diffusion_on_one_page.py").read_text(encoding="utf-8")
+    table = ast.literal_eval(re.search(r"^WINDOWS = (\{.*?\})", source, re.M)[1])  # noise / signal is above, to radius
+    bounds = [math.exp(-log_snr / 2) for log_snr in (-3.5, -2, -1, 0, 1)]
+    assert list(table) == [*(round(bound, 1) for bound in bounds), 0]
+    assert list(table.values()) == [shrinking(log_snr) for log_snr in (-4.0, -3.0, -1.5, -0.5, 0.5, 2.0)]
+
+
 # The file
 
 
@@ -262,12 +282,6 @@ def test_it_explains_itself_in_a_hundred_words():
     assert 60 <= len(words) <= 100
 
 
-def luminance(colour):
-    channels = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-
-
 @pytest.mark.parametrize("theme", ["light", "dark"])
 def test_text_stands_out_from_its_background(theme):
     # WCAG 2.2, 1.4.3: 4.5 for text, 3 for large text
@@ -276,13 +290,11 @@ def test_text_stands_out_from_its_background(theme):
     pairs = [("ink", "page", 7), ("ink", "card", 7), ("soft", "page", 4.5), ("soft", "card", 4.5), ("on", "new", 4.5)]
     pairs += [("new", "card", 4.5), ("new", "page", 4.5), ("near", "card", 3), ("copy", "card", 3)]
     for a, b, least in pairs:
-        low, high = sorted([luminance(colour[a]), luminance(colour[b])])
-        assert (high + 0.05) / (low + 0.05) >= least, (a, b)
+        assert contrast(colour[a], colour[b]) >= least, (a, b)
 
 
 # The page in a browser
 
-needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed: apt-get install chromium")
 DONE = """document.querySelector('#announce').textContent.startsWith('Finished')
     && document.querySelectorAll('#ten button[data-kind]').length === 10"""
 
@@ -300,20 +312,6 @@ def browser(tmp_path_factory):
     browser.close()
 
 
-def text(browser, css):
-    return browser.run(f"document.querySelector({json.dumps(css)}).textContent")
-
-
-def pull(browser, css, share, finger):
-    """Drags the thumb of a slider from where it is to a share of its length."""
-    x, y, w, h = browser.box(css)
-    low, high, value = browser.run(f"(({{min, max, value}}) => [+min, +max, +value])(document.querySelector('{css}'))")
-    thumb = 64 if css == "#time" and w > 600 else 32 if css == "#time" else 24
-    at = [x + thumb / 2 + s * (w - thumb) for s in ((value - low) / (high - low), share)]
-    move = browser.touch if finger else browser.mouse
-    move(*[(at[0] + k / 8 * (at[1] - at[0]), y + h / 2) for k in range(9)])
-
-
 def scribble(browser, points, finger):
     """Draws on the pad through points that are parts of its side."""
     x, y, w, h = browser.box("#pad")
@@ -322,8 +320,7 @@ def scribble(browser, points, finger):
 
 def grey(browser, css):
     """The pixels of a canvas, (16, 16) in [0, 255]."""
-    png = base64.b64decode(browser.run(f"document.querySelector('{css}').toDataURL()").split(",")[1])
-    return torch.from_numpy(iio.imread(png)[..., 0].copy()).int()
+    return pixels(browser, css)[..., 0]
 
 
 @needs_chromium
@@ -427,7 +424,7 @@ def test_whatever_can_be_used_or_seen_has_a_name(browser):
 
 @needs_chromium
 def test_it_moves_at_sixty_frames_a_second(browser):
-    # 60 where the machine is free; other tests may take half of it
+    # a busy machine drops frames: the best of twelve short looks counts, each at all seven windows
     browser.open(PAGE, 1400, still=True)
     browser.wait(DONE)
     code = """new Promise((done) => {
@@ -439,11 +436,11 @@ def test_it_moves_at_sixty_frames_a_second(browser):
                 window.value = times.length / 6 % 7;
                 window.dispatchEvent(new Event("input", {bubbles: true}));
             }
-            if (times.length < 90) requestAnimationFrame(next);
+            if (times.length < 45) requestAnimationFrame(next);
             else done(1000 * (times.length - 1) / (now - times[0]));
         }); })"""
     rates = []
-    while len(rates) < 3 and max(rates, default=0) < 55:
+    while len(rates) < 12 and max(rates, default=0) < 55:
         rates.append(browser.run(code))
-    assert max(rates) > 40, rates
+    assert max(rates) >= 55, rates
     assert browser.messages == []

@@ -12,8 +12,8 @@ from importlib import import_module
 from ..trainer.interrupt import Interrupted, Interrupts, is_first
 
 COMMANDS = {  # and the module that runs each
-    "sample": "commands", "gif": "commands", "morph": "art", "inpaint": "art", "style": "art", "write": "art",
-    "eval": "commands", "train": "commands", "app": ".apps.server",
+    "sample": "cli.commands", "gif": "cli.commands", "morph": "cli.art", "inpaint": "cli.art", "style": "cli.art",
+    "write": "cli.art", "eval": "cli.commands", "train": "cli.commands", "app": "apps.server",
 }  # fmt: skip
 OPTIONS = ("--help", "-h", "--version", "--tyro-print-completion", "--tyro-write-completion")
 ABOUT = """Denoising diffusion from scratch, on MNIST. Without a command: a menu, on a terminal.
@@ -69,7 +69,7 @@ def prepared(argv: list[str]) -> Callable[[], int | None]:
         known = f"expected a command ({', '.join(COMMANDS)}), --help or --version, got {argv[0]!r}"
         raise ValueError(known + (f": did you mean {near[0]}?" if near else ""))
     asked = parsed(argv)
-    return partial(getattr(import_module(f".{COMMANDS[argv[0]]}", __package__), f"run_{argv[0]}"), asked)
+    return partial(getattr(import_module(f"..{COMMANDS[argv[0]]}", __package__), f"run_{argv[0]}"), asked)
 
 
 def end(number: int, frame) -> None:
