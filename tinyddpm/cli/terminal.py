@@ -19,7 +19,8 @@ NOTEBOOK_WIDTH = 640  # pixels, at most, to which show enlarges
 def show(x: Tensor, columns: int = 10) -> None:
     """Shows images (b, c, h, w) or one (c, h, w), in [-1, 1] or uint8: enlarged in a notebook, as block characters in a
     terminal. Elsewhere it says how to save them. Raises ValueError as image_grid does, and for a narrow terminal."""
-    x = torch.as_tensor(x).reshape(-1, *x.shape[-3:])
+    x = torch.as_tensor(x)
+    x = x[None] if x.ndim == 3 else x
     x = from_uint8(x) if x.dtype == torch.uint8 else x
     picture = image_grid(x, columns)
     ipython = sys.modules.get("IPython")

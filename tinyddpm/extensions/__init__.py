@@ -1,1 +1,0 @@
-"""Extensions of the core, one subject a file; import the one you need."""
