@@ -143,7 +143,12 @@ def test_conda_installs_the_same_package():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     lines = [line.strip("- ") for line in (ROOT / "environment.yml").read_text().splitlines()]
     assert "python" + project["requires-python"] in lines
-    assert "e .[dev]" in lines
+    assert {"pip", "make"} <= set(lines)
+    make = subprocess.run(["make", "-n", "-B", "setup"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    by_make = [f"pip install {what}" for what in re.findall(r" install --quiet (.*)", make)]
+    page = (ROOT / "docs" / "install.md").read_text().partition("## With conda\n")[2].partition("\n## ")[0]
+    by_hand = [line.strip() for line in re.findall(r"^(pip install [^#\n]*)", page, re.M)]
+    assert len(by_hand) == 3 and by_hand == by_make[-3:]
     assert {"torch", "numpy", "imageio"} <= {name(d) for d in project["dependencies"]}
     assert {"torchvision", "matplotlib", "accelerate", "jupyter", "nbval", "marimo"} <= closure(project, "dev")
 
