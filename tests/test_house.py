@@ -77,7 +77,7 @@ def code_lines(function):
 
 def test_the_core_is_read_in_one_sitting():
     core = {name: path for name, path in rooms() if wing(name) in ("core", "nn") and name != "nn.dit"}
-    faces = [ROOT / "tinyddpm" / "__init__.py", ROOT / "tinyddpm" / "nn" / "__init__.py"]
+    faces = [ROOT / "tinyddpm" / name for name in ("__init__.py", "__init__.pyi", "nn/__init__.py")]
     lines = sum(len(path.read_text().splitlines()) for path in [*core.values(), *faces])
     assert len(core) <= 16 and lines <= 1800, (len(core), lines)
 
@@ -87,9 +87,9 @@ def test_files_and_functions_of_the_package_stay_small():
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
     # as it is today; the aim is 4,600 lines and 130 raise
     apps = {name for name in texts if name.startswith("tinyddpm/apps/")}  # a room that was not there when this was set
-    assert sum(len(text.splitlines()) for name, text in texts.items() if name not in apps) <= 5780
+    assert sum(len(text.splitlines()) for name, text in texts.items() if name not in apps) <= 5713
     assert sum(len(texts[name].splitlines()) for name in apps) <= 580
-    assert sum(len(re.findall(r"^ *raise\b", text, re.M)) for text in texts.values()) <= 133
+    assert sum(len(re.findall(r"^ *raise\b", text, re.M)) for text in texts.values()) <= 132
     assert not {name for name, text in texts.items() if len(text.splitlines()) > 300}
     long = {
         (name, node.name): code_lines(node)
