@@ -263,6 +263,18 @@ NETWORKS = [
         )
         for h, w, pad in SIZES
     ],
+    (
+        partial(unet().half(), torch.zeros(1, 1, 32, 32), torch.tensor([1])),
+        "float32 .torch.float32, weights torch.float16",
+    ),
+    (
+        partial(unet().half(), torch.zeros(1, 1, 32, 32).half(), torch.tensor([1])),
+        "float32 .torch.float16, weights torch.float16",
+    ),
+    (
+        partial(unet(), torch.zeros(1, 1, 32, 32).double(), torch.tensor([1])),
+        "float32 .torch.float64, weights torch.float32",
+    ),
     (partial(unet(channels=3), torch.zeros(1, 1, 16, 16), torch.tensor([1])), "images of 3 channels, .*, got 1x16x16"),
     (
         partial(unet(num_classes=None), torch.zeros(1, 1, 16, 16), torch.tensor([1]), torch.tensor([0])),

@@ -85,11 +85,11 @@ def test_the_core_is_read_in_one_sitting():
 def test_files_and_functions_of_the_package_stay_small():
     paths = sorted((ROOT / "tinyddpm").rglob("*.py"))
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
-    # as it is today; the aim is 4,600 lines and 130 raise
+    # as it is today; the aim is 4,600 lines
     apps = {name for name in texts if name.startswith("tinyddpm/apps/")}  # a room that was not there when this was set
-    assert sum(len(text.splitlines()) for name, text in texts.items() if name not in apps) <= 5713
+    assert sum(len(text.splitlines()) for name, text in texts.items() if name not in apps) <= 5709
     assert sum(len(texts[name].splitlines()) for name in apps) <= 580
-    assert sum(len(re.findall(r"^ *raise\b", text, re.M)) for text in texts.values()) <= 132
+    assert sum(len(re.findall(r"^ *raise\b", text, re.M)) for text in texts.values()) <= 130
     assert not {name for name, text in texts.items() if len(text.splitlines()) > 300}
     long = {
         (name, node.name): code_lines(node)

@@ -6,7 +6,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from tinyddpm import DDPM, ddim, interval, load_pretrained, make_denoiser
+from tinyddpm import DDPM, ddim, interval, load_pretrained, make_denoiser, mnist
 from tinyddpm.files import asset, read_checkpoint
 from tinyddpm.guidance import branches
 from tinyddpm.nn import NETWORKS
@@ -220,3 +220,21 @@ def test_the_default_device_is_the_fastest(cuda, mps, wanted, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: cuda)
     monkeypatch.setattr("torch.backends.mps.is_available", lambda: mps)
     assert str(find_device()) == wanted
+
+
+def test_a_default_dtype_of_float64_gives_the_same_images_in_float64():
+    wanted = load_pretrained().sample([3, 7], steps=3, seeds=[0, 1])
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = load_pretrained().sample([3, 7], steps=3, seeds=[0, 1])
+        assert mnist(train=False)[:2][0].dtype == torch.float64
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float64 and found.shape == wanted.shape  # of other noise: torch draws it in that dtype
+
+
+def test_a_model_in_half_precision_is_refused_with_what_to_do():
+    ddpm = load_pretrained()
+    ddpm.model.half()
+    with pytest.raises(ValueError, match="all in float32 .torch.float32, weights torch.float16"):
+        ddpm.sample([3], steps=2)

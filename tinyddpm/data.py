@@ -21,7 +21,7 @@ def from_uint8(images: UInt8[Tensor, "*b h w"]) -> Float[Tensor, "*b h w"]:
     """[0, 255] to [-1, 1]; to_uint8 inverts it exactly. Raises ValueError unless the pixels are uint8."""
     if images.dtype != torch.uint8:
         raise ValueError(f"expected uint8 pixels in [0, 255], got {images.dtype}")
-    return images.float() / 127.5 - 1
+    return images.to(torch.get_default_dtype()) / 127.5 - 1
 
 
 def to_uint8(x: Float[Tensor, "*b h w"]) -> UInt8[Tensor, "*b h w"]:

@@ -81,7 +81,7 @@ EXERCISES = {
             "each column of pixels got a time of its own: reshape the factor to (b, 1, 1, 1)": by_column,
             "the factors are swapped: where t is s, the image must not change": swapped,
             "that is the jump from the clean image: x_s has lost the factors of the steps 1 to s already": from_clean,
-            "the signal is right; the noise of these steps alone has variance 1 - kept, not alpha_bar_s - alpha_bar_t": (
+            "the signal is right; the noise of these steps has variance 1 - kept, not alpha_bar_s - alpha_bar_t": (
                 difference
             ),
         },
