@@ -20,12 +20,12 @@ def movements(films):
     for panel, (name, rules) in zip(axes, films.items()):
         for (rule, film), colour, style in zip(rules.items(), (NOISE, SIGNAL, NETWORK), ("-", "--", ":")):
             panel.plot(film, style, color=colour, label=f"even in {rule}")
-        panel.set(title=name, xlabel="frame", ylim=(0, None))
-    axes[0].set_ylabel("movement of x_t")
+        panel.set(title=name, xlabel="frame")
+    axes[0].set(ylabel="movement of x_t", ylim=(0, None))
     label_lines(axes[-1], gap=0.14)
     show_figure(
-        "How far each of forty frames moves, on three schedules: even in the angle nearly alike on each, even in log-SNR "
-        "most in the middle, even in t hardly at all in the first half on the linear schedule"
+        "How far each of forty frames moves, on three schedules: even in the angle nearly alike, even in log-SNR "
+        "little at the end, even in t hardly at all in the first half on the linear schedule"
     )
 
 
@@ -59,7 +59,7 @@ def as_the_crow_flies(path, frames):
 
 
 def largest(path, frames):
-    return sorted(distances(path).topk(frames).indices.tolist())
+    return sorted(distances(path).topk(min(frames, len(path) - 1)).indices.tolist())
 
 
 def bits(levels, low=-1.0, high=1.0, base=2.0):

@@ -13,8 +13,8 @@ r"""
 
 ---
 
-Noise goes in, a digit comes out: the most convincing figure of this subject moves, and it often goes wrong. Noise that does not
-change, a digit in the last three frames, contrast that flickers, and nothing at all in print.
+Noise goes in, a digit comes out: the most convincing figure of this subject moves, and it often goes wrong: noise that does not
+change, a digit in the last three frames, contrast that flickers, nothing in print.
 """
 
 # %% tags=["setup"]
@@ -176,8 +176,8 @@ movements(films)
 
 # %% [markdown]
 r"""
-Even in $t$ is fine on the cosine schedule alone, whose angle is nearly straight in $t$. The other two rules do not care which
-schedule it is. (The static frames of the log-SNR are its last, where the eye sees small movements on black.)
+Even in $t$ is fine on the cosine schedule alone, whose angle is nearly straight in $t$. The other rules suit each. (The static frames
+of the log-SNR are its last, where the eye sees small movements on black.)
 
 The class is decided from log-SNR $-4.8$ to $-2.1$ (chapter 03), and only $\hat x_0$ shows it: its film begins at $-8$.
 """
@@ -231,7 +231,7 @@ def my_save_gif(frames, path, fps=12.5, hold=1.5):
 def delays_of(path):
     """In hundredths of a second, as the file has them."""
     with Image.open(path) as film:
-        return [film.seek(k) or film.info["duration"] / 10 for k in range(film.n_frames)]
+        return [film.seek(k) or film.info.get("duration", 0) / 10 for k in range(film.n_frames)]
 
 
 def fingerprint(writer):
@@ -255,9 +255,9 @@ same(fingerprint(my_save_gif), fingerprint(save_gif), stripes, fps=12.5, hold=1.
 r"""
 ## Your ten digits
 
-One file a digit, and one with all ten: at most forty frames, and 16 levels of grey, since noise does not compress (08b) and nobody
-needs 256 to look at it. `tinyddpm gif --poster` must write the same bytes, and the budget of 100 kB a digit is tested. To keep yours,
-replace `folder / "mine"`.
+One file a digit, and one with all ten, in 16 levels of grey: noise does not compress (08b), and nobody needs 256 to look at it. At
+most forty frames; fewer come, since the last steps of this walk lie further apart than $\Delta$. `tinyddpm gif --poster` must write the
+same bytes, and no digit more than 100 kB. To keep yours, replace `folder / "mine"`.
 """
 
 
@@ -320,7 +320,7 @@ to_grey = {
     "stretched": lambda x: ((x - x.min()) / (x.max() - x.min()) * 255).round().to(torch.uint8),
     "wrapped": lambda x: (((x + 1) * 127.5).round().long() % 256).to(torch.uint8),
 }
-ramp = torch.linspace(-3, 3, 61)  # its middle is 0
+ramp = torch.arange(-30, 31) / 10  # its middle is 0
 for name, convert in to_grey.items():
     here, there = convert(ramp)[30], convert(ramp[20:50])[10]  # the same 0, beside other pixels
     darker = int((convert(ramp).int().diff() < 0).sum())
@@ -388,7 +388,7 @@ check("08b", answer_08b)
 r"""
 <details><summary>Hint 08b</summary>
 
-Level $i$ gets the area of the bell between the midpoints to its neighbours; the outermost get the tails.
+A level gets the area of the bell between the midpoints to its neighbours.
 </details>
 
 <details><summary>Solution 08b</summary>
@@ -404,7 +404,7 @@ def answer_08b(levels):
 6.7 bits with 256 levels, 3.8 with 16, 2.0 with 4.
 </details>
 
-**08c.** A *boomerang* goes forth and back, for ever, each step by one frame, also where it starts again. Return the order of the `n`
+**08c.** A *boomerang* goes forth and back for ever, by one frame each step, also where it starts again. Return the order of the `n`
 frames in one round.
 """
 
@@ -449,7 +449,7 @@ check("08d", (prediction, measured))
 r"""
 <details><summary>Hint 08d</summary>
 
-`image_grid(x, columns=1, enlarge=4, levels=4)`, `save_gif` into `folder`, and `kilobytes(path)`.
+`image_grid(x, 1, enlarge=4, levels=4)`, `save_gif`, `kilobytes(path)`.
 </details>
 
 <details><summary>Solution 08d</summary>
@@ -472,7 +472,7 @@ Less than the 53 of noise alone: with 4 levels the weak noise of later frames is
 | symbol | variable | meaning |
 |---|---|---|
 | $m$ | `m` | (8.1), mean square of a clean pixel |
-| $\lambda_t$, $\varphi_t$ | `log_snr`, `angle` | (2.6) and (8.2) |
+| $\lambda_t$, $\varphi_t$ | `log_snr`, `angle` | (2.6), (8.2) |
 | $F$, $f$, $h$ | `frames`, `fps`, `hold` | (8.3), (8.4) |
 
 **Next:** [09 · Ten steps, not a thousand](09_ten_steps.ipynb). Our film has forty frames; the walk took a hundred steps. Must it?
