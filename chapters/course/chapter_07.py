@@ -72,21 +72,20 @@ KINDS = {"both": (1, 1), "only y": (1, 0), "only style": (0, 1), "neither": (0, 
 
 def in_rates(answer, y, style, p):
     """What dropping does to 500 batches: how often both, one, the other and none is dropped; whether images of a batch
-    share a coin; and whether what is kept is kept as it was."""
+    share a coin; whether what is kept is kept as it was, and whether one seed gives the same coins twice."""
     generator = torch.Generator().manual_seed(0)
     answers = [answer(y, style, p, generator) for _ in range(500)]
     if any(found is None or found is ... for found in answers):
         return None
-    if not all(isinstance(found, tuple) and len(found) == 2 for found in answers):
-        return "something that is not (y, style)"
-    labels, styles = (torch.stack([torch.as_tensor(part) for part in parts]) for parts in zip(*answers))
-    if labels.shape != (500, len(y)) or styles.shape != (500, len(style)):
-        return f"labels {tuple(labels.shape[1:])} and styles {tuple(styles.shape[1:])}"
+    if not all(isinstance(found, tuple) and len(found) == 2 and found[0].shape == y.shape for found in answers):
+        raise ValueError("return two tensors, (y, style), each of shape (b,)")
+    labels, styles = (torch.stack(parts) for parts in zip(*answers))
     no_y, no_style = labels == 10, styles == 4
     rates = [((no_y == a) & (no_style == b)).double() for a, b in KINDS.values()]
     kept = (no_y | (labels == y)) & (no_style | (styles == style))
     shared = (rates[-1].mean(1).std() / (3 * p * (1 - 3 * p) / len(y)) ** 0.5 > 1.5).double()
-    return [*(rate.mean() for rate in rates), shared, kept.double().mean()]
+    again = [answer(y, style, p, torch.Generator().manual_seed(1))[0] for _ in range(2)]
+    return [*(rate.mean() for rate in rates), shared, kept.double().mean(), float(torch.equal(*again))]
 
 
 def drop_two(y, style, p, generator, n=None):
@@ -94,9 +93,9 @@ def drop_two(y, style, p, generator, n=None):
     return torch.where(u < 2 * p, 10, y), torch.where((u < p) | ((u >= 2 * p) & (u < 3 * p)), 4, style)
 
 
-def two_coins(y, style, p, generator):
+def two_coins(y, style, p, generator, each=2):
     first, second = torch.rand(2, len(y), generator=generator)
-    return torch.where(first < 2 * p, 10, y), torch.where(second < 2 * p, 4, style)
+    return torch.where(first < each * p, 10, y), torch.where(second < each * p, 4, style)
 
 
 def always_both(y, style, p, generator):
@@ -104,9 +103,9 @@ def always_both(y, style, p, generator):
     return torch.where(u < 3 * p, 10, y), torch.where(u < 3 * p, 4, style)
 
 
-def never_both(y, style, p, generator):
+def never_both(y, style, p, generator, each=1):
     u = torch.rand(len(y), generator=generator)
-    return torch.where(u < p, 10, y), torch.where((u >= p) & (u < 2 * p), 4, style)
+    return torch.where(u < each * p, 10, y), torch.where(u >= 1 - each * p, 4, style)
 
 
 def one_more(y, style, p, generator):
@@ -123,9 +122,13 @@ def small_world():
         yield signal * data[::4] + noise * torch.randn(5, 5, generator=generator), signal, noise, data, labels
 
 
-def posterior(x_t, signal, noise, data, labels, power=2, half=2.0):
-    weights = (-torch.cdist(x_t, signal * data).pow(power) / (half * noise**2)).softmax(1)
+def posterior(x_t, signal, noise, data, labels, power=2, half=2.0, axis=1):
+    weights = (-torch.cdist(x_t, signal * data).pow(power) / (half * noise**2)).softmax(axis)
     return weights @ F.one_hot(labels, 10).to(weights)
+
+
+def unscaled(x_t, signal, noise, data, labels):
+    return (-(torch.cdist(x_t, signal * data) ** 2) / (2 * noise**2)).exp() @ F.one_hot(labels, 10).float()
 
 
 def logs_averaged(x_t, signal, noise, data, labels):
@@ -171,14 +174,23 @@ EXERCISES = {
         drop_two,
         lambda: [(torch.arange(60) % 10, torch.arange(60) % 4, 0.1)],
         {
+            "two coins drop both with probability p^2 only: cut one number an image into parts": (
+                lambda *a: two_coins(*a, each=1)
+            ),
             "two coins drop both with probability (2p)^2 only: cut one number an image into parts": two_coins,
             "both are always dropped together: each must also be dropped alone": always_both,
             "both are never dropped together, and guidance needs that answer, too": never_both,
+            "each is dropped as often as it should be, and never together: let the two ranges overlap": (
+                lambda *a: never_both(*a, each=2)
+            ),
             "the null class is one more than the last real one: 10 and 4": one_more,
             "all images of a batch share one coin: draw a number for each image": lambda *a: drop_two(*a, n=1),
             "inverted: what is to be dropped is kept, and what is to be kept is dropped": inverted,
+            "draw the coins from the generator: the same one must give the same coins": (
+                lambda y, style, p, generator: drop_two(y, style, p, None)
+            ),
         },
-        within=0.02,
+        within=0.009,
         call=in_rates,
     ),
     "07b": Exercise(
@@ -195,6 +207,13 @@ EXERCISES = {
             "you divide by 2 noise: the width of a bell is noise, and noise^2 stands in its exponent": (
                 lambda x, signal, noise, d, y: posterior(x, signal, noise**0.5, d, y)
             ),
+            "farther images are likelier: a bell falls with the distance, so a minus is missing": (
+                lambda *a: posterior(*a, half=-2.0)
+            ),
+            "the softmax ran over the batch: the images of the data compete, along the other axis": (
+                lambda *a: posterior(*a, axis=0)
+            ),
+            "the rows do not add up to 1: divide by the sum over all images": unscaled,
             "you averaged logarithms over a class: add up the bells themselves, then compare": logs_averaged,
             "that is the class of the nearest image: every image has a say, by its weight": by_nearest,
             "you took the mean over each class where the sum belongs: larger classes are more likely": (class_means),
@@ -210,6 +229,15 @@ EXERCISES = {
             "you left the asked class out of the mixture: (7.1) sums over all ten": others_alone,
             "the mixture is there, and no push: extrapolate from it by w": (
                 lambda of_class, p, y, w: without_null(of_class, p, y, 0.0)
+            ),
+            "that is the plain conditional answer: push from the mixture to it, and beyond by w": (
+                lambda of_class, p, y, w: without_null(of_class, p, y, 1.0)
+            ),
+            "that is the push alone: add it to the mixture": (
+                lambda of_class, p, y, w: without_null(of_class, p, y, w) - without_null(of_class, p, y, 0.0)
+            ),
+            "the mixture is a sum with weights that add up to 1: you took the mean once more": (
+                lambda of_class, p, y, w: without_null(of_class, p / 10, y, w)
             ),
             "you pushed from the answer with the label: that is Ho and Salimans' w, one more in ours": (
                 lambda of_class, p, y, w: without_null(of_class, p, y, w + 1)

@@ -124,6 +124,8 @@ EXERCISES = {
                 lambda n: [*range(n), *range(n - 2, -1, -1)]
             ),
             "that goes forth only, and jumps back at its end": lambda n: [*range(n)],
+            "there is no frame n: the last of n frames is n - 1": lambda n: [*range(n), *range(n, 0, -1)],
+            "the first frame is 0": lambda n: [*range(1, n + 1), *range(n - 1, 1, -1)],
         },
     ),
     "08d": Experiment(
