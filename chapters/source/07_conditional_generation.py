@@ -14,8 +14,8 @@ r"""
 
 ---
 
-To make a model draw the digit you ask for is usually taught as three tricks: feed the label to the network, now and then leave it
-out, extrapolate at the end. Behind each stands an equation, and with exact denoisers we can execute all of them on real digits.
+Drawing the digit you ask for is usually taught as three tricks: feed the label to the network, now and then leave it out,
+extrapolate at the end. Behind each stands an equation, and with exact denoisers we can execute all of them on real digits.
 """
 
 # %% tags=["setup"]
@@ -46,7 +46,8 @@ Write $y$ for the label of an image. Asking for a seven means sampling from the 
 else changes. Every formula of chapters 01 to 03 holds inside a class, and the best denoiser *given the label*,
 $\mathbb E[x_0 \mid x_t, y]$, is the exact denoiser of chapter 03 with only the images of class $y$ in its sum.
 
-Not knowing the class of a noisy image, I can ask each class for the clean image, and average the ten answers:
+Not knowing the class of a noisy image, I can ask each class for the clean image, and average the answers by how likely each
+class is:
 
 $$\mathbb E[x_0 \mid x_t] = \sum_{y} p(y \mid x_t)\; \mathbb E[x_0 \mid x_t, y] \tag{7.1}$$
 
@@ -208,16 +209,16 @@ same(seeded(my_drop_labels), seeded(drop_labels), labels, 10, 0.1)
 r"""
 ## Bug museum: three ways to lose a label
 
-A model trained with any of them still draws.
+Trained with any of them, a model still draws digits.
 
 1. **One coin for the whole batch**, in [a widely copied script](https://github.com/dome272/Diffusion-Models-pytorch/blob/main/ddpm_conditional.py):
    a step drops all labels or none.
 2. **The probability inverted**: a function that [takes the rate of keeping was given the rate of
    dropping](https://github.com/lucidrains/DALLE2-pytorch/issues/35).
 3. **A mask that flips the sign**: [`-1 * (1 - mask)`](https://github.com/TeaPearce/Conditional_Diffusion_MNIST/issues/1) turns the 1
-   of each one-hot row into $-1$, and samples asked for with ordinary rows are asked for in a foreign language.
+   of each one-hot row into $-1$. Whoever asks for samples with ordinary rows speaks a foreign language.
 
-Right is: rows add up to 1 or 0, the rate of zeros is $p_\text{uncond}$, and it varies between batches as independent coins do.
+Rows should add up to 1 or 0, and the rate of zeros be $p_\text{uncond}$ and vary between batches as independent coins do.
 """
 
 # %%
@@ -316,7 +317,7 @@ $$\hat\varepsilon_w = \hat\varepsilon_\varnothing + w\,(\hat\varepsilon_y - \hat
 
 Ho and Salimans write $(1 + w)\,\hat\varepsilon_y - w\,\hat\varepsilon_\varnothing$ instead (equation 6). *Which is right?* is asked
 [again](https://github.com/huggingface/diffusers/issues/5882) and [again](https://github.com/lucidrains/denoising-diffusion-pytorch/issues/207).
-Both: their $w$ is ours less one. To tell whose it is, look for the value that changes nothing.
+Both are: their $w$ is ours less one. To tell whose it is, look for the value that changes nothing.
 """
 
 # %%
@@ -375,7 +376,7 @@ guess(my_guess, round(samples[4.0][0].mean().item(), 1))
 
 # %% [markdown]
 r"""
-Only with a number on paper, look.
+A number on paper? Look.
 """
 
 # %%
@@ -680,7 +681,7 @@ def answer_07c(of_class, p, y, w):
     return unconditional + w * (conditional - unconditional)
 ```
 
-Ten calls of the network where one would do: dropping labels saves these.
+Ten calls of the network, and dropping labels saves nine.
 </details>
 
 **07d, an experiment.** [Kynkäänniemi et al. (2024)](https://arxiv.org/abs/2404.07724) guide in an interval of times. Guide with scale 3
@@ -711,8 +712,8 @@ for scale in (1.0, 3.0, tinyddpm.interval(3.0, 885, 1000)):
 measured = 100 * (amounts[2] - amounts[0]) / (amounts[1] - amounts[0])
 ```
 
-In almost pure noise the push is the difference of two *means*, as large as it gets, and nothing in the image resists it. The parts
-do not add up to 100: a bold beginning leaves less to be pushed later.
+In almost pure noise the push is the difference of two *means*, as large as it gets. Inside the window scale 3 adds about 45, after
+it 12: a bold beginning leaves less to push.
 </details>
 
 ## Symbols
