@@ -2,7 +2,8 @@
 
 The sources are chapters/source/*.py, in jupytext's percent format. A notebook gets a first cell that installs what is
 missing where it is opened alone, and the minutes of each section. It is executed from a new kernel, in order, and saved
-with its outputs; pictures with at most 256 colours.
+with its outputs; pictures with at most 256 colours. The figure of the cell tagged "share" is also written to figures/,
+for the table of contents.
 """
 
 import base64
@@ -74,8 +75,11 @@ def build(source: Path) -> Path:
         for output in cell.get("outputs", []):
             data = output.get("data", {})
             data.pop("application/vnd.jupyter.widget-view+json", None)  # lives as long as its kernel
-            if png := data.get("image/png"):
-                data["image/png"] = base64.b64encode(smaller(base64.b64decode(png))).decode()
+            if "image/png" in data:
+                picture = smaller(base64.b64decode(data["image/png"]))
+                data["image/png"] = base64.b64encode(picture).decode()
+                if "share" in cell.metadata.get("tags", []):
+                    (HERE / "figures" / f"{source.stem[:2]}.png").write_bytes(picture)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     path = HERE / f"{source.stem}.ipynb"

@@ -216,7 +216,9 @@ def test_figures_take_their_colours_from_the_course(stem):
 @proving_chapters
 def test_a_chapter_has_one_figure_made_to_be_shared(stem):
     (cell,) = [cell for cell in code(NOTEBOOKS[stem]) if "share" in cell["metadata"].get("tags", [])]
-    assert any("image/png" in output.get("data", {}) for output in cell["outputs"])
+    (png,) = [output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {})]
+    assert (ROOT / "figures" / f"{stem[:2]}.png").read_bytes() == base64.b64decode(png)
+    assert f"](figures/{stem[:2]}.png)" in (ROOT / "README.md").read_text()
 
 
 @exercises

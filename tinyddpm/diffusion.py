@@ -22,8 +22,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0_hat
 
 def q_step(x: Images, t: Times, eps: Images, schedule: Schedule) -> Images:
     """x_t from x_{t-1}: sqrt(1 - beta_t) x_{t-1} + sqrt(beta_t) eps (Ho et al. 2020, eq. 2)."""
-    beta = schedule.beta
-    return schedule.at((1 - beta).sqrt(), t, x) * x + schedule.at(beta.sqrt(), t, x) * eps
+    return schedule.at((1 - schedule.beta).sqrt(), t, x) * x + schedule.at(schedule.beta.sqrt(), t, x) * eps
 
 
 def q_sample(x_0: Images, t: Times, eps: Images, schedule: Schedule) -> Images:

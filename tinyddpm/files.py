@@ -25,8 +25,7 @@ def asset(name: str) -> Path:
 
 
 def write_whole(path: str | Path, content: bytes) -> None:
-    """Writes a file atomically: under a temporary name, flushed, then renamed. Raises OSError, with the file's name,
-    and leaves what was there."""
+    """Writes a file atomically: a flushed copy, renamed. Raises OSError with its name, and leaves what was there."""
     temporary = Path(path).parent / f"{TEMPORARY}{secrets.token_hex(8)}"
     try:
         with open(temporary, "xb") as file:
@@ -79,9 +78,7 @@ def write_checkpoint(path: str | Path, version: int, description: dict, tensors:
 
 def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tensor]]:
     """Description and tensors of a file that write_checkpoint wrote, in any version up to `newest`; no unpickling.
-
-    Raises ValueError for a file that is missing, cut off, changed, of another format or version, or not finite.
-    """
+    Raises ValueError for a file that is missing, cut off, changed, of another format or version, or not finite."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 

@@ -38,9 +38,7 @@ def gaussian_oracle(mean: Tensor | float, variance: Tensor | float, schedule: Sc
     """The optimal denoiser where the data are N(mean, variance), independently for each pixel: E[x_0 | x_t] =
     mean + k (x_t - sqrt(alpha_bar_t) mean), k = sqrt(alpha_bar_t) variance / (alpha_bar_t variance +
     1 - alpha_bar_t) (Bishop 2006, eq. 2.116). mean and variance broadcast against (b, c, h, w).
-
-    Raises ValueError for a negative variance.
-    """
+    Raises ValueError for a negative variance."""
     if (variance < 0) if isinstance(variance, (int, float)) else bool((variance < 0).any()):
         raise ValueError("a variance cannot be negative")
 

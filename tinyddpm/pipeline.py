@@ -41,16 +41,14 @@ class DDPM:
         check_predicts(predicts, schedule)
         self.model, self.schedule, self.predicts = model, schedule, predicts
         self.image_shape, self.notes = tuple(image_shape), notes or {}
+        self.num_classes: int | None = attribute(model, "num_classes", "the attribute num_classes (None: no labels)")
         check_network(model, self.image_shape)
-        self.num_classes: int | None = cast(Any, model).num_classes
 
     def __repr__(self) -> str:
-        weights, network = sum(map(torch.numel, self.model.parameters())), type(self.model).__name__
+        size, network = sum(map(torch.numel, self.model.parameters())), type(self.model).__name__
         schedule, data = (self.notes.get(name, "unknown") for name in ("schedule", "data"))
-        return (
-            f"DDPM({network} of {weights:,} parameters, predicts {self.predicts}, schedule {schedule}, T = "
-            f"{self.schedule.T}, images {self.image_shape}, {self.num_classes or 'no'} classes, data {data})"
-        )
+        kind = f"{network} of {size:,} parameters, predicts {self.predicts}, schedule {schedule}, T = {self.schedule.T}"
+        return f"DDPM({kind}, images {self.image_shape}, {self.num_classes or 'no'} classes, data {data})"
 
     @property
     def device(self) -> torch.device:
@@ -93,7 +91,8 @@ class DDPM:
         guide: Guide | None = None,
         guidance: Guidance = classifier_free_guidance,
     ) -> Iterator[Step]:
-        """The sampling trajectory of one image for each label in y, or of n images without labels.
+        """The sampling trajectory of one image for each label in y, or of n images without labels. Raises ValueError,
+        at the call, for arguments that do not fit the model.
 
         steps     of a grid uniform in t; or give a `grid`, such as schedule.grid(20, "log-snr")
         sampler   a function with the signature of ddim, such as partial(ddim, eta=0.5), or a name in SAMPLERS
@@ -101,8 +100,6 @@ class DDPM:
         seeds     one for each image: an image depends on its own seed, not on its batch; random by default
         guide     denoiser -> denoiser: more guidance, such as partial(inpaint, known=known, mask=mask)
         guidance  (conditional, unconditional, scale) -> denoiser; one network call if it asks unconditional first
-
-        Raises ValueError for arguments that do not fit the model, at the call.
         """
         walk = choose(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
         grid = self.schedule.grid(steps) if grid is None else grid
@@ -143,11 +140,9 @@ class DDPM:
         return labels.reshape(-1).long()
 
     def save(self, path: str | Path) -> None:
-        """Writes one .safetensors file, which load reads. Raises ValueError for a read-only folder, and for a network
-        without `arguments`."""
-        if not hasattr(self.model, "arguments"):
-            raise ValueError(f"{type(self.model).__name__} lacks `arguments`, which rebuild it: see tinyddpm.nn")
-        description: dict = {"network": type(self.model).__name__, "arguments": self.model.arguments}
+        """Writes one .safetensors file. Raises ValueError for a read-only folder, and a network without `arguments`."""
+        arguments = attribute(self.model, "arguments", "`arguments`, which rebuild it")
+        description: dict = {"network": type(self.model).__name__, "arguments": arguments}
         description |= {"predicts": self.predicts, "image_shape": self.image_shape, "notes": self.notes}
         tensors = {name: value.detach().cpu().contiguous() for name, value in self.model.state_dict().items()}
         write_checkpoint(path, FORMAT_VERSION, description, tensors | {BETA: self.schedule.beta})
@@ -173,7 +168,7 @@ class DDPM:
                 model = network(**{k: tuple(v) if isinstance(v, list) else v for k, v in arguments.items()})
             model.load_state_dict(tensors)
             return cls(model, schedule, predicts, (c, h, w), dict(notes)).to(device)
-        except (AttributeError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
+        except (ImportError, AttributeError, KeyError, TypeError, ValueError, ArithmeticError, RuntimeError) as error:
             raise ValueError(f"{path} describes another network than the one it holds: {error}") from error
 
 
@@ -192,10 +187,15 @@ class Bounded(TorchFunctionMode):
         return made
 
 
+def attribute(model: nn.Module, name: str, what: str) -> Any:
+    """An attribute that tinyddpm.nn asks of networks. Raises ValueError for a network without it."""
+    if not hasattr(model, name):
+        raise ValueError(f"{type(model).__name__} lacks {what}: see tinyddpm.nn")
+    return getattr(model, name)
+
+
 def check_network(model: nn.Module, image_shape: tuple[int, ...]) -> None:
-    """Raises ValueError for a network without num_classes, and for one that returns another shape than it is given."""
-    if not hasattr(model, "num_classes"):
-        raise ValueError(f"{type(model).__name__} lacks the attribute num_classes (None: no labels): see tinyddpm.nn")
+    """Raises ValueError for a network that returns another shape than it is given."""
     x, training = torch.zeros(1, *image_shape, device=next(model.parameters()).device), model.training
     with torch.no_grad():
         out = model.eval()(x, torch.ones(1, dtype=torch.long, device=x.device))

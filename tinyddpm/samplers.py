@@ -8,6 +8,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Generator, Tensor
@@ -114,10 +115,7 @@ def p_sample_loop(
     see p_sample. Raises ValueError for invalid arguments, as all samplers do."""
     if isinstance(variance, str):
         choose(VARIANCES, variance, "variance")
-
-    def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
-        return p_sample(x_t, x_0_hat, t, s, schedule, variance, generator)
-
+    update = partial(p_sample, schedule=schedule, variance=variance, generator=generator)
     return trajectory(denoiser, x_T, check_arguments(x_T, schedule, grid, generator, climbs=True), update)
 
 

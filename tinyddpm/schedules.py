@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -22,8 +23,7 @@ Grid = Sequence[tuple[int, int]]  # the steps (t, s) of a sampler
 
 
 def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
-    """The row of a table by its name; a row "module:name" is imported. Raises ValueError for an unknown name, with the
-    known ones."""
+    """A row by its name; a row "module:name" is imported. Raises ValueError for other names, with the known ones."""
     if name not in table:
         raise ValueError(f"unknown {what} {name!r}: choose one of {', '.join(table)}")
     return pkgutil.resolve_name(row) if isinstance(row := table[name], str) and ":" in row else row
@@ -64,9 +64,7 @@ def betas_from(alpha_bar: Table) -> Tensor:
 
 
 def with_zero(beta: Tensor, end: bool = False) -> Table:
-    beta = torch.cat([beta.new_zeros(1), beta])
-    check_betas(beta, end)
-    return beta
+    return check_betas(torch.cat([beta.new_zeros(1), beta]), end)
 
 
 BETAS: dict[str, Callable[..., Table] | str] = {
@@ -85,7 +83,7 @@ def check_T(T: int) -> None:
         raise ValueError(f"T, the number of noising steps, must be an integer of at least 1, got {T}")
 
 
-def check_betas(beta: Tensor, end: bool = True) -> None:
+def check_betas(beta: Tensor, end: bool = True) -> Table:
     if beta.ndim != 1 or len(beta) < 2 or beta[0] != 0:
         found = f"got shape {tuple(beta.shape)} starting with {beta.flatten()[:1].tolist()}: prepend a 0"
         raise ValueError(f"a schedule needs one beta for each t in 0..T, and beta[0] = 0 (the clean image), {found}")
@@ -95,22 +93,22 @@ def check_betas(beta: Tensor, end: bool = True) -> None:
         wanted = f"in (0, 1){' or be 1 at T' * end}"
         found = f"{beta[1:].min():.4g} to {beta[1:].max():.4g}: choose a larger T or the cosine schedule"
         raise ValueError(f"betas must be {wanted}, but these for T = {len(beta) - 1} range from {found}")
+    return beta
 
 
 @dataclass(frozen=True, eq=False)
 class Schedule:
     """A table of betas and what follows from it: alpha_bar_t = prod_{s <= t} (1 - beta_s) (Ho et al. 2020, eq. 4).
 
-    Tables are (T + 1,) float64 on the CPU. Raises ValueError unless beta[0] = 0 and the others are in (0, 1); the last
-    may be 1: x_T is then pure noise. Warns when alpha_bar[T] > 1e-3: sampling starts from noise unseen in training.
+    Tables are float64, on the CPU. Raises ValueError unless beta[0] = 0 and the others are in (0, 1); the last may be
+    1: x_T is then pure noise. Warns when alpha_bar[T] > 1e-3: sampling starts from noise unseen in training.
     """
 
     beta: Table
 
     def __post_init__(self):
         beta = torch.as_tensor(self.beta, dtype=torch.float64).detach().cpu()
-        check_betas(beta)
-        object.__setattr__(self, "beta", beta)
+        object.__setattr__(self, "beta", check_betas(beta))
         if self.alpha_bar[-1] > 1e-3:
             left = f"this schedule leaves {self.sqrt_alpha_bar[-1]:.1%} of the image's amplitude at t = {self.T}"
             warnings.warn(f"{left}: sampling starts from pure noise, unseen in training", stacklevel=3)
@@ -173,7 +171,7 @@ class Schedule:
         steps = start if steps is None else steps
         if not 1 <= steps <= start <= self.T:
             raise ValueError(f"need 1 <= steps <= start <= T = {self.T}, got steps={steps}, start={start}")
-        return pairs([*choose(SPACINGS, spacing, "spacing")(start, steps, self.log_snr), 0])
+        return list(pairwise([*choose(SPACINGS, spacing, "spacing")(start, steps, self.log_snr), 0]))
 
 
 def uniform_times(T: int, steps: int, log_snr: Table) -> list[int]:
@@ -203,11 +201,6 @@ def distinct(times: Sequence[float], T: int) -> list[int]:
     return chosen
 
 
-def pairs(times: Sequence[int]) -> Grid:
-    """The steps between consecutive times."""
-    return list(zip(times, times[1:]))
-
-
 def check_step(t: int, s: int, T: int) -> None:
     if not 0 <= s < t <= T:
         raise ValueError(f"a step (t, s) needs 0 <= s < t <= T = {T}, got t={t}, s={s} (only p_sample_loop climbs)")
@@ -215,7 +208,7 @@ def check_step(t: int, s: int, T: int) -> None:
 
 def check_grid(grid: Grid | None, T: int, climbs: bool = False) -> Grid:
     """The grid as a list, the full one for None. Raises ValueError unless consecutive steps descend (climb) in 0..T."""
-    grid = pairs(range(T, -1, -1)) if grid is None else list(grid)
+    grid = list(pairwise(range(T, -1, -1)) if grid is None else grid)
     if not grid or not all(isinstance(step, tuple) and len(step) == 2 for step in grid):
         raise ValueError("a time grid is a sequence of steps (t, s), and not empty: schedule.grid(steps) makes one")
     for k, (t, s) in enumerate(grid):

@@ -66,8 +66,7 @@ class DenoisingLoss:
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
         t, eps, y = self.draw(model, x_0, y, generator)
-        kind = self.predicts, self.loss, self.weights
-        return diffusion_loss(model, x_0, t, eps, self.schedule, y, *kind, reduction="none"), t
+        return diffusion_loss(model, x_0, t, eps, self.schedule, y, self.predicts, self.loss, self.weights, "none"), t
 
     def draw(self, model: nn.Module, x_0: Images, y: Labels | None, generator: Generator) -> Drawn:
         """The times, the noise, and the labels of which some are dropped, None for a network without labels."""

@@ -27,9 +27,8 @@ def image_grid(x: Float[Tensor, "b c h w"], columns: int = 10, enlarge: int = 1,
     x, columns = x.detach().float().cpu(), min(columns, len(x))
     x = torch.cat([x, x.new_full((-len(x) % columns, *x.shape[1:]), -1.0)])
     x = rearrange(x, "(rows columns) c h w -> c (rows h) (columns w)", columns=columns)
-    level = ((x.clamp(-1, 1) + 1) / 2 * (levels - 1)).round()
-    picture = (level * 255 / (levels - 1)).round().to(torch.uint8)
-    return picture.repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
+    level = ((x.clamp(-1, 1) + 1) / 2 * (levels - 1)).round() * 255 / (levels - 1)
+    return level.round().to(torch.uint8).repeat_interleave(enlarge, 1).repeat_interleave(enlarge, 2)
 
 
 def film_strip(steps: Iterable, frames: int = 10, image: int = 0, enlarge: int = 1, levels: int = 256) -> Picture:

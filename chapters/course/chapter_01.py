@@ -1,43 +1,68 @@
 """The exercises of chapter 01: how an image becomes noise."""
 
+import math
+
 import torch
 
-from .exercises import Exercise
+from .exercises import Exercise, Experiment
 
 
 def batch():
     generator = torch.Generator().manual_seed(0)
-    x_0, eps = torch.randn(2, 4, 1, 4, 4, generator=generator)
-    yield x_0, torch.tensor([0, 2, 5, 3]), eps, torch.tensor([1.0, 0.9, 0.7, 0.5, 0.2, 0.01])
+    x_s, eps = torch.randn(2, 4, 1, 4, 4, generator=generator)
+    yield (
+        x_s,
+        torch.tensor([0, 1, 2, 3]),
+        torch.tensor([2, 2, 5, 4]),
+        eps,
+        torch.tensor([1.0, 0.9, 0.7, 0.5, 0.2, 0.01]),
+    )
 
 
-def q_sample(x_0, t, eps, alpha_bar):
-    abar = alpha_bar[t].reshape(-1, 1, 1, 1)
-    return abar.sqrt() * x_0 + (1 - abar).sqrt() * eps
+def shaped(factor):
+    return factor.reshape(-1, 1, 1, 1)
 
 
-def without_roots(x_0, t, eps, alpha_bar):
-    abar = alpha_bar[t].reshape(-1, 1, 1, 1)
-    return abar * x_0 + (1 - abar) * eps
+def jump(x_s, s, t, eps, alpha_bar):
+    kept = shaped(alpha_bar[t] / alpha_bar[s])
+    return kept.sqrt() * x_s + (1 - kept).sqrt() * eps
 
 
-def root_inside(x_0, t, eps, alpha_bar):
-    root = alpha_bar[t].reshape(-1, 1, 1, 1).sqrt()
-    return root * x_0 + (1 - root) * eps
+def without_roots(x_s, s, t, eps, alpha_bar):
+    kept = shaped(alpha_bar[t] / alpha_bar[s])
+    return kept * x_s + (1 - kept) * eps
 
 
-def by_column(x_0, t, eps, alpha_bar):
-    abar = alpha_bar[t]  # (4,), and the images happen to be 4 wide
-    return abar.sqrt() * x_0 + (1 - abar).sqrt() * eps
+def one_root(x_s, s, t, eps, alpha_bar):
+    kept = shaped(alpha_bar[t] / alpha_bar[s])
+    return kept.sqrt() * x_s + (1 - kept) * eps
 
 
-def swapped(x_0, t, eps, alpha_bar):
-    abar = alpha_bar[t].reshape(-1, 1, 1, 1)
-    return (1 - abar).sqrt() * x_0 + abar.sqrt() * eps
+def root_inside(x_s, s, t, eps, alpha_bar):
+    root = shaped(alpha_bar[t] / alpha_bar[s]).sqrt()
+    return root * x_s + (1 - root) * eps
 
 
-def one_off(x_0, t, eps, alpha_bar):
-    return q_sample(x_0, (t - 1).clamp(min=0), eps, alpha_bar)
+def by_column(x_s, s, t, eps, alpha_bar):
+    kept = alpha_bar[t] / alpha_bar[s]  # (4,), and the images happen to be 4 wide
+    return kept.sqrt() * x_s + (1 - kept).sqrt() * eps
+
+
+def swapped(x_s, s, t, eps, alpha_bar):
+    kept = shaped(alpha_bar[t] / alpha_bar[s])
+    return (1 - kept).sqrt() * x_s + kept.sqrt() * eps
+
+
+def from_clean(x_s, s, t, eps, alpha_bar):
+    return jump(x_s, torch.zeros_like(s), t, eps, alpha_bar)
+
+
+def difference(x_s, s, t, eps, alpha_bar):
+    return shaped(alpha_bar[t] / alpha_bar[s]).sqrt() * x_s + shaped(alpha_bar[s] - alpha_bar[t]).sqrt() * eps
+
+
+def steps(beta, left, power=0.5):
+    return math.ceil(math.log(left) / math.log((1 - beta) ** power))
 
 
 def step():
@@ -47,27 +72,37 @@ def step():
 
 EXERCISES = {
     "01a": Exercise(
-        q_sample,
+        jump,
         batch,
         {
-            "abar and 1 - abar are variances: the factors are their square roots": (without_roots),
-            "the noise's factor is sqrt(1 - abar), not 1 - sqrt(abar): the squares add up to 1": root_inside,
-            "each column of pixels got a time of its own: reshape alpha_bar[t] to (b, 1, 1, 1)": by_column,
-            "the factors are swapped: at t = 0 the image must be clean": swapped,
-            "alpha_bar is indexed by t itself: index 0 is the clean image": one_off,
+            "the kept share and 1 minus it are variances: the factors are their square roots": without_roots,
+            "one root is there, the other is forgotten: the noise's factor is sqrt(1 - kept)": one_root,
+            "the noise's factor is sqrt(1 - kept), not 1 - sqrt(kept): the squares add up to 1": root_inside,
+            "each column of pixels got a time of its own: reshape the factor to (b, 1, 1, 1)": by_column,
+            "the factors are swapped: where t is s, the image must not change": swapped,
+            "that is the jump from the clean image: x_s has lost the factors of the steps 1 to s already": from_clean,
+            "the signal is right; the noise of these steps alone has variance 1 - kept, not alpha_bar_s - alpha_bar_t": (
+                difference
+            ),
         },
     ),
     "01b": Exercise(
-        lambda beta, t: (1 - beta) ** t,
-        lambda: [(0.01, 459), (0.2, 7), (0.5, 1)],
+        steps,
+        lambda: [(0.01, 0.1), (0.2, 0.5), (0.05, 0.01)],
         {
-            "that is the amplitude, the root of alpha_bar: each step multiplies alpha_bar by 1 - beta": (
-                lambda beta, t: (1 - beta) ** (t / 2)
+            "that is when alpha_bar, the variance, is at most left: the amplitude is its root": (
+                lambda beta, left: steps(beta, left, 1)
             ),
-            "factors multiply: 1 - t beta is only right while t beta is small": lambda beta, t: 1 - t * beta,
-            "there are t factors for t steps, not t - 1": lambda beta, t: (1 - beta) ** (t - 1),
-            "that is the noise's share, 1 - alpha_bar": lambda beta, t: 1 - (1 - beta) ** t,
+            "the amplitude is the root of alpha_bar, not its square": lambda beta, left: steps(beta, left, 2),
+            "one step too few: at that number the amplitude is still above left": (
+                lambda beta, left: steps(beta, left) - 1
+            ),
+            "factors multiply: 1 - t beta / 2 is only right while t beta is small": (
+                lambda beta, left: math.ceil(2 * (1 - left) / beta)
+            ),
+            "that is the share that is lost, not the share that is left": lambda beta, left: steps(beta, 1 - left),
         },
+        within=0.5,
     ),
     "01c": Exercise(
         lambda x, beta, g: (1 - beta) ** 0.5 * x + beta**0.5 * torch.randn(x.shape, generator=g),
@@ -90,12 +125,15 @@ EXERCISES = {
             ),
         },
     ),
-    "01d": Exercise(
-        600,
-        misconceptions={
-            "at 500 it still reads 52 % correctly: the first time below half is asked": 500,
-            "that is chance, one in ten: half is asked, and it is lost earlier": 900,
-            "all of it is noise there, but half was lost long before": 1000,
+    "01d": Experiment(
+        550,
+        650,
+        {
+            "at 500 it still reads more than half: the first time below half is asked": (450, 549),
+            "it still reads most digits there": (1, 449),
+            "half was lost earlier: which is the first multiple of 100?": (651, 850),
+            "that is chance, one in ten: half is asked, and it is lost earlier": (851, 1000),
+            "a time is asked, not an accuracy": (0.0, 1.0),
         },
     ),
 }

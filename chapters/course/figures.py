@@ -64,7 +64,7 @@ def label_lines(axes, gap: float = 0.09) -> None:
     ends = [float(to_axes.transform((line.get_xdata()[-1], line.get_ydata()[-1]))[1]) for line in lines]
     height = -1.0
     for end, line in sorted(zip(ends, lines), key=lambda pair: pair[0]):
-        height = max(end, height + gap)
+        height = max(min(max(end, 0.0), 1.0), height + gap)  # a line that leaves the axes is labelled at their border
         place = {"xycoords": "axes fraction", "va": "center", "color": line.get_color(), "annotation_clip": False}
         axes.annotate(" " + line.get_label(), (1.01, height), **place)
 

@@ -46,7 +46,7 @@ def test_inpaint_shows_the_digit_what_is_left_of_it_and_the_ways(run, capsys):
         for way in row[2:]:
             assert (abs(way[14:].astype(int) - row[0][14:]) <= 1).all()
     assert not (grid[0, 2] == grid[0, 3]).all()
-    assert "2 rows in x.png" in capsys.readouterr().out
+    assert "2 rows in x.png\n" in capsys.readouterr().out
 
 
 def test_inpaint_tells_the_network_the_digit_where_it_is_asked_to(run):
@@ -109,7 +109,9 @@ def test_real_digits_are_of_their_labels_and_differ():
         (["write", ""], "at least one digit, got ''"),
         (["write", "19-5"], "digits and blanks with at least one digit, got '19-5'"),
         (["write", "1" * 65], "up to 64 digits"),
-        (["write", "1", "--variety", "2"], "variety must be in [0, 1]"),
+        (["write", "1", "--variety", "2"], "tinyddpm: expected a --variety in [0, 1], got 2.0\n"),
+        (["write", "hello"], "expected up to 64 digits and blanks with at least one digit, got 'hello'\n"),
+        (["inpaint", "--scale", "2"], "expected --labelled beside --scale"),
         (["write", "1", "--out", "x.jpg"], "expected a .png or .gif file, got 'x.jpg'"),
     ],
 )

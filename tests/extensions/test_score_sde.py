@@ -2,6 +2,7 @@
 
 import math
 from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,7 +13,7 @@ from tinyddpm.diffusion import eps_from_x_0, make_denoiser
 from tinyddpm.extensions.score_sde import euler_maruyama, log_likelihood, predictor_corrector, score
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.samplers import last, noise_like, p_sample_loop
-from tinyddpm.schedules import Schedule, pairs
+from tinyddpm.schedules import Schedule
 
 COSINE = Schedule.named("cosine", 50)
 LINEAR = Schedule.named("linear", 1024)
@@ -50,7 +51,7 @@ def marginal(m, v, t, schedule):
 
 def grid_of(steps, end, schedule=LINEAR):
     """So many steps, even in t, from T to end."""
-    return pairs([end + (schedule.T - end) * k // steps for k in range(steps, -1, -1)])
+    return list(pairwise([end + (schedule.T - end) * k // steps for k in range(steps, -1, -1)]))
 
 
 # The score

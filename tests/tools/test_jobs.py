@@ -1,12 +1,14 @@
 """Missing packages, locked folders, and how far a computation has come."""
 
+import io
 import sys
 import time
 
 import pytest
+from tqdm import tqdm
 
 from tinyddpm.tools import jobs
-from tinyddpm.tools.jobs import MissingExtra, alone, needs, progress
+from tinyddpm.tools.jobs import MissingExtra, alone, count, needs, progress
 
 
 def test_missing_packages_are_named_with_the_extra_that_installs_them(monkeypatch):
@@ -40,6 +42,19 @@ def test_without_a_terminal_a_line_a_minute_says_how_far_it_is(items, monkeypatc
     assert not any("\r" in line for line in lines)
     counts = [int(line.split()[1]) for line in lines]
     assert counts == sorted(set(counts)) and counts[-1] <= 20 and lines[0].split()[2:4] == ["of", "20"]
+
+
+def test_a_line_moves_no_cursor_beside_another_bar(monkeypatch, capsys):
+    monkeypatch.setattr(jobs, "MINUTE", 1e-6)
+    with tqdm(total=1, file=io.StringIO()):
+        assert list(progress(range(3), "counting", initial=2, total=5)) == [0, 1, 2]
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(" in ")[0] for line in lines] == [f"counting: {n} of 5" for n in (3, 4, 5)]
+
+
+@pytest.mark.parametrize(("n", "said"), [(0, "0 images"), (1, "1 image"), (2, "2 images")])
+def test_one_of_something_is_not_several(n, said):
+    assert count(n, "image") == said
 
 
 def test_what_takes_less_than_a_minute_says_nothing_without_a_terminal(capsys):

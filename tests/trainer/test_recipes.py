@@ -1,5 +1,7 @@
 """What a recipe makes of a data set, and the tables that its names choose from."""
 
+import inspect
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -7,6 +9,7 @@ import pytest
 import torch
 
 from tinyddpm import Schedule
+from tinyddpm.diffusion import PREDICTIONS
 from tinyddpm.nn import Attention
 from tinyddpm.trainer.objectives import TABLES, TIMES
 from tinyddpm.trainer.optim import OPTIMIZERS
@@ -155,3 +158,9 @@ def test_progressive_training_begins_with_few_times_and_ends_with_all():
     few, some, every = (set(range(1000 // n, 1001, 1000 // n)) for n in (10, 100, 1000))
     assert seen == [few, few, some, some, every, every]
     assert set(drawn("progressive", 2000, 25).tolist()) == {3, 5, 8, 10, 13, 15, 18, 20, 23, 25}
+
+
+@pytest.mark.parametrize(("name", "table"), [*TABLES.items(), ("predicts", PREDICTIONS)])
+def test_the_comment_beside_a_setting_names_all_that_it_can_be(name, table):
+    (comment,) = re.findall(rf"^    {name}: .*?  # (.*)$", inspect.getsource(Recipe), re.M)
+    assert set(table) <= set(re.findall(r"[\w-]+", comment))

@@ -1,5 +1,6 @@
 """A run ends with the same weights however often it was stopped, and refuses what would lose work."""
 
+import re
 import shutil
 import signal
 from dataclasses import replace
@@ -96,7 +97,7 @@ def test_a_finished_run_is_not_overwritten(tmp_path):
     good = (tmp_path / "model.safetensors").read_bytes()
     with pytest.raises(ValueError, match=r"exists: train in another folder \(--out\), or replace") as refused:
         run(tmp_path, seed=1)
-    assert "fresh=True" in str(refused.value) and "in Python the folder is `out`, and DDPM.load" in str(refused.value)
+    assert str(refused.value).endswith("or replace it (--fresh, fresh=True)")
     assert (tmp_path / "model.safetensors").read_bytes() == good
 
 
@@ -213,3 +214,21 @@ def test_a_step_whose_gradient_overflows_is_skipped(tmp_path, fp16, monkeypatch,
     assert (before["position"]["steps"], after["position"]["steps"]) == (3, 4)
     assert [row["gradient_norm"] == "" for row in table(tmp_path)] == [False, False, True, False]
     assert before["scaler"]["scale"] == 1024 and before["updates"] == 3
+
+
+@pytest.mark.parametrize(("length", "said"), [(dict(epochs=2), "6 steps"), (dict(minutes=0.25), "0.25 minutes")])
+def test_without_a_terminal_a_run_says_at_once_that_it_begins_and_how_far_it_is(
+    tmp_path, length, said, monkeypatch, capsys
+):
+    monkeypatch.setattr("tinyddpm.tools.jobs.MINUTE", 1e-6)  # a line at each step
+    before = []
+    now = (2.5 * step for step in range(100))
+    data = Fetched(2, lambda: before.append(capsys.readouterr().out))  # of the first step
+    run(tmp_path, data, clock=lambda: next(now), **length)
+    assert before == [f"training in {tmp_path} for {said}\n"]
+    lines = capsys.readouterr().err.splitlines()
+    assert re.match(r"epoch 1: 2 of 3 in 00:0\d, 00:0\d left, loss=\d", lines[1]), lines
+    assert len(lines) >= 5 and all(line.startswith(("epoch 1: ", "epoch 2: ", "epoch 3: ")) for line in lines)
+    monkeypatch.undo()
+    run(tmp_path / "short", epochs=1)
+    assert capsys.readouterr().err == ""  # less than a minute

@@ -1,66 +1,66 @@
 """The commands morph, inpaint, style and write: pictures made with one trained network."""
 
+import re
 from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ..data import crop_to, from_uint8, mnist, pad_to
 from ..datasets.own import read_picture
 from ..editing.handwriting import handwriting, morph
 from ..editing.inpainting import complete, hide_half
-from ..editing.strip import check_strip, write_steps
-from ..pipeline import DDPM
+from ..editing.strip import LONGEST, write_steps
+from ..tools.jobs import count, progress
 from ..viz import image_grid, save_gif, save_picture
 from .commands import file_of, frames_of, load
-from .options import DIGIT, GREYS, Drawing, Inpaint, Morph, Style, Write, labels_in, number_in
+from .options import DIGIT, GREYS, Inpaint, Morph, Style, Write, expect, labels_in, number_in
 
 FRAMES = 40  # of a strip on its way from noise
 
 
 def run_morph(ask: Morph) -> None:
-    out, ddpm = file_of(ask.out, ".gif"), digit_model(ask)
+    out, ddpm = file_of(ask.out, ".gif"), load(ask, digits=True)
     y = ddpm.check_labels(labels_in(ask.digits))
     images = morph(ddpm, y, number_in(ask.frames, "--frames"), ask.steps, ask.scale, ask.seed, ask.wander)
     film = [image_grid(x[None], columns=1, enlarge=4, levels=GREYS) for x in crop_to(images.cpu(), DIGIT)]
     save_gif(film, out, hold=1 / 12.5)
-    print(f"{len(film)} frames in {out}")
+    print(f"{count(len(film), 'frame')} in {out}")
 
 
 def run_inpaint(ask: Inpaint) -> None:
-    out, ddpm = file_of(ask.out, ".png"), digit_model(ask)
+    out, ddpm = file_of(ask.out, ".png"), load(ask, digits=True)
     y = ddpm.check_labels(labels_in(ask.digits))
-    if ask.scale != 1 and not ask.labelled:
-        raise ValueError("--scale guides towards a label: give --labelled, too")
-    number_in(ask.each, "--each", most=1000)
-    number_in(ask.times, "--times", most=1000)
+    expect(ask.labelled or ask.scale == 1, "--labelled beside --scale, which guides towards a label", "--scale alone")
+    each, times = number_in(ask.each, "--each", most=1000), number_in(ask.times, "--times", most=1000)
     x_0, rows = real_digits(y, ask.seed), []
     mask = hide_half(ask.hide, *x_0.shape[2:])
-    for k, x in enumerate(tqdm(x_0, "inpainting", leave=False, disable=None)):
-        label, seed = y[k : k + 1] if ask.labelled else None, ask.seed + k * ask.each
-        completed = complete(ddpm, x[None], mask, ask.each, label, ask.steps, ask.times, ask.scale, seed)
+    for k, x in enumerate(progress(x_0, "inpainting")):
+        label, seed = y[k : k + 1] if ask.labelled else None, ask.seed + k * each
+        completed = complete(ddpm, x[None], mask, each, label, ask.steps, times, ask.scale, seed)
         rows.append(torch.cat([x[None], torch.where(mask > 0, x, 0.0)[None], completed.cpu()]))
     save_rows(rows, out)
 
 
 def run_style(ask: Style) -> None:
-    out, ddpm = file_of(ask.out, ".png"), digit_model(ask)
+    out, ddpm = file_of(ask.out, ".png"), load(ask, digits=True)
     y_new = ddpm.check_labels(labels_in(ask.digits))
-    if (ask.image is None) != (ask.label is None):
-        raise ValueError(f"expected --image and which digit it is as --label, got {ask.image} and {ask.label}")
+    both = (ask.image is None) == (ask.label is None)
+    expect(both, "--image and which digit it is as --label", f"{ask.image} and {ask.label}")
     y = ddpm.check_labels(torch.arange(number_in(ask.hands, "--hands")) % 10 if ask.label is None else ask.label)
     x_0 = real_digits(y, ask.seed) if ask.image is None else load_digit(ask.image)
     n, rows = len(y_new), []
-    for x, label in zip(tqdm(x_0[:, None], "writing", leave=False, disable=None), y):
+    for x, label in zip(progress(x_0[:, None], "writing"), y):
         written = handwriting(ddpm, x.expand(n, -1, -1, -1), label.repeat(n), y_new, ask.steps, ask.scale)
         rows.append(torch.cat([x, written.cpu()]))
     save_rows(rows, out)
 
 
 def run_write(ask: Write) -> None:
-    check_strip(ask.text, ask.variety)
-    out, ddpm = file_of(ask.out, ".png", ".gif"), digit_model(ask)
+    right = re.fullmatch(f"(?=.{{1,{LONGEST}}}$)[0-9 ]*[0-9][0-9 ]*", ask.text)
+    expect(right, f"up to {LONGEST} digits and blanks with at least one digit", repr(ask.text))
+    expect(0 <= ask.variety <= 1, "a --variety in [0, 1]", ask.variety)
+    out, ddpm = file_of(ask.out, ".png", ".gif"), load(ask, digits=True)
     steps = write_steps(ask.text, ddpm, ask.steps, ask.scale, ask.seed, ask.variety)
     shown = frames_of(steps, ask.steps, ddpm, FRAMES, ask.poster)
     if out.suffix == ".png":
@@ -68,15 +68,6 @@ def run_write(ask: Write) -> None:
     else:
         save_gif([image_grid(x, columns=1, enlarge=2, levels=GREYS) for x in shown], out)
     print(f"{ask.text!r} in {out}")
-
-
-def digit_model(ask: Drawing) -> DDPM:
-    """The weights to draw with. Raises ValueError unless they draw digits by label."""
-    ddpm = load(ask)
-    if ddpm.image_shape != (1, 32, 32) or ddpm.num_classes != 10:
-        found = f"images {ddpm.image_shape} of {ddpm.num_classes} classes: leave out --weights for the shipped ones"
-        raise ValueError(f"expected weights that draw digits (1, 32, 32) by label, got {found}")
-    return ddpm
 
 
 def real_digits(y: Tensor, seed: int) -> Tensor:
@@ -101,4 +92,4 @@ def load_digit(path: Path) -> Tensor:
 def save_rows(rows: list[Tensor], out: Path) -> None:
     """Writes rows of equally many images (n, c, h, w)."""
     save_picture(image_grid(crop_to(torch.cat(rows), DIGIT), columns=len(rows[0]), enlarge=2), out)
-    print(f"{len(rows)} rows in {out}")
+    print(f"{count(len(rows), 'row')} in {out}")

@@ -1,5 +1,6 @@
 """What can be asked of each command, and checks of it. Nothing here imports torch, so that help is quick."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -178,10 +179,14 @@ def recipe_name(recipe: RecipeName = "tiny") -> str:
 
 def labels_in(digits: str) -> list[int]:
     """[2, 0] for "20", [3, 14] for "3,14"."""
-    names = digits.split(",") if "," in digits else list(digits)
-    if not names or not all(name.isascii() and name.isdigit() for name in names):
-        raise ValueError(f"expected digits such as 2026, or labels with commas such as 3,14, got {digits!r}")
-    return [int(name) for name in names]
+    right = re.fullmatch("[0-9]+(,[0-9]+)*", digits)
+    expect(right, "digits such as 2026, or labels with commas such as 3,14", repr(digits))
+    return [int(name) for name in (digits.split(",") if "," in digits else digits)]
+
+
+def expect(right: object, wanted: str, found: object) -> None:
+    if not right:
+        raise ValueError(f"expected {wanted}, got {found}")
 
 
 def number_in(n: int, option: str, least: int = 1, most: int = 10_000) -> int:

@@ -8,6 +8,7 @@ from itertools import groupby
 import torch
 from einops import rearrange
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from ..data import from_uint8
 from ..viz import Picture, as_array, image_grid
@@ -52,6 +53,15 @@ def blocks(picture: Picture, colours: int = TRUE_COLOUR) -> str:
         runs = [(code, len(list(run))) for code, run in groupby(zip(*pair))]  # a colour is named where it changes
         lines.append("".join(f"\x1b[38;{upper};48;{lower}m" + "▀" * n for (upper, lower), n in runs) + "\x1b[0m")
     return "\n".join(lines)
+
+
+def as_number(x: Tensor) -> Picture:
+    """Images (b, c, h, w) side by side as the digits of a number: made smaller, down to half their side, where they are
+    too many for one line of the terminal, and in lines of equally many where that does not do."""
+    most = images_in_a_row(-(-x.shape[3] // 2))  # at half their side
+    in_a_line = -(-len(x) // -(-len(x) // most))
+    side = min(x.shape[3], images_in_a_row(1) // in_a_line)
+    return image_grid(interpolate(x, side, mode="bilinear", antialias=True), in_a_line)
 
 
 def xterm_colour(r: int, g: int, b: int) -> str:

@@ -1,15 +1,14 @@
 """Handwriting: digits that turn into each other, or are written in the hand of another; and its measures.
 
-The measures are differentiable, and so serve energy_guidance too. Ink is (x + 1) / 2: 0 on the black background, 1 in
-the middle of a stroke.
+The measures are differentiable, for energy_guidance too. Ink is (x + 1) / 2: 0 on the background, 1 within a stroke.
 """
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
-from ..diffusion import Denoiser, Images
+from ..diffusion import Denoiser, Images, Labels
 from ..extensions.gradient_guidance import blend
 from ..guidance import Scale
 from ..pipeline import DDPM, seeded
@@ -22,8 +21,7 @@ Measure = Float[Tensor, " b"]
 
 
 def blend_labels(ddpm: DDPM, y_from: Tensor, y_to: Tensor, weight: float | Tensor, scale: Scale) -> Denoiser:
-    """The denoiser between two labels: y_from at weight 0, y_to at weight 1. Raises ValueError for labels of two
-    lengths, and as blend does."""
+    """The denoiser between labels: y_from at weight 0, y_to at 1. Raises ValueError for two lengths and as blend."""
     y_to = check_pairs(ddpm, y_to, y_from)
     return blend(ddpm.denoiser(y_from, scale), ddpm.denoiser(y_to, scale), weight)
 
@@ -50,13 +48,7 @@ def morph(
 
 
 def handwriting(
-    ddpm: DDPM,
-    x_0: Images,
-    y: Int[Tensor, " b"],
-    y_new: Int[Tensor, " b"],
-    steps: int = 20,
-    scale: float = 2.5,
-    from_scale: float = 1.5,
+    ddpm: DDPM, x_0: Images, y: Labels, y_new: Labels, steps: int = 20, scale: float = 2.5, from_scale: float = 1.5
 ) -> Images:
     """Each image x_0 of label y rewritten as y_new in the same slant and stroke width: see inversion.transfer, which
     inverts with guidance from_scale. Raises ValueError unless there is one label of either kind for each image."""
@@ -74,11 +66,9 @@ def slant(x: Float[Tensor, "b c h w"]) -> Measure:
     """How far the digit leans to the right, in columns per row: the shear that would set it upright,
     -sum ink dx dy / sum ink dy^2 (dy points down). 0.5 is 27 degrees."""
     ink = ink_of(x)
-    h, w = ink.shape[-2:]
-    y = torch.arange(h, device=x.device, dtype=x.dtype)[:, None]
-    column = torch.arange(w, device=x.device, dtype=x.dtype)
+    y, column = (torch.arange(n, device=x.device, dtype=x.dtype) for n in ink.shape[-2:])
     mass = ink.sum((1, 2), keepdim=True).clamp(min=MIN_INK)
-    dy = y - (ink * y).sum((1, 2), keepdim=True) / mass
+    dy = y[:, None] - (ink * y[:, None]).sum((1, 2), keepdim=True) / mass
     dx = column - (ink * column).sum((1, 2), keepdim=True) / mass
     return -(ink * dx * dy).sum((1, 2)) / (ink * dy**2).sum((1, 2)).clamp(min=MIN_INK)
 

@@ -12,10 +12,8 @@ from ..samplers import p_sample_loop
 from ..schedules import Grid, choose
 
 WHOLE, FIRST, SECOND, MIDDLE = (0, 1), (0, 1 / 2), (1 / 2, 1), (1 / 3, 2 / 3)  # from and to, as parts of a side
-HALVES = {  # rows and columns
-    "left": (WHOLE, FIRST), "right": (WHOLE, SECOND), "top": (FIRST, WHOLE), "bottom": (SECOND, WHOLE),
-    "middle": (MIDDLE, MIDDLE),
-}  # fmt: skip
+HALVES = {"left": (WHOLE, FIRST), "right": (WHOLE, SECOND), "top": (FIRST, WHOLE), "bottom": (SECOND, WHOLE)}
+HALVES["middle"] = (MIDDLE, MIDDLE)  # rows and columns, all five
 
 
 def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> Denoiser:
@@ -32,8 +30,8 @@ def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> De
     if not fits or not known.is_floating_point() or not ((mask == 0) | (mask == 1)).all():
         wanted = f"is 1 where a pixel is known, 0 elsewhere, and broadcasts to {tuple(known.shape)}"
         values = f"values in [{mask.min():.3g}, {mask.max():.3g}]" if mask.numel() else "no values"
-        found = f"shape {tuple(mask.shape)} with {values}"
-        raise ValueError(f"a mask {wanted}, got {found} for {known.dtype}: see (mask > 0.5).float(), data.from_uint8")
+        found = f"shape {tuple(mask.shape)} with {values} for {known.dtype}"
+        raise ValueError(f"a mask {wanted}, got {found}: see (mask > 0.5).float(), data.from_uint8")
     mask = mask.bool()
 
     def inpainted(x_t: Images, t: Int[Tensor, " b"]) -> Images:
@@ -46,8 +44,7 @@ def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> De
 
 def resampling_grid(grid: Grid, jump: int = 10, repeats: int = 10) -> list[tuple[int, int]]:
     """The grid with every `jump` steps walked `repeats` times: down, up again in one step of noise, and down (Lugmayr
-    et al. 2022, "RePaint", algorithm 1 and figure 9). The step to 0 is walked once. Raises ValueError unless both are
-    at least 1."""
+    et al. 2022, "RePaint", algorithm 1 and figure 9). The step to 0 is walked once. Raises ValueError below 1."""
     if jump < 1 or repeats < 1:
         raise ValueError(f"jump and repeats must be at least 1, got jump={jump} and repeats={repeats}")
     grid, walk = list(grid), []

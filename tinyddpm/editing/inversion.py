@@ -57,7 +57,7 @@ def inversion_steps(denoiser: Denoiser, x: Images, schedule: Schedule, grid: Gri
         x_0_hat = denoiser(x, times(t, x))
         eps_hat = eps_from_x_0(x_0_hat, x, t, schedule)
         (signal_t, noise_t), (signal_s, noise_s) = schedule.signal_noise(t), schedule.signal_noise(s)
-        x_t = signal_t / signal_s * (x - noise_s * eps_hat) + noise_t * eps_hat  # ddim's step backwards (eq. 13)
+        x_t = signal_t / signal_s * (x - noise_s * eps_hat) + noise_t * eps_hat  # DDIM, eq. 13, solved for x_t
         turn = angle(t, schedule) - angle(s, schedule)
         for _ in range(iterations - 1):
             x_0_hat = denoiser(x_t, times(t, x_t))
@@ -95,9 +95,7 @@ def slerp(a: Images, b: Images, weight: float | Float[Tensor, " b"]) -> Images:
     if not floats or len(weight) not in (1, len(a)) or not ((weight >= 0) & (weight <= 1)).all():
         found = f"{tuple(a.shape)}, {tuple(b.shape)} and {weight.flatten().tolist()} for {a.dtype}, {b.dtype}"
         raise ValueError(f"slerp needs one shape and weights in [0, 1], one or one for each image, got {found}")
-    norms = a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1)
-    cos = (a * b).flatten(1).sum(1) / norms.clamp(min=1e-12)
-    theta = cos.clamp(-1, 1).acos().reshape(-1, 1, 1, 1)
+    theta = torch.cosine_similarity(a.flatten(1), b.flatten(1)).clamp(-1, 1).acos().reshape(-1, 1, 1, 1)
     on_a_line = theta.sin() < 1e-4
     sin = torch.where(on_a_line, 1, theta.sin())
     arc = ((1 - weight) * theta).sin() / sin * a + (weight * theta).sin() / sin * b

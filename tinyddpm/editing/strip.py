@@ -50,8 +50,7 @@ def write_steps(
 
     text     digits and blanks, at most 64
     ddpm     the shipped weights by default
-    variety  the part of the noise's variance that is each digit's own: at 0 every 2 is the same, at 1 each digit has
-             a handwriting of its own
+    variety  the share of the noise's variance that is each digit's own: at 0 every 2 is the same, at 1 none is
 
     Raises ValueError for another text, a variety outside [0, 1], and labels that the weights do not have.
     """

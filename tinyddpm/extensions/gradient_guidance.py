@@ -94,17 +94,15 @@ def dynamic_threshold(denoiser: Denoiser, quantile: float = 0.995) -> Denoiser:
     """x_0_hat clamped to [-m, m] and divided by m, where m >= 1 is this quantile of the absolute values of an image's
     pixels: large guidance scales then saturate fewer pixels (Saharia et al. 2022, "Imagen", section 2.3).
 
-    Made for photographs: it turns the background of digits, exactly -1, grey; clip them instead. Raises ValueError for
-    a quantile outside (0, 1].
+    For photographs; the background of digits, -1, turns grey: clip those. Raises ValueError unless 0 < quantile <= 1.
     """
     if not 0 < quantile <= 1:
         raise ValueError(f"the quantile of the pixels that keep their value must be in (0, 1], got {quantile}")
 
     def thresholded(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         x_0_hat = denoiser(x_t, t)
-        size = x_0_hat.abs().flatten(1)
-        size = size.float() if size.element_size() < 4 else size  # torch.quantile takes no half precision
-        m = size.quantile(quantile, dim=1).clamp(min=1).to(x_0_hat).reshape(-1, 1, 1, 1)
-        return torch.minimum(torch.maximum(x_0_hat, -m), m) / m
+        precision = torch.promote_types(x_0_hat.dtype, torch.float32)  # torch.quantile takes no half precision
+        m = x_0_hat.abs().flatten(1).to(precision).quantile(quantile, 1).clamp(min=1).to(x_0_hat).reshape(-1, 1, 1, 1)
+        return x_0_hat.clamp(-m, m) / m
 
     return thresholded

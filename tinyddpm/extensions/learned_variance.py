@@ -1,5 +1,4 @@
-"""Learned variance: the network also predicts the variance of each pixel's step (Nichol & Dhariwal 2021, "Improved
-DDPM", section 3.1).
+"""Learned variance: the network also predicts the variance of each pixel's step (Nichol & Dhariwal 2021, section 3.1).
 
 The network returns 2c channels for images of c, such as UNet(channels=c, out_channels=2 * c): the prediction and nu.
 Train it with LearnedVarianceLoss. DDPM.sample ignores nu unless (with labels y in both calls, in one batch)
@@ -62,11 +61,8 @@ def hybrid_loss(
     vlb_weight: float = 0.001,
 ) -> Float[Tensor, " b"]:
     """diffusion_loss + vlb_weight L_vlb for each image, where only nu gets the gradient of L_vlb (Nichol & Dhariwal
-    2021, eq. 16): T times the bound's term at t in bits per dimension, whose mean over t is the bound without that of
-    x_T.
-
-    Raises ValueError as diffusion_loss does, and unless the network returns 2c channels.
-    """
+    2021, eq. 16): T times the bound's term at t in bits per dimension, whose mean over t is the bound without x_T's.
+    Raises ValueError as diffusion_loss does, and unless the network returns 2c channels."""
     to_x_0, x_t = check_predicts(predicts, schedule).to_x_0, q_sample(x_0, t, eps, schedule)
     prediction, nu = predict_pair(model, x_t, t, y)
     simple = diffusion_loss(lambda *_: prediction, x_0, t, eps, schedule, y, predicts, loss, weights, "none")

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ..diffusion import Denoiser, Images, Times, eps_from_x_0
+from ..diffusion import Denoiser, Images, eps_from_x_0
 from ..samplers import Generators, Step, angle, check_arguments, noise_like, p_sample, times, trajectory, velocity
 from ..schedules import Grid, Schedule
 
@@ -19,14 +19,10 @@ Score = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> grad log p_t(x_t)
 
 
 def score(denoiser: Denoiser, schedule: Schedule) -> Score:
-    """The denoiser as (x_t, t) -> grad log p_t(x_t), t > 0: the gradient of the noisy images' log-density."""
-    return lambda x_t, t: score_from_x_0(denoiser(x_t, t), x_t, t, schedule)
-
-
-def score_from_x_0(x_0_hat: Images, x_t: Images, t: Times, schedule: Schedule) -> Images:
-    """(sqrt(alpha_bar_t) x_0_hat - x_t) / (1 - alpha_bar_t) = -eps_hat / sqrt(1 - alpha_bar_t), t > 0 (Tweedie's
-    formula: Efron 2011, eq. 1.4; Vincent 2011)."""
-    return -eps_from_x_0(x_0_hat, x_t, t, schedule) / schedule.coefficients(t, x_t)[1]
+    """The denoiser as (x_t, t) -> grad log p_t(x_t), t > 0, the gradient of the noisy images' log-density:
+    (sqrt(alpha_bar_t) x_0_hat - x_t) / (1 - alpha_bar_t) = -eps_hat / sqrt(1 - alpha_bar_t) (Tweedie's formula: Efron
+    2011, eq. 1.4; Vincent 2011)."""
+    return lambda x_t, t: -eps_from_x_0(denoiser(x_t, t), x_t, t, schedule) / schedule.coefficients(t, x_t)[1]
 
 
 def euler_maruyama(
@@ -46,7 +42,7 @@ def euler_maruyama(
         if s == 0:
             return x_0_hat
         B = math.log(schedule.alpha_bar[s] / schedule.alpha_bar[t])
-        slope = score_from_x_0(x_0_hat, x_t, t, schedule)
+        slope = -eps_from_x_0(x_0_hat, x_t, t, schedule) / schedule.signal_noise(t)[1]  # the score
         return x_t + B * (x_t / 2 + slope) + B**0.5 * noise_like(x_t, generator)
 
     return trajectory(denoiser, x_T, grid, update)
@@ -75,7 +71,7 @@ def predictor_corrector(
         if s == 0:
             return x_s
         e = 2 * snr**2 * (1 - float(schedule.alpha_bar[s]))
-        slope = score_from_x_0(denoiser(x_s, times(s, x_s)), x_s, s, schedule)
+        slope = score(denoiser, schedule)(x_s, times(s, x_s))
         return x_s + e * slope + (2 * e) ** 0.5 * noise_like(x_s, generator)
 
     return trajectory(denoiser, x_T, check_arguments(x_T, schedule, grid, generator), update)
@@ -101,28 +97,24 @@ def log_likelihood(
     grid = check_arguments(x, schedule, schedule.grid()[:-1] if grid is None else grid, generator)
     if grid[0][0] != schedule.T or grid[-1][1] < 1 or probes < 1:
         wanted = f"a grid from T = {schedule.T} down to 1 or above such as schedule.grid(steps)[:-1]"
-        found = f"probes={probes} and {grid[0][0]}..{grid[-1][1]}"
+        found = f"{probes=} and {grid[0][0]}..{grid[-1][1]}"
         raise ValueError(f"a likelihood needs at least 1 probe, and {wanted}, got {found}")
-    x = x.detach()
     signs = [noise_like(x, generator).sign() for _ in range(probes)]
+
+    @torch.enable_grad()
+    def slope_and_divergence(x: Images, t: int) -> tuple[Images, Tensor]:
+        """v_hat at (x, t), and Hutchinson's estimate of its divergence over the pixels, (b,) float64."""
+        x = x.detach().requires_grad_()
+        v = velocity(denoiser(x, times(t, x)), x, t, schedule)
+        divs = [(torch.autograd.grad((v * z).sum(), x, retain_graph=True)[0] * z).flatten(1).sum(1) for z in signs]
+        return v.detach(), torch.stack(divs).mean(0).cpu().double()
+
+    x = x.detach()
     expansion = torch.zeros(len(x), dtype=torch.float64)
     for t, s in reversed(grid):
         turn = angle(t, schedule) - angle(s, schedule)
-        slope, div = velocity_and_divergence(denoiser, x, s, schedule, signs)
-        slope_t, div_t = velocity_and_divergence(denoiser, x + turn * slope, t, schedule, signs)
+        slope, div = slope_and_divergence(x, s)
+        slope_t, div_t = slope_and_divergence(x + turn * slope, t)
         x = x + turn * (slope + slope_t) / 2
         expansion += turn * (div + div_t) / 2
-    normal = -(x.cpu().double().square() + math.log(2 * math.pi)).flatten(1).sum(1) / 2
-    return normal + expansion
-
-
-def velocity_and_divergence(
-    denoiser: Denoiser, x: Images, t: int, schedule: Schedule, signs: list[Images]
-) -> tuple[Images, Float[Tensor, " b"]]:
-    """v_hat at (x, t), and Hutchinson's estimate of its divergence over the pixels, (b,) float64."""
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        v = velocity(denoiser(x, times(t, x)), x, t, schedule)
-        slopes = [torch.autograd.grad((v * z).sum(), x, retain_graph=True)[0] for z in signs]
-    div = torch.stack([(slope * z).flatten(1).sum(1) for slope, z in zip(slopes, signs)])
-    return v.detach(), div.mean(0).cpu().double()
+    return expansion - (x.cpu().double().square() + math.log(2 * math.pi)).flatten(1).sum(1) / 2

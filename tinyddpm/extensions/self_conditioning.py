@@ -77,14 +77,10 @@ class SelfConditionedLoss(DenoisingLoss):
         t, eps, y = self.draw(model, x_0, y, generator)
         shown = torch.zeros_like(x_0)
         if self.p > 0:
-            sees = torch.rand(len(x_0), generator=generator, device=x_0.device) < self.p
-            shown = torch.where(sees.reshape(-1, 1, 1, 1), self.estimate(model, x_0, t, eps, y), shown)
-        network, kind = partial(model, x_0_hat=shown), (self.predicts, self.loss, self.weights)
-        return diffusion_loss(network, x_0, t, eps, self.schedule, y, *kind, reduction="none"), t
-
-    @torch.no_grad()
-    def estimate(self, model: nn.Module, x_0: Images, t: Tensor, eps: Images, y: Tensor | None) -> Images:
-        """x_0_hat of a network that sees zeros."""
-        x_0_hat = make_denoiser(model, self.schedule, self.predicts, y)(q_sample(x_0, t, eps, self.schedule), t)
-        torch.clear_autocast_cache()  # in older torch it keeps weights without gradient for the next pass
-        return x_0_hat.clamp(-1, 1)
+            sees = torch.rand(len(x_0), 1, 1, 1, generator=generator, device=x_0.device) < self.p
+            with torch.no_grad():
+                x_0_hat = make_denoiser(model, self.schedule, self.predicts, y)(q_sample(x_0, t, eps, self.schedule), t)
+            torch.clear_autocast_cache()  # in older torch it keeps weights without gradient for the next pass
+            shown = torch.where(sees, x_0_hat.clamp(-1, 1), shown)
+        seeing = partial(model, x_0_hat=shown)
+        return diffusion_loss(seeing, x_0, t, eps, self.schedule, y, self.predicts, self.loss, self.weights, "none"), t

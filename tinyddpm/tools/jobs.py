@@ -5,11 +5,12 @@ import sys
 from collections.abc import Iterable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 
 from tqdm import tqdm
 
 MINUTE = 60.0  # seconds
-LINE = "{desc}: {n_fmt} of {total_fmt} in {elapsed}, {remaining} left"
+LINE = "{desc}: {n_fmt} of {total_fmt} in {elapsed}, {remaining} left{postfix}"
 
 
 class MissingExtra(ModuleNotFoundError, ValueError):
@@ -35,22 +36,18 @@ def alone(folder: Path, advice: str) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    if text.strip():
+        print(text.strip(), file=sys.stderr, flush=True)
 
 
-class Lines:
-    """A file for tqdm that begins a new line where a bar would be drawn again."""
+def progress(items: Iterable, what: str, total: int | None = None, **more) -> tqdm:
+    """The items, under a bar that vanishes at the end; where stderr is no terminal, a line a minute. `more` is for
+    tqdm, such as initial=3 items before these."""
+    if not (sys.stderr and sys.stderr.isatty()):
+        out = SimpleNamespace(write=say, flush=lambda: None)  # a file: a new line where a bar is redrawn
+        more |= {"delay": MINUTE, "mininterval": MINUTE, "miniters": 1, "file": out, "bar_format": LINE, "position": 0}
+    return tqdm(items, what, total, leave=False, **more)
 
-    def write(self, text: str) -> None:
-        if text.strip():
-            say(text.strip())
 
-    def flush(self) -> None: ...
-
-
-def progress(items: Iterable, what: str, total: int | None = None) -> tqdm:
-    """The items, under a bar that vanishes at the end; where stderr is no terminal, a line a minute."""
-    if sys.stderr and sys.stderr.isatty():
-        return tqdm(items, what, total, leave=False)
-    slow = {"delay": MINUTE, "mininterval": MINUTE, "miniters": 1}
-    return tqdm(items, what, total, leave=False, file=Lines(), bar_format=LINE, **slow)
+def count(n: int, what: str) -> str:
+    return f"{n} {what}{'s' * (n != 1)}"

@@ -46,8 +46,6 @@ TIMES = {
     "progressive": progressive,
 }  # fmt: skip
 
-# --- networks and objectives ---------------------------------------------------------------------------------------
-
 
 def plain_network(recipe: Recipe, image_shape: tuple[int, int, int]) -> nn.Module:
     return recipe.network.build(image_shape, recipe.num_classes)

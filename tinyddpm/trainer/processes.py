@@ -119,16 +119,13 @@ class Rows(nn.Module):
 class SharedObjective:
     """An objective of the batch of all processes, of which each computes its own images, in `parts` one after another.
 
-    Each process draws the times, noise and dropped labels of the whole batch, as one process would for a batch of
-    that size, and so does each part, from the same state of the generator. To that end the objective is called with
-    a batch of the right size, in which the images of other processes are stand-ins, and with a network that computes
-    only the rows of this process and this part: Rows. So the steps of p processes are those of one with p times the
-    batch, and those in parts are those of an undivided batch, for any objective in which no image's loss depends on
-    another image.
+    Every part of every process draws the times, noise and dropped labels of the whole batch, from the same state of the
+    generator: the objective gets a batch of that size, in which other processes' images are stand-ins, and a network
+    that computes only the rows of this part (Rows). So p processes take the steps of one with p times the batch, and
+    parts those of an undivided batch, for any objective in which no image's loss depends on another image.
 
-    The gradients of all parts but the last are added here, without communication between the processes. Returned are
-    the losses of this process's images, of which only the last part's carry a gradient: the caller's backward of
-    their mean adds it, and averages the sum over the processes.
+    Returned are the losses of this process's images. Only the last part's carry a gradient: the caller's backward of
+    their mean adds it, and averages over the processes; those of the other parts are added here.
     """
 
     objective: Objective

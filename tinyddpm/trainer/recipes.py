@@ -22,14 +22,14 @@ DECAYS = {"cosine": lambda p: (1 + math.cos(math.pi * p)) / 2, "linear": lambda 
 class UNetConfig:
     """What a recipe says about its U-Net. The image's shape and the number of classes come from the data."""
 
-    dims: tuple[int, ...] = (32, 64, 128)
-    patch: int = 2
-    blocks: int = 1
-    attention: tuple[int, ...] = (4,)
-    linear_attention: bool = False
-    heads: int = 4
-    groups: int = 8
-    upsample: str = "depth_to_space"
+    dims: tuple[int, ...] = (32, 64, 128)  # channels at each level, from the largest maps to the smallest
+    patch: int = 2  # side of the squares of pixels that the network sees as one, 1 or 2
+    blocks: int = 1  # residual blocks at each level, on the way down and again on the way up
+    attention: tuple[int, ...] = (4,)  # sides of the maps that get self-attention, counted in patches
+    linear_attention: bool = False  # give the maps of all other sizes linear attention
+    heads: int = 4  # heads of each attention
+    groups: int = 8  # groups of each group normalization; their number divides each of dims
+    upsample: str = "depth_to_space"  # how maps become larger again: depth_to_space or nearest
 
     def build(
         self, image_shape: tuple[int, int, int], num_classes: int | None = None, out_channels: int | None = None
@@ -65,41 +65,29 @@ class UNetConfig:
 
 @dataclass(frozen=True)
 class Recipe:
-    """All that decides the weights, except the data, the seed and the length of the run. Raises ValueError for a name
-    that is in none of the tables.
+    """All that decides the weights, except the data, the seed and the length of the run. The comment beside a field is
+    its help in `tinyddpm train --help`. Raises ValueError for a name that is in none of the tables."""
 
-    loss, weights  of diffusion_loss
-    times          how each step draws its times, a name in TIMES
-    label_drop     the share of labels replaced by the null class, for guidance
-    warmup         steps over which the learning rate rises linearly
-    decay          how it falls to 0 afterwards: "cosine", "linear", or "none" for not at all
-    weight_decay   of Adam
-    grad_norm      gradients are scaled down to this norm; None: they are not
-    ema_decay      of the averaged weights; 0: no average
-    epochs         how often all of the data is seen
-    image_size     to which the bundled digits are padded
-    """
-
-    network: UNetConfig = field(default_factory=UNetConfig)
-    objective: str = "denoising"
-    num_classes: int | None = 10
-    schedule: str = "cosine-shifted"
-    T: int = 1000
-    predicts: str = "x_0"
-    loss: str = "mse"
-    weights: str = "clamped-snr"
-    times: str = "uniform"
-    label_drop: float = 0.1
-    optimizer: str = "muon"
-    batch_size: int = 64
-    learning_rate: float = 5e-3
-    warmup: int = 100
-    decay: str = "cosine"
-    weight_decay: float = 0.0
-    grad_norm: float | None = 1.0
-    ema_decay: float = 0.999
-    epochs: float = 30
-    image_size: int = 32
+    network: UNetConfig = field(default_factory=UNetConfig)  # the U-Net
+    objective: str = "denoising"  # what is learned: denoising, learned-variance or self-conditioned
+    num_classes: int | None = 10  # number of labels; None: without labels
+    schedule: str = "cosine-shifted"  # flow, linear, linear-unscaled, linear-zero-snr, cosine, cosine-shifted, sigmoid
+    T: int = 1000  # number of noise levels
+    predicts: str = "x_0"  # what the network predicts: eps, x_0, v or flow
+    loss: str = "mse"  # distance to what it should predict: mse, l1 or huber
+    weights: str = "clamped-snr"  # weight of each noise level in the loss: none (as it is), min-snr or clamped-snr
+    times: str = "uniform"  # how noise levels are drawn: uniform, logit-normal, half-logit-normal or progressive
+    label_drop: float = 0.1  # share of labels replaced by the null class, for guidance
+    optimizer: str = "muon"  # muon (with adam for what is no matrix) or adam
+    batch_size: int = 64  # images of each step, in each process
+    learning_rate: float = 5e-3  # the highest, after the warmup
+    warmup: int = 100  # steps over which the learning rate rises linearly
+    decay: str = "cosine"  # how the learning rate falls to 0 after the warmup: cosine, linear, or none (it stays)
+    weight_decay: float = 0.0  # how much adam shrinks its weights: this times the learning rate, each step
+    grad_norm: float | None = 1.0  # norm down to which larger gradients are scaled; None: as they are
+    ema_decay: float = 0.999  # share of the averaged weights that each step keeps; 0: no average
+    epochs: float = 30  # how often all of the data is seen
+    image_size: int = 32  # side in pixels to which the bundled digits are padded
 
     def __post_init__(self):
         if "RECIPES" in globals():  # those are right, as a test says, and the tables import torch
@@ -119,8 +107,7 @@ class Recipe:
         """The objective, with times drawn by `times`. Raises ValueError for settings that it does not take."""
         from .objectives import OBJECTIVES
 
-        kind = self.predicts, self.loss, self.weights
-        return OBJECTIVES[self.objective].loss(schedule, *kind, self.label_drop, times)
+        return OBJECTIVES[self.objective].loss(schedule, self.predicts, self.loss, self.weights, self.label_drop, times)
 
     def rate(self, step: int, progress: float) -> float:
         """The learning rate of step 1, 2, ..., at a progress of the run from 0 to 1."""
@@ -129,10 +116,9 @@ class Recipe:
     def suited(self, data: "ImageDataset | Any") -> "Recipe":
         """This recipe for the size and classes of a data set, or of a tensor of images. Without labels, in either, it
         has none."""
-        if not hasattr(data, "num_classes"):
-            from ..datasets.own import as_data
+        from ..datasets.own import as_data
 
-            data = as_data(data)
+        data = data if hasattr(data, "num_classes") else as_data(data)
         classes = None if self.num_classes is None else data.num_classes
         return replace(self, image_size=data.size, num_classes=classes)
 

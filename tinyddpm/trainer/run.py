@@ -83,10 +83,8 @@ def train(
         recipe = recipe.suited(data) if network is None else recipe
     data = mnist(size=recipe.image_size) if data is None else data
     data = as_data(data) if isinstance(data, TensorDataset) else data  # all of it is looked at, at no cost
-    given, processes = [number for number in (epochs, minutes) if number is not None], accelerator.num_processes
-    if len(given) > 1 or not all(0 < number < math.inf for number in given) or minutes is not None and processes > 1:
-        wanted = "a run ends after a number of epochs above 0 or, in one process, of minutes"
-        raise ValueError(f"{wanted}: got {epochs} epochs and {minutes} minutes in {processes} processes")
+    processes = accelerator.num_processes
+    check_length(epochs, minutes, processes)
     check_data(data, recipe, network, accumulate, processes)
     lock = alone(out, "train in another folder (--out)") if accelerator.is_main_process else contextlib.nullcontext()
     with lock, Interrupts() as interrupts:
@@ -97,3 +95,14 @@ def train(
         for tracker in accelerator.trackers:  # end_training would end the group of processes, too
             tracker.finish()
         return ddpm
+
+
+def check_length(epochs: float | None, minutes: float | None, processes: int) -> None:
+    """Raises ValueError unless one of the two is given at most, above 0, and minutes to one process alone."""
+    if None not in (epochs, minutes):
+        raise ValueError(f"expected epochs or minutes, got {epochs} epochs and {minutes} minutes: leave one out")
+    unit, n = ("epochs", epochs) if minutes is None else ("minutes", minutes)
+    if n is not None and not 0 < n < math.inf:
+        raise ValueError(f"expected a number of {unit} above 0, got {n:g}")
+    if minutes is not None and processes > 1:
+        raise ValueError(f"minutes end a run of one process, got {processes} processes: give epochs instead")

@@ -6,6 +6,7 @@ import math
 import operator
 import time
 import warnings
+from collections import abc
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,10 +14,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
-from tqdm import tqdm
 
 from ..pipeline import DDPM
 from ..schedules import Schedule
+from ..tools.jobs import progress
 from ..training import EMA, TrainStep, train_steps
 from ..viz import save_picture
 from .batches import Data, batches, epoch_order
@@ -87,10 +88,11 @@ class Trainer:
 
     def run(self, interrupts: Interrupts) -> DDPM:
         """Trains to the end, or until it is interrupted."""
-        last, norm, accelerator = self.at.minutes, self.recipe.grad_norm, self.accelerator
-        parts = self.net, self.batches(), self.objective, self.optimizer, self.rate, self.ema, self.generator
-        how = math.inf if norm is None else norm, self.at.steps, accelerator.backward, accelerator.clip_grad_norm_
-        for step in train_steps(*parts, *how):
+        last, recipe, accelerator = self.at.minutes, self.recipe, self.accelerator
+        parts = self.net, self.batches(), self.objective, self.optimizer
+        norm = math.inf if recipe.grad_norm is None else recipe.grad_norm
+        how = norm, self.at.steps, accelerator.backward, accelerator.clip_grad_norm_
+        for step in train_steps(*parts, lambda k: recipe.rate(k, self.at.progress), self.ema, self.generator, *how):
             self.record(step)
             if self.at.progress >= 1:
                 break
@@ -100,13 +102,11 @@ class Trainer:
                 last = self.at.minutes
             if caught:
                 raise Interrupted(f"saved {self.out} at {self.at}", caught)
+        parts[1].close()  # and its bar, before a line is printed
         self.end_of_epoch()
         if self.accelerator.is_main_process:
             clear_state(self.out)
         return self.ddpm
-
-    def rate(self, step: int) -> float:
-        return self.recipe.rate(step, self.at.progress)
 
     def record(self, step: TrainStep) -> None:
         self.log.record(step)
@@ -116,19 +116,19 @@ class Trainer:
         at.minutes = self.minutes_before + (self.clock() - self.started) / 60
         at.progress = at.steps / self.total_steps if self.limit is None else at.minutes / self.limit
 
-    def batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self) -> "abc.Generator[tuple[Tensor, Tensor], None, None]":
         """This process's batches from here on, epoch after epoch."""
         at, accelerator = self.at, self.accelerator
         main, part = accelerator.is_main_process, (accelerator.process_index, accelerator.num_processes)
         while True:
             mine = epoch_order(len(self.data), self.recipe.batch_size, self.seed, at.epoch, *part)[at.batch :]
             found = batches(self.data, mine, self.ddpm.num_classes, at.steps == 0)
-            bar = tqdm(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=None if main else True)
+            bar = progress(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=not main)
             for x_0, y in bar:
                 yield x_0.to(accelerator.device), y.to(accelerator.device)
                 if self.log.due():
                     self.write_row()
-                    bar.set_postfix(loss=self.log.rows[-1]["loss"])
+                    bar.set_postfix(loss=self.log.rows[-1]["loss"], refresh=False)
             self.end_of_epoch()
 
     def end_of_epoch(self) -> None:
@@ -166,17 +166,16 @@ class Trainer:
         if state:
             self.restore(state)
         elif model.exists() and not fresh:
-            advice = "train in another folder (--out), or replace it with fresh=True (--fresh)"
-            python = "in Python the folder is `out`, and DDPM.load reads the finished network"
-            raise ValueError(f"{model} exists: {advice}; {python}")
+            raise ValueError(f"{model} exists: train in another folder (--out), or replace it (--fresh, fresh=True)")
         elif self.accelerator.is_main_process:
             clear_state(self.out)
         with self.disk():
             self.log.begin(self.at.steps, self.at.minutes)
         if not state:
             self.save()  # so that a full disk is noticed before the work
-        elif self.accelerator.is_main_process:
-            print(f"resuming {self.out}: {self.at}", flush=True)
+        if self.accelerator.is_main_process:
+            length = f"{self.total_steps} steps" if self.limit is None else f"{self.limit:g} minutes"
+            print(f"resuming {self.out}: {self.at}" if state else f"training in {self.out} for {length}", flush=True)
 
     def stateful(self) -> dict:
         parts = {"model": self.model, "average": self.ema.model, "optimizer": self.optimizer}
@@ -186,9 +185,8 @@ class Trainer:
         with expected(self.out):
             changed = differences({**asdict(Recipe()), **state["settings"]}, self.settings)  # settings may be newer
         if changed:
-            advice = "train in another folder (--out), or begin anew with fresh=True (--fresh)"
-            found = f"the unfinished run in {self.out} has other settings ({changed})"
-            raise ValueError(f"{found}: give it the same settings, {advice}")
+            advice = "give it the same settings, train in another folder (--out), or begin anew (--fresh, fresh=True)"
+            raise ValueError(f"the unfinished run in {self.out} has other settings ({changed}): {advice}")
         with expected(self.out):
             groups = zip(self.optimizer.state_dict()["param_groups"], state["optimizer"]["param_groups"], strict=True)
             state["optimizer"]["param_groups"] = [{**own, "lr": float(kept["lr"])} for own, kept in groups]
