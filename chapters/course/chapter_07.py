@@ -1,46 +1,116 @@
-"""The exercises of chapter 07: labels, and guidance by them."""
+"""The pictures and exercises of chapter 07: labels, and guidance by them."""
 
+import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from .exercises import Exercise
+from .exercises import Exercise, Experiment
+from .figures import EXACT, NETWORK, REST, STEERED, TEXT, label_lines, show_figure
 
 
-def in_rates(answer, y, num_classes, p):
-    """What dropping does to 500 batches: the shares of null labels, of labels as they were, of the first and
-    of the last class, whether batches differ no more than independent coins make them, and whether the same
-    generator gives the same coins."""
+def label_against_noise(log_snrs, exact, network, window):
+    """How far the label moves the answer at each log-SNR; the window in which the class is decided is shaded."""
+    figure, axes = plt.subplots(figsize=(5.6, 2.3))
+    axes.plot(log_snrs, exact, "-", color=EXACT, label="exact, 2,000 digits")
+    axes.plot(log_snrs, network, "--", color=NETWORK, label="the shipped network")
+    axes.axvspan(*window, color=REST, alpha=0.15)
+    axes.text(sum(window) / 2, 0.25, "the class\nis decided", ha="center", va="top", color=REST)
+    axes.set(title="with the label minus without it, rms", xlabel="log-SNR (noise to the left)", ylim=(0, 0.27))
+    label_lines(axes)
+    show_figure(
+        "Two falling curves, for the exact denoiser and the network: the label moves the answer by 0.2 in pure noise, "
+        "and hardly at all above log-SNR 0; the network's falls later"
+    )
+
+
+def three_answers(x_t, exact, learned):
+    """Lines: the exact denoisers of two classes and of their mixture; dots: what the bins learned."""
+    figure, axes = plt.subplots(figsize=(5.6, 2.3))
+    for style, line, dots, name in zip(("-", "--", "-."), exact, learned, ("told 0", "told 1", "told nothing")):
+        axes.plot(x_t, line, style, color=EXACT, label=name)
+        axes.plot(x_t, dots, "o", markersize=2.5, color=TEXT, zorder=3)
+    axes.set(xlabel="x_t", ylabel="x_0_hat", title="lines: exact; dots: the mean x_0 of a bin")
+    label_lines(axes)
+    show_figure(
+        "Dots on three lines: told 0, the answers lie near 1; told 1, near -1; told nothing, they climb between the two"
+    )
+
+
+def densities(values, samples):
+    """samples: scale -> (x_0 by DDIM, x_0 by DDPM, the tilted density on values)."""
+    figure, axes = plt.subplots(1, len(samples), figsize=(7, 2.2), sharey=True)
+    for panel, (scale, (by_ddim, by_ddpm, tilted)) in zip(axes, samples.items()):
+        panel.plot(values, tilted, ":", color=EXACT, linewidth=2.5, label="tilted density")
+        for x, style, name in ((by_ddim, "-", "DDIM"), (by_ddpm, "--", "DDPM")):
+            share = torch.histc(x, 40, -1, 3) / len(x) / 0.1
+            panel.plot(torch.linspace(-0.95, 2.95, 40), share, style, color=STEERED, label=name)
+        panel.set(title=f"scale {scale:g}", xlabel="x_0", xlim=(-1, 3))
+    label_lines(axes[-1], gap=0.13)
+    show_figure(
+        "Three panels, at the scales 1, 2 and 4: at 1 the samples follow the tilted density, and above 1 they lie "
+        "to the right of it and are narrower, DDIM's more than DDPM's"
+    )
+
+
+def costs(scales, curves, real):
+    """curves: title -> a value for each scale; real: title -> the value of real digits, where there is one."""
+    figure, axes = plt.subplots(1, len(curves), figsize=(7, 2.1))
+    for panel, (title, curve) in zip(axes, curves.items()):
+        panel.plot(scales, curve, "o-", color=STEERED, markersize=3)
+        panel.set(title=title, xlabel="scale", ylim=(0, None))
+        if title in real:
+            panel.axhline(real[title], linestyle="--", color=REST)
+            panel.annotate("real digits", (7.5, real[title]), (0, 2), textcoords="offset points", ha="right")
+    show_figure(
+        "Against the scale from 0 to 7.5: the share read as asked rises from a tenth to nearly all at 1; the distance "
+        "within a class falls to that of real digits at 1, and lower; ink rises beyond that of real digits"
+    )
+
+
+KINDS = {"both": (1, 1), "only y": (1, 0), "only style": (0, 1), "neither": (0, 0)}
+
+
+def in_rates(answer, y, style, p):
+    """What dropping does to 500 batches: how often both, one, the other and none is dropped; whether images of a batch
+    share a coin; whether what is kept is kept as it was, and whether one seed gives the same coins twice."""
     generator = torch.Generator().manual_seed(0)
-    answers = [answer(y, num_classes, p, generator) for _ in range(500)]
+    answers = [answer(y, style, p, generator) for _ in range(500)]
     if any(found is None or found is ... for found in answers):
         return None
-    batches = torch.stack([torch.as_tensor(found) for found in answers])
-    if batches.shape != (500, len(y)) or batches.is_floating_point():
-        return f"{batches.dtype} of shape {tuple(batches.shape[1:])}"
-    null, kept = (batches == num_classes).double(), (batches == y).double()
-    spread = (1 - kept).mean(1).std() / (p * (1 - p) / len(y)) ** 0.5
-    first, last = ((batches == k).double().mean() for k in (0, num_classes - 1))
-    again = [torch.as_tensor(answer(y, num_classes, p, torch.Generator().manual_seed(1))) for _ in range(2)]
-    repeats = float(torch.equal(*again))
-    return [null.mean(), kept.mean(), first, last, (spread < 1.5).double(), repeats]
+    if not all(isinstance(found, tuple) and len(found) == 2 and found[0].shape == y.shape for found in answers):
+        raise ValueError("return two tensors, (y, style), each of shape (b,)")
+    labels, styles = (torch.stack(parts) for parts in zip(*answers))
+    no_y, no_style = labels == 10, styles == 4
+    rates = [((no_y == a) & (no_style == b)).double() for a, b in KINDS.values()]
+    kept = (no_y | (labels == y)) & (no_style | (styles == style))
+    shared = (rates[-1].mean(1).std() / (3 * p * (1 - 3 * p) / len(y)) ** 0.5 > 1.5).double()
+    again = [answer(y, style, p, torch.Generator().manual_seed(1))[0] for _ in range(2)]
+    return [*(rate.mean() for rate in rates), shared, kept.double().mean(), float(torch.equal(*again))]
 
 
-def drop_labels(y, num_classes, p, generator):
-    return torch.where(torch.rand(len(y), generator=generator) < p, num_classes, y)
+def drop_two(y, style, p, generator, n=None):
+    u = torch.rand(n or len(y), generator=generator)
+    return torch.where(u < 2 * p, 10, y), torch.where((u < p) | ((u >= 2 * p) & (u < 3 * p)), 4, style)
 
 
-def one_coin(y, num_classes, p, generator):
-    return torch.where(torch.rand(1, generator=generator) < p, num_classes, y)
+def two_coins(y, style, p, generator, each=2):
+    first, second = torch.rand(2, len(y), generator=generator)
+    return torch.where(first < each * p, 10, y), torch.where(second < each * p, 4, style)
 
 
-def inverted(y, num_classes, p, generator):
-    return drop_labels(y, num_classes, 1 - p, generator)
+def always_both(y, style, p, generator):
+    u = torch.rand(len(y), generator=generator)
+    return torch.where(u < 3 * p, 10, y), torch.where(u < 3 * p, 4, style)
 
 
-def null_is(what):
-    return lambda y, num_classes, p, generator: torch.where(
-        torch.rand(len(y), generator=generator) < p, what(num_classes), y
-    )
+def never_both(y, style, p, generator, each=1):
+    u = torch.rand(len(y), generator=generator)
+    return torch.where(u < each * p, 10, y), torch.where(u >= 1 - each * p, 4, style)
+
+
+def one_more(y, style, p, generator):
+    labels, styles = drop_two(y, style, p, generator)
+    return torch.where(labels == 10, 9, labels), torch.where(styles == 4, 3, styles)
 
 
 def small_world():
@@ -52,9 +122,13 @@ def small_world():
         yield signal * data[::4] + noise * torch.randn(5, 5, generator=generator), signal, noise, data, labels
 
 
-def posterior(x_t, signal, noise, data, labels, power=2, half=2.0):
-    weights = (-torch.cdist(x_t, signal * data).pow(power) / (half * noise**2)).softmax(1)
+def posterior(x_t, signal, noise, data, labels, power=2, half=2.0, axis=1):
+    weights = (-torch.cdist(x_t, signal * data).pow(power) / (half * noise**2)).softmax(axis)
     return weights @ F.one_hot(labels, 10).to(weights)
+
+
+def unscaled(x_t, signal, noise, data, labels):
+    return (-(torch.cdist(x_t, signal * data) ** 2) / (2 * noise**2)).exp() @ F.one_hot(labels, 10).float()
 
 
 def logs_averaged(x_t, signal, noise, data, labels):
@@ -71,52 +145,52 @@ def class_means(x_t, signal, noise, data, labels):
     return total / total.sum(1, keepdim=True)
 
 
-def denoisers():
-    x_t = torch.randn(4, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    t = torch.tensor([100, 400, 600, 900])
-    interval = lambda t: torch.where((t > 300) & (t < 700), 4.0, 1.0)  # noqa: E731
-    for scale in (interval, lambda t: t / 250):
-        yield (lambda x, t: x.sin()), (lambda x, t: x.cos() / 2), scale, x_t, t
+def inverted(y, style, p, generator):
+    labels, styles = drop_two(y, style, p, generator)
+    return torch.where(labels == 10, y, 10), torch.where(styles == 4, style, 4)
 
 
-def guided(conditional, unconditional, scale):
-    def denoiser(x_t, t):
-        u = unconditional(x_t, t)
-        return u + scale(t).reshape(-1, 1, 1, 1) * (conditional(x_t, t) - u)
-
-    return denoiser
-
-
-def flat(conditional, unconditional, scale):
-    def denoiser(x_t, t):
-        u = unconditional(x_t, t)
-        return u + scale(t) * (conditional(x_t, t) - u)
-
-    return denoiser
+def answers():
+    generator = torch.Generator().manual_seed(0)
+    for w in (1.0, 3.0):
+        of_class = torch.randn(10, 4, 1, 3, 3, generator=generator)
+        p = (2 * torch.randn(4, 10, generator=generator)).softmax(1)
+        yield of_class, p, torch.tensor([3, 0, 9, 4]), w
 
 
-def put_to_use(answer, conditional, unconditional, scale, x_t, t):
-    denoiser = answer(conditional, unconditional, scale)
-    return denoiser if denoiser is None or denoiser is ... else denoiser(x_t, t)
+def without_null(of_class, p, y, w, u=None):
+    c = of_class[y, torch.arange(len(y))]
+    u = torch.einsum("bk,kbchw->bchw", p, of_class) if u is None else u
+    return u + w * (c - u)
+
+
+def others_alone(of_class, p, y, w):
+    rest = p.scatter(1, y[:, None], 0.0)
+    return without_null(of_class, rest / rest.sum(1, keepdim=True), y, w)
 
 
 EXERCISES = {
     "07a": Exercise(
-        drop_labels,
-        lambda: [(torch.arange(60) % 6, 6, 0.2)],
+        drop_two,
+        lambda: [(torch.arange(60) % 10, torch.arange(60) % 4, 0.1)],
         {
-            "the rate is right, but all images of a batch share one coin: draw a number for each image": (one_coin),
-            "inverted: labels are kept with probability p and dropped with 1 - p": inverted,
-            "what you drop becomes the class 0, a real class: the null class is num_classes": null_is(lambda k: 0),
-            "num_classes - 1 is the last real class: the null class is one more": null_is(lambda k: k - 1),
-            "the null class is 10 for digits only: in general it is num_classes, and here that is 6": null_is(
-                lambda k: 10
+            "two coins drop both with probability p^2 only: cut one number an image into parts": (
+                lambda *a: two_coins(*a, each=1)
             ),
+            "two coins drop both with probability (2p)^2 only: cut one number an image into parts": two_coins,
+            "both are always dropped together: each must also be dropped alone": always_both,
+            "both are never dropped together, and guidance needs that answer, too": never_both,
+            "each is dropped as often as it should be, and never together: let the two ranges overlap": (
+                lambda *a: never_both(*a, each=2)
+            ),
+            "the null class is one more than the last real one: 10 and 4": one_more,
+            "all images of a batch share one coin: draw a number for each image": lambda *a: drop_two(*a, n=1),
+            "inverted: what is to be dropped is kept, and what is to be kept is dropped": inverted,
             "draw the coins from the generator: the same one must give the same coins": (
-                lambda y, num_classes, p, generator: drop_labels(y, num_classes, p, None)
+                lambda y, style, p, generator: drop_two(y, style, p, None)
             ),
         },
-        within=0.02,
+        within=0.009,
         call=in_rates,
     ),
     "07b": Exercise(
@@ -133,27 +207,59 @@ EXERCISES = {
             "you divide by 2 noise: the width of a bell is noise, and noise^2 stands in its exponent": (
                 lambda x, signal, noise, d, y: posterior(x, signal, noise**0.5, d, y)
             ),
+            "farther images are likelier: a bell falls with the distance, so a minus is missing": (
+                lambda *a: posterior(*a, half=-2.0)
+            ),
+            "the softmax ran over the batch: the images of the data compete, along the other axis": (
+                lambda *a: posterior(*a, axis=0)
+            ),
+            "the rows do not add up to 1: divide by the sum over all images": unscaled,
             "you averaged logarithms over a class: add up the bells themselves, then compare": logs_averaged,
             "that is the class of the nearest image: every image has a say, by its weight": by_nearest,
             "you took the mean over each class where the sum belongs: larger classes are more likely": (class_means),
         },
     ),
     "07c": Exercise(
-        guided,
-        denoisers,
+        without_null,
+        answers,
         {
-            "the scales, (b,), were spread over the columns of pixels: reshape them to (b, 1, 1, 1)": flat,
-            "every image got the scale of the first one: each has its own t": (
-                lambda c, u, scale: guided(c, u, lambda t: scale(t)[:1].expand(len(t)))
+            "you averaged the ten answers as if each class were as likely: weigh them by p": (
+                lambda of_class, p, y, w: without_null(of_class, p, y, w, of_class.mean(0))
             ),
-            "you have the unconditional denoiser where the scale is 1: that is the conditional one": (
-                lambda c, u, scale: guided(c, u, lambda t: (scale(t) > 1).float() * scale(t))
+            "you left the asked class out of the mixture: (7.1) sums over all ten": others_alone,
+            "the mixture is there, and no push: extrapolate from it by w": (
+                lambda of_class, p, y, w: without_null(of_class, p, y, 0.0)
             ),
-            "conditional and unconditional are swapped": lambda c, u, scale: guided(u, c, scale),
-            "you added the push to the conditional denoiser: that is one more than the scale asked for": (
-                lambda c, u, scale: guided(c, u, lambda t: scale(t) + 1)
+            "that is the plain conditional answer: push from the mixture to it, and beyond by w": (
+                lambda of_class, p, y, w: without_null(of_class, p, y, 1.0)
+            ),
+            "that is the push alone: add it to the mixture": (
+                lambda of_class, p, y, w: without_null(of_class, p, y, w) - without_null(of_class, p, y, 0.0)
+            ),
+            "the mixture is a sum with weights that add up to 1: you took the mean once more": (
+                lambda of_class, p, y, w: without_null(of_class, p / 10, y, w)
+            ),
+            "you pushed from the answer with the label: that is Ho and Salimans' w, one more in ours": (
+                lambda of_class, p, y, w: without_null(of_class, p, y, w + 1)
+            ),
+            "with and without the label have changed places": (
+                lambda of_class, p, y, w: without_null(of_class, p, y, 1 - w)
+            ),
+            "the weights were summed over the batch: each image has its own": (
+                lambda of_class, p, y, w: without_null(of_class, p.mean(0).expand_as(p), y, w)
             ),
         },
-        call=put_to_use,
+        within=1e-4,
+    ),
+    "07d": Experiment(
+        52,
+        82,
+        {
+            "that is scale 3 at every step: limit it to the times t >= 885": (95, 105),
+            "that is the ink beside scale 1: take the share of what scale 3 adds everywhere": (110, 145),
+            "that is the part after the window: t counts down, and before the window it is large": (3, 24),
+            "that is inside the window, or scale 0 outside the interval: outside it, the scale is 1": (34, 50),
+            "that is a fraction: in per cent, please": (0.4, 0.9),
+        },
     ),
 }

@@ -1,132 +1,118 @@
-"""The exercises of chapter 08: frames, delays, sheets and loops."""
+"""The figure and exercises of chapter 08: frames, sizes and loops."""
 
 import math
+from pathlib import Path
 
+import matplotlib.pyplot as plt
 import torch
 
-from .exercises import Exercise
+from .exercises import Exercise, Experiment
+from .figures import NETWORK, NOISE, SIGNAL, label_lines, show_figure
+
+
+def kilobytes(path: str | Path) -> float:
+    return Path(path).stat().st_size / 1000
+
+
+def movements(films):
+    """films: schedule -> rule -> how far each frame moves."""
+    figure, axes = plt.subplots(1, len(films), figsize=(7, 2.1), sharey=True)
+    for panel, (name, rules) in zip(axes, films.items()):
+        for (rule, film), colour, style in zip(rules.items(), (NOISE, SIGNAL, NETWORK), ("-", "--", ":")):
+            panel.plot(film, style, color=colour, label=f"even in {rule}")
+        panel.set(title=name, xlabel="frame")
+    axes[0].set(ylabel="movement of x_t", ylim=(0, None))
+    label_lines(axes[-1], gap=0.14)
+    show_figure(
+        "How far each of forty frames moves, on three schedules: even in the angle nearly alike, even in log-SNR "
+        "little at the end, even in t hardly at all in the first half on the linear schedule"
+    )
 
 
 def walks():
-    """The log-SNRs of three walks: a straight one, one with few steps, and one that begins in the middle."""
-    for low, high, n in ((-10.0, 9.0, 200), (-6.0, 6.0, 12), (-1.0, 8.0, 60)):
-        log_snr = torch.linspace(low, high, n, dtype=torch.float64)
-        yield torch.cat([log_snr, torch.tensor([math.inf], dtype=torch.float64)]), 20
+    """Walks of images: their steps are of very different lengths."""
+    generator = torch.Generator().manual_seed(0)
+    for n, frames in ((60, 8), (200, 20), (12, 12)):
+        lengths = torch.linspace(-3, 1, n).exp().reshape(-1, 1, 1, 1)
+        steps = lengths * (1 + torch.randn(n, 1, 4, 4, generator=generator))
+        yield steps.cumsum(0), frames
 
 
-def angles(log_snr):
-    return torch.atan(torch.exp(-log_snr / 2))
+def distances(path):
+    return path.diff(dim=0).flatten(1).norm(dim=1)
 
 
-def nearest(values, wanted):
-    return [(values - value).abs().argmin().item() for value in wanted]
+def even_in(moved, frames, start=True):
+    travelled = torch.cat([torch.zeros(1), moved.cumsum(0)]) if start else moved.cumsum(0)
+    wanted = torch.linspace(0, float(travelled[-1]), frames)
+    return [(travelled - value).abs().argmin().item() for value in wanted]
 
 
-def quarter(frames):
-    return torch.linspace(math.pi / 2, 0, frames, dtype=torch.float64)
+def travelled_evenly(path, frames):
+    return sorted(set(even_in(distances(path), frames)))
 
 
-def even_in_angle(log_snr, frames):
-    return sorted(set(nearest(angles(log_snr), quarter(frames))))
+def as_the_crow_flies(path, frames):
+    away = (path - path[:1]).flatten(1).norm(dim=1)
+    wanted = torch.linspace(0, float(away[-1]), frames)
+    return sorted({(away - value).abs().argmin().item() for value in wanted})
 
 
-def even_in_index(log_snr, frames):
-    return [round(i) for i in torch.linspace(0, len(log_snr) - 1, frames).tolist()]
+def largest(path, frames):
+    return sorted(distances(path).topk(min(frames, len(path) - 1)).indices.tolist())
 
 
-def even_in_log_snr(log_snr, frames):
-    wanted = torch.linspace(float(log_snr[0]), float(log_snr[-2]), frames, dtype=torch.float64)
-    return sorted({*nearest(log_snr, wanted), len(log_snr) - 1})
+def bits(levels, low=-1.0, high=1.0, base=2.0):
+    values = torch.linspace(low, high, levels, dtype=torch.float64)
+    return entropy((values[1:] + values[:-1]) / 2, base)
 
 
-def of_the_library(log_snr, frames):
-    return sorted({*nearest(log_snr, torch.linspace(-4, 6, frames - 1, dtype=torch.float64)), len(log_snr) - 1})
-
-
-def without_the_half(log_snr, frames):
-    return sorted(set(nearest(torch.atan(torch.exp(-log_snr)), quarter(frames))))
-
-
-def sheets():
-    frames = torch.arange(7 * 2 * 3).reshape(7, 1, 2, 3) / 50
-    return [(frames, 3), (frames, 7), (frames[:4], 2)]
-
-
-def sheet(frames, columns, fill=-1.0):
-    n, _, h, w = frames.shape
-    frames = torch.cat([frames, torch.full((-n % columns, 1, h, w), fill)]).reshape(-1, columns, h, w)
-    return frames.permute(0, 2, 1, 3).reshape(1, -1, columns * w)
-
-
-def cut_off(frames, columns):
-    return sheet(frames[: len(frames) // columns * columns], columns)
-
-
-def only_reshaped(frames, columns):
-    n, _, h, w = frames.shape
-    frames = torch.cat([frames, torch.full((-n % columns, 1, h, w), -1.0)])
-    return frames.reshape(1, -1, columns * w)
-
-
-def downwards(frames, columns):
-    n, _, h, w = frames.shape
-    frames = torch.cat([frames, torch.full((-n % columns, 1, h, w), -1.0)]).reshape(columns, -1, h, w)
-    return frames.permute(1, 2, 0, 3).reshape(1, -1, columns * w)
+def entropy(edges, base=2.0, tails=True):
+    below = torch.distributions.Normal(0.0, 1.0).cdf(edges)
+    below = torch.cat([torch.zeros(1), below, torch.ones(1)]) if tails else below
+    return (torch.special.entr(below.diff()).sum() / math.log(base)).item()
 
 
 EXERCISES = {
     "08a": Exercise(
-        even_in_angle,
+        travelled_evenly,
         walks,
         {
-            "that is even in t: space the wanted values evenly in the angle": even_in_index,
-            "that is even in the log-SNR: turn it into angles first": even_in_log_snr,
-            "that is the library's rule, even in the log-SNR from -4 to 6: turn it into angles first": (of_the_library),
-            "the angle is the arctangent of exp(-log_snr / 2): the ratio of amplitudes, not of variances": (
-                without_the_half
+            "that is even in t: space the wanted values evenly in the distance travelled": (
+                lambda path, frames: [round(i) for i in torch.linspace(0, len(path) - 1, frames).tolist()]
             ),
-            "where steps are few the same one is nearest twice: keep it once": (
-                lambda log_snr, frames: nearest(angles(log_snr), quarter(frames))
+            "you added squares: distances add up, their squares do not": (
+                lambda path, frames: sorted(set(even_in(distances(path) ** 2, frames)))
             ),
-            "the order is that of the walk, from noise to image: sort the indices": (
-                lambda log_snr, frames: even_in_angle(log_snr, frames)[::-1]
+            "every index is one too small: before the first movement 0 is travelled": (
+                lambda path, frames: sorted(set(even_in(distances(path), frames, start=False)))
+            ),
+            "that is the distance from the first image, as the crow flies: add up the movements": as_the_crow_flies,
+            "these are the largest movements: choose where the sum of movements is even": largest,
+            "where steps are long the same one is nearest twice: keep it once": (
+                lambda path, frames: even_in(distances(path), frames)
             ),
         },
     ),
     "08b": Exercise(
-        lambda n, fps, hold: [round(100 / fps)] * (n - 1) + [round(100 * hold)],
-        lambda: [(5, 12.5, 1.5), (3, 24, 2.0), (2, 30, 0.25), (4, 15, 1.0)],
+        bits,
+        lambda: [(2,), (4,), (16,), (256,)],
         {
-            "these are milliseconds: GIF counts hundredths of a second": (
-                lambda n, fps, hold: [round(1000 / fps)] * (n - 1) + [round(1000 * hold)]
+            "these are nats: divide by log 2, or take log2": lambda levels: bits(levels, base=math.e),
+            "that is for levels that are equally likely: noise is mostly near 0": lambda levels: math.log2(levels),
+            "the tails are missing: what is clamped falls on the outermost levels": (
+                lambda levels: entropy(torch.linspace(-1, 1, levels + 1, dtype=torch.float64), tails=False)
             ),
-            "these are seconds: GIF counts hundredths of a second": (lambda n, fps, hold: [1 / fps] * (n - 1) + [hold]),
-            "you cut the fraction off: round to the nearest, 6.67 becomes 7": (
-                lambda n, fps, hold: [int(100 / fps)] * (n - 1) + [int(100 * hold)]
+            "levels stand at -1 and 1, and their edges half way between: you cut [-1, 1] into equal parts": (
+                lambda levels: entropy(torch.linspace(-1, 1, levels + 1, dtype=torch.float64)[1:-1])
             ),
-            "GIF's delays are whole numbers: round them": (lambda n, fps, hold: [100 / fps] * (n - 1) + [100 * hold]),
-            "the last frame is held instead of shown for 1 / fps, not after it": (
-                lambda n, fps, hold: [round(100 / fps)] * (n - 1) + [round(100 / fps) + round(100 * hold)]
+            "the edges are half way between neighbouring levels: you cut at the levels themselves": (
+                lambda levels: entropy(torch.linspace(-1, 1, levels, dtype=torch.float64))
             ),
-            "that is a frame too many: the last of the n frames is the one that is held": (
-                lambda n, fps, hold: [round(100 / fps)] * n + [round(100 * hold)]
-            ),
-            "the last frame is not held": lambda n, fps, hold: [round(100 / fps)] * n,
+            "the range is [-1, 1]: you spread the levels over [0, 1]": lambda levels: bits(levels, low=0.0),
         },
     ),
     "08c": Exercise(
-        sheet,
-        sheets,
-        {
-            "the frames that do not fill a row are missing: fill the row up instead": cut_off,
-            "the last row is filled with 0, which is mid grey: black is -1": (
-                lambda frames, columns: sheet(frames, columns, 0.0)
-            ),
-            "a reshape alone mixes rows of pixels: permute to (rows, h, columns, w) first": only_reshaped,
-            "the frames run down the columns: left to right first, then down": downwards,
-        },
-    ),
-    "08d": Exercise(
         lambda n: [*range(n), *range(n - 2, 0, -1)],
         lambda: [(2,), (5,), (40,)],
         {
@@ -138,6 +124,20 @@ EXERCISES = {
                 lambda n: [*range(n), *range(n - 2, -1, -1)]
             ),
             "that goes forth only, and jumps back at its end": lambda n: [*range(n)],
+            "there is no frame n: the last of n frames is n - 1": lambda n: [*range(n), *range(n, 0, -1)],
+            "the first frame is 0": lambda n: [*range(1, n + 1), *range(n - 1, 1, -1)],
+        },
+    ),
+    "08d": Experiment(
+        24,
+        40,
+        {
+            "that is 8 levels beside 16: write the film with 4": (50, 62),
+            "that is 2 levels beside 16: write the film with 4": (12, 18),
+            "that is beside 256 levels: image_grid takes 256 unless told otherwise": (6, 11),
+            "that is what is saved: ask for what is left": (63, 74),
+            "upside down: the bytes with 4 levels over those with 16": (250, 420),
+            "that is a fraction: in per cent, please": (0.2, 0.5),
         },
     ),
 }
