@@ -5,6 +5,7 @@ each known mistake."""
 import base64
 import io
 import json
+import math
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from course.exercises import NOT_ATTEMPTED, OK, Exercise, Experiment, find, verd
 from course.figures import DPI, picture_of
 from course.proofs import band, guess, holds, same
 from PIL import Image
+from wrong_answers import WRONG_ANSWERS
 
 import tinyddpm
 
@@ -300,6 +302,20 @@ def test_no_answer_raises(stem, name):
         assert verdict(find(name), (0.5, None)) == verdict(find(name), (None, 0.5)) == NOT_ATTEMPTED
     elif find(name).arguments is not None:
         assert verdict(find(name), lambda *arguments: None) == NOT_ATTEMPTED
+
+
+def test_nine_of_ten_plausible_wrong_answers_are_diagnosed():
+    """Written by somebody who had not seen the diagnoses. Each comes with words that name its cause."""
+    missed = []
+    for name, program, words in WRONG_ANSWERS:
+        names = {"torch": torch, "math": math, "tinyddpm": tinyddpm}
+        exec(program, names)
+        said = verdict(find(name), names["answer"])
+        assert said not in (OK, NOT_ATTEMPTED), (name, program)
+        if words.lower() not in said.lower():
+            missed.append((name, program, words, said))
+    assert len(WRONG_ANSWERS) >= 100 and {name[:2] for name, *_ in WRONG_ANSWERS} == {s[:2] for s, _ in EXERCISES}
+    assert len(missed) <= len(WRONG_ANSWERS) // 10, missed
 
 
 def test_what_is_not_right_is_named():

@@ -155,6 +155,8 @@ def arguments_of(exercise: Exercise, number: int, results: int) -> str:
 def kind(value: object) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
+    if isinstance(value, (list, tuple)):
+        return f"a {type(value).__name__} of {len(value)}"
     return {bool: "True or False", str: "a text", int: "a number", float: "a number"}.get(
         type(value), f"a {type(value).__name__}"
     )

@@ -72,7 +72,8 @@ def label_lines(axes, gap: float = 0.09) -> None:
 def clock(t: int, schedule) -> str:
     """What stands above a picture at time t: the time, and how noisy it is."""
     log_snr = float(schedule.log_snr[t])
-    return f"t = {t}\nlog-SNR {log_snr:.{0 if abs(log_snr) >= 9.95 else 1}f}" if t else "clean"
+    rounded = round(log_snr, 0 if abs(log_snr) >= 9.95 else 1) + 0.0  # no -0.0
+    return f"t = {t}\nlog-SNR {rounded:g}" if t else "clean"
 
 
 def show(picture, title: str = "", width: float = 8.0, alt: str = "") -> None:
