@@ -16,8 +16,8 @@ COLOURS = [EXACT, BLINKERED, NETWORK, STEERED, NOISE]  # as hues alone: five sou
 
 
 def mosaic(finished, sources, data) -> None:
-    """An invented digit (1, h, w) whose ink has the colour of its source, sources (h, w); and the five sources that gave
-    most of it, each with the part that was taken in its colour. What other sources gave is white."""
+    """An invented digit (1, h, w), its ink in the colours of its sources (h, w); and the five sources that gave most of
+    it, each with the part that was taken in its colour. What other sources gave is white."""
     ink = ((crop_to(finished[0]) + 1) / 2).clamp(0, 1)
     sources = crop_to(sources)
     given = torch.zeros(len(data)).index_add(0, sources.flatten(), ink.flatten() * (ink > 0.25).flatten())
