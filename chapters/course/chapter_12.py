@@ -80,9 +80,6 @@ EXERCISES = {
             "you divided by the variance: the standard deviation is its root": (
                 lambda n, w: straight(n, w) / w.square().sum()
             ),
-            "the weights add up to 1 already: it is their squares that do not": lambda n, w: (
-                straight(n, w) / w.sum().sqrt()
-            ),
             "you gave all noises the same weight": lambda n, w: n.sum(0) / len(w) ** 0.5,
             "with roots of the weights the variance is 1, but the shares are no longer those asked for": (
                 lambda n, w: straight(n, w.sqrt())

@@ -46,7 +46,7 @@ noise = torch.randn(10, 20, 1, 32, 32, generator=torch.Generator().manual_seed(0
 r"""
 ## A perfect memory
 
-The exact denoiser of $n$ images $x_i$ is their mean, weighted by how likely each is to have become the $x_t$ that we see (3.8):
+The exact denoiser of $n$ images $x_i$ is their mean, weighted by how likely each is to have become the $x_t$ that we see (chapter 03):
 
 $$\hat x_0 = \sum_i w_i\, x_i, \qquad w = \operatorname{softmax}_i\left(-\frac{\lVert x_t - \sqrt{\bar\alpha_t}\,x_i\rVert^2}{2\,(1-\bar\alpha_t)}\right) \tag{11.1}$$
 
@@ -64,6 +64,11 @@ def exact(x_t, t, data):
     return weights, (weights @ data.flatten(1)).reshape(x_t.shape)
 
 
+x_t, oracle = noise[8], dataset_oracle(digits[8], schedule)
+holds("11.1", exact(x_t, 800, digits[8])[1], oracle(x_t, torch.full((20,), 800)), within=1e-4)
+
+
+# %% tags=["setup"]
 def draw(denoisers, noise, steps=16):
     """All digits, (10, n, 1, 32, 32), each by its own denoiser."""
     grid = schedule.grid(steps)
@@ -73,10 +78,9 @@ def draw(denoisers, noise, steps=16):
 # %%
 for t in (900, 700, 500):
     x_t = tinyddpm.q_sample(digits[8, :20], t, noise[8], schedule)
-    weights, x_0_hat = exact(x_t, t, digits[8])
+    weights, _ = exact(x_t, t, digits[8])
     largest = float(weights.max(1).values.median())
     print(f"t = {t}, log-SNR {float(schedule.log_snr[t]):4.1f}: the largest weight is {largest:.2f}")
-holds("11.1", x_0_hat, dataset_oracle(digits[8], schedule)(x_t, torch.full((20,), t)), within=1e-4)
 copied = draw([dataset_oracle(data, schedule) for data in digits], noise)
 band(copies(copied, digits), 195, 200, "of 200 are copies")
 
@@ -106,7 +110,6 @@ def blinkered(x_t, t, data, radius):
     return (weights * data).sum(1), weights
 
 
-# %%
 def answer(x_t, t, radius):
     return blinkered(x_t, int(t[0]), digits[3], radius)[0]
 
@@ -123,7 +126,7 @@ holds("11.2", blinkered(x_t, t, digits[3], 5)[0][0, 0, 15, 9], weights @ digits[
 # %% [markdown]
 r"""
 With a window of one pixel, radius 0, the sum has a single term, and for black and white, $x_i(p) = \pm 1$, the softmax is a
-hyperbolic tangent (exercise 03c):
+hyperbolic tangent:
 
 $$\hat x_0(p) = \tanh\frac{\sqrt{\bar\alpha_t}\;x_t(p)}{1-\bar\alpha_t} \tag{11.3}$$
 
@@ -141,6 +144,13 @@ drawn = {radius: draw([local_oracle(world, schedule, radius=radius)], [x_T])[0].
 different = {radius: len(x.flatten(1).unique(dim=0)) for radius, x in drawn.items()}
 guess(None, different[2], " different pictures")
 
+# %% [markdown]
+r"""
+## Locally right everywhere
+
+Same data, same noise, same sampler: nothing but the window differs from row to row.
+"""
+
 # %%
 large = {radius: x[:10].repeat_interleave(4, 2).repeat_interleave(4, 3) for radius, x in drawn.items()}
 big = {radius: F.pad(x, (2, 2, 2, 2), value=-1) for radius, x in large.items()}  # in a frame that tiles() cuts off
@@ -157,7 +167,7 @@ band(different[0], 197, 200, "of 200 are different, windows of one pixel")
 
 # %% [markdown]
 r"""
-Nothing but the blinkers has changed. The middle row is the interesting one: a pixel takes the side of the majority in its window,
+The middle row is the interesting one: a pixel takes the side of the majority in its window,
 neighbours share most of their windows, and so the patches have smooth borders. New, and locally right everywhere.
 
 ## New digits
@@ -221,9 +231,7 @@ So it does copy: *locally*, from different digits at different places. One write
 meet, their windows overlap, so that the pieces agree on what is there. With 150 digits and a dozen places the number of
 combinations has no end. That is what inventing is here: **every neighbourhood is known, the whole is new.**
 
-## The window is a dial
-
-**Guess first.** All windows twice as wide: how many of 50 drawings are copies?
+**Guess first.** Make all windows twice as wide. How many of 50 drawings are copies?
 """
 
 
@@ -238,6 +246,13 @@ for factor in factors:
     x = invented[:, :5] if factor == 1 else draw([local_oracle(data, schedule, radius=radius) for data in digits], few)
     found.append((read(x), copies(x, digits)))
 guess(None, found[-1][1], " of 50")
+
+# %% [markdown]
+r"""
+## The window is a dial
+
+Half as wide, as above, twice as wide, and as wide as the image:
+"""
 
 # %%
 found.append((read(copied[:, :5]), copies(copied[:, :5], digits)))
@@ -272,13 +287,12 @@ mean of the 150 digits, the same for every noise.
 """
 
 
-# %% tags=["setup"]
+# %%
 def r2(x, z):
     x, z = (crop_to(image.reshape(-1, 1, 32, 32)).flatten(1) for image in (x, z))
     return 1 - (x - z).square().sum(1) / (z - z.mean(1, keepdim=True)).square().sum(1)
 
 
-# %%
 x_T = noise[:, :10]
 network = draw([ddpm.denoiser([y] * 10, scale=1.0) for y in range(10)], x_T)
 more = torch.stack([images[labels == y][:300] for y in range(10)])
