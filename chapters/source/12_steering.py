@@ -169,7 +169,9 @@ x_600 = p_sample(x_300, x_300, 300, 600, schedule, generator=torch.Generator().m
 signal, noise = schedule.signal_noise(600)
 holds("12.3", (x_600 - signal * images[:200]).std(), noise, within=0.01)
 for repeats in (3, 8):
-    drawn[f"RePaint, {repeats} times"] = run(replaced, resampling_grid(grid, 8, repeats))
+    walk = resampling_grid(grid, 8, repeats)
+    drawn[f"RePaint, {repeats} times"] = run(replaced, walk)
+    print(f"RePaint, {repeats} times: {sum(s < t for t, s in walk)} calls of the denoiser in place of {len(grid)}")
 
 # %% [markdown]
 r"""
@@ -229,7 +231,7 @@ for name, low, high in (
 # %% [markdown]
 r"""
 The star is the exact denoiser (12.1). It is not at 0, because 300 drawings have frequencies that scatter: that is the floor. Replacing leaves completions
-that do not fit. RePaint pays with many times the calls, and leaves few. The gradient has a dial: too small, and it does not insist; too large, and everything
+that do not fit. RePaint pays in calls, and leaves few. The gradient has a dial: too small, and it does not insist; too large, and everything
 fits, but a few completions are drawn far too often. That is the disease of guidance in chapter 07. Somewhere between it comes close, and
 whoever has no exact answer cannot tell where. **None is exact, and a picture would not have told.**
 
@@ -292,9 +294,9 @@ threes = images[labels == 3][:40]
 redrawn = partial(redraw, threes[:2], 3, 500)
 print(f"mine and the library's differ by {float((redrawn() - redrawn(my_sdedit)).abs().max()):.0e}")
 times = [200, 400, 500, 600, 700, 800, 1000]
-again, other = (torch.cat([threes[7:8], *(redraw(threes[7:8], y, t) for t in times)]) for y in (3, 8))
+again, as_eight = (torch.cat([threes[7:8], *(redraw(threes[7:8], y, t) for t in times)]) for y in (3, 8))
 tiles(
-    {"a real 3 on the left, redrawn as a 3": again, "the same, asked for an 8": other},
+    {"a real 3 on the left, redrawn as a 3": again, "the same, asked for an 8": as_eight},
     3,
     columns=["a real 3", *(clock(t, schedule) for t in times)],
     alt="A handwritten 3 redrawn from seven noise levels: unchanged at the lowest, another digit at the highest",
@@ -312,29 +314,29 @@ side. Exercise 12d measures it.
 
 Two noises, two drawings. What is between them? The straight line looks innocent, and is not. Independent variances add up, so
 
-$$\operatorname{Var}\left[(1-\lambda)\,a + \lambda\, b\right] = (1-\lambda)^2 + \lambda^2 \tag{12.4}$$
+$$\operatorname{Var}\left[(1-\lambda)\,\varepsilon + \lambda\, \varepsilon'\right] = (1-\lambda)^2 + \lambda^2 \tag{12.4}$$
 
 which is one half in the middle: not noise of the level that the network was trained on. In 1,024 dimensions noise lives on a sphere, and a straight
 line cuts through the ball. `slerp` walks on the sphere.
 """
 
 # %%
-a, b = randn(50, 1, 32, 32, seed=3), randn(50, 1, 32, 32, seed=4)
+eps, other = randn(50, 1, 32, 32, seed=3), randn(50, 1, 32, 32, seed=4)
 mix = torch.linspace(0, 1, 5)
-straight = [torch.lerp(a, b, float(weight)) for weight in mix]
+straight = [torch.lerp(eps, other, float(weight)) for weight in mix]
 holds("12.4", [x.var() for x in straight], (1 - mix) ** 2 + mix**2, within=0.02)
 
 
-def my_slerp(a, b, weight):
-    cos = (a * b).flatten(1).sum(1) / (a.flatten(1).norm(dim=1) * b.flatten(1).norm(dim=1))
+def my_slerp(eps, other, weight):
+    cos = (eps * other).flatten(1).sum(1) / (eps.flatten(1).norm(dim=1) * other.flatten(1).norm(dim=1))
     angle = cos.acos().reshape(-1, 1, 1, 1)
-    return (((1 - weight) * angle).sin() * a + (weight * angle).sin() * b) / angle.sin()
+    return (((1 - weight) * angle).sin() * eps + (weight * angle).sin() * other) / angle.sin()
 
 
-same(my_slerp, slerp, a, b, 0.3)
+same(my_slerp, slerp, eps, other, 0.3)
 y = torch.arange(10).repeat_interleave(5)
 middle = {}
-for name, x_T in (("lerp", straight[2]), ("slerp", slerp(a, b, 0.5))):
+for name, x_T in (("lerp", straight[2]), ("slerp", slerp(eps, other, 0.5))):
     middle[name] = last(ddim(ddpm.denoiser(y, 1.0), x_T, schedule, schedule.grid(10))).x_t
     print(f"{name}, half-way: variance {float(x_T.var()):.2f}")
 spread = {name: x.reshape(10, 5, 1, 32, 32).var(1).mean().sqrt() for name, x in middle.items()}
@@ -352,24 +354,24 @@ average digit, and keeps to it. Here, too, the damage is to the variety, which n
 
 ## Lean
 
-Any differentiable measure can steer. Let $\ell(x) = s \cdot \text{slant}(x)$; then the aim is the data, reweighted by $e^{\ell}$. For the
+Any differentiable measure can steer. Let $\ell(x) = \gamma \cdot \text{slant}(x)$; then the aim is the data, reweighted by $e^{\ell}$. For the
 exact denoiser of 300 sevens we know what that should give: the mean slant under these weights. `energy_guidance` takes the gradient
 at $\hat x_0$, as DPS did.
 """
 
 # %%
 sevens = images[labels == 7][:300]
-s, leaning = -10.0, slant(sevens)
-aim = float(((s * leaning).softmax(0) * leaning).sum())
-guided = energy_guidance(dataset_oracle(sevens, schedule), lambda x, t: slant(x), schedule, scale=s)
+gamma, leaning = -10.0, slant(sevens)
+aim = float(((gamma * leaning).softmax(0) * leaning).sum())
+guided = energy_guidance(dataset_oracle(sevens, schedule), lambda x, t: slant(x), schedule, scale=gamma)
 reached = float(slant(last(ddim(guided, randn(100, 1, 32, 32), schedule, schedule.grid(20))).x_t).mean())
 print(f"slant of the data {float(leaning.mean()):.2f}, aim {aim:.2f}")
 band(reached, -0.5, -0.15, "is reached")
 rows = {}
-for s in (-20.0, 0.0, 20.0):
-    lean = partial(energy_guidance, log_weight=lambda x, t: slant(x), schedule=schedule, scale=s)
+for gamma in (-20.0, 0.0, 20.0):
+    lean = partial(energy_guidance, log_weight=lambda x, t: slant(x), schedule=schedule, scale=gamma)
     x = ddpm.sample(range(10), steps=20, seeds=range(10), guide=lean)
-    rows[f"s = {s:g}, mean slant {float(slant(x).mean()):.1f}", STEERED if s else NETWORK] = x
+    rows[f"strength {gamma:g}: mean slant {float(slant(x).mean()):.1f}", STEERED if gamma else NETWORK] = x
 tiles(rows, 3, alt="The network's ten digits leaning to the left, upright, and leaning to the right")
 
 # %% [markdown]
@@ -419,7 +421,7 @@ print(
 )
 x_t = randn(300, 1, 8, 8)
 for t, s in grid:
-    x_t = torch.where(mask.bool(), q_sample(known.expand_as(x_t), t, randn(300, 1, 8, 8, seed=t), schedule), x_t)
+    x_t = torch.where(mask.bool(), q_sample(known.expand_as(x_t), t, randn(300, 1, 8, 8, seed=9000 + t), schedule), x_t)
     x_t = p_sample(x_t, oracle(x_t, torch.full((300,), t)), t, s, schedule, generator=torch.Generator().manual_seed(t))
 changed = ((x_t - known) * mask).abs().flatten(1).amax(1) > 0.1
 kept = ((drawn["replace"] - known) * mask).abs().flatten(1).amax(1) < 0.1
@@ -437,7 +439,7 @@ in so many dimensions are nearly perpendicular: you need no angles.)
 
 # %%
 def answer_12a(noises, weights):
-    """noises: (k, b, c, h, w), independent; weights: (k,). Returns (b, c, h, w)."""
+    """noises: (m, b, c, h, w), independent; weights: (m,). Returns (b, c, h, w)."""
     ...
 
 
@@ -447,7 +449,7 @@ check("12a", answer_12a)
 r"""
 <details><summary>Hint 12a</summary>
 
-(12.4) for two: which factor brings the variance back to 1? And for k?
+(12.4) for two: which factor brings the variance back to 1? And for more than two?
 </details>
 
 <details><summary>Solution 12a</summary>
@@ -560,9 +562,9 @@ given up first. From 400 hardly any get through, and from 800 nearly all do.
 | $k$ | `known`, `mask` | the known pixels, and where they are |
 | $w_i$, $f_i$ | `w`, `fits` | how likely image $i$ is given $x_t$; whether it fits $k$ |
 | $c$ | `scales` | the scale of the gradient |
-| $a$, $z$ | `x_600` | (12.3): what survives a climb, and its fresh noise |
-| $\lambda$ | `mix`, `weight` | the share of the second noise |
-| $\ell$, $s$ | `slant`, `s` | the measure that steers, and its strength |
+| $a$, $z$ | `x_600` | what survives of an image that climbs (12.3), and its fresh noise |
+| $\varepsilon$, $\varepsilon'$, $\lambda$ | `eps`, `other`, `mix` | two noises, and the share of the second (12.4) |
+| $\ell$, $\gamma$ | `slant`, `gamma` | the measure that steers, and its strength |
 
 **Next:** [13 · Measuring](13_measuring.ipynb). We said "read", "copies", "distance" and "spread", and trusted numbers more than pictures. The next
 chapter asks what such numbers are worth.
