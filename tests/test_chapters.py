@@ -1,6 +1,8 @@
-"""The chapters as files: in step with their sources, executed, small; every equation is executed and every
-exercise can be solved, is not solved by its stub, and names each known mistake."""
+"""The chapters as files: in step with their sources, executed, short, small; every equation is executed, every figure
+is of one style and described in words; every exercise can be solved, has a hint, is not solved by its stub, and names
+each known mistake."""
 
+import base64
 import io
 import json
 import re
@@ -10,12 +12,14 @@ import matplotlib
 import numpy as np
 import pytest
 import torch
-from build_chapters import notebook_of
-from course import check
-from course.exercises import NOT_ATTEMPTED, OK, Exercise, find, verdict
-from course.figures import picture_of
-from course.proofs import band, holds, same
+from build_chapters import ALONE, notebook_of
+from course import check, clock, label_lines, play, show_figure
+from course.exercises import NOT_ATTEMPTED, OK, Exercise, Experiment, find, verdict
+from course.figures import DPI, picture_of
+from course.proofs import band, guess, holds, same
 from PIL import Image
+
+import tinyddpm
 
 ROOT = Path(__file__).parent.parent / "chapters"
 SOURCES = sorted((ROOT / "source").glob("*.py"))
@@ -56,7 +60,8 @@ exercises = pytest.mark.parametrize(("stem", "name"), EXERCISES, ids=[name for _
 
 def test_the_course_is_complete():
     topics = "diffusion_on_one_page forward_process noise_schedules reverse_process building_blocks unet training"
-    topics = f"{topics} conditional_generation making_gifs".split()
+    topics = f"{topics} conditional_generation making_gifs ten_steps flow_matching why_it_invents steering measuring"
+    topics = f"{topics} one_step".split()
     assert list(NOTEBOOKS) == [f"{number:02d}_{topic}" for number, topic in enumerate(topics)]
     readme = (ROOT / "README.md").read_text()
     assert all(f"({stem}.ipynb)" in readme for stem in NOTEBOOKS)
@@ -130,7 +135,8 @@ def test_a_chapter_has_its_parts(stem):
     goals = re.search(r"\*\*After this chapter you can\*\*\n\n((?:\* .*\n(?:  .*\n)*)+)", prose)
     assert goals and len(re.findall(r"^\* ", goals[1], re.M)) == 3
     assert "*You need:*" in prose and "minutes" in prose and "**Next:**" in prose
-    assert 2 <= len(exercises_of(NOTEBOOKS[stem])) <= 4
+    names = exercises_of(NOTEBOOKS[stem])
+    assert 3 <= len(names) <= 5 and sum(isinstance(find(name), Experiment) for name in names) == 1
     assert any("same(" in text(cell) for cell in cells) and any("guess(" in text(cell) for cell in cells)
 
 
@@ -143,9 +149,87 @@ def test_the_table_of_symbols_names_variables_that_are_there(stem):
         assert name in program, f"{name} is in the table and in no cell"
 
 
+def test_the_first_eight_chapters_are_short():
+    prose = " ".join(words(notebook) for stem, notebook in NOTEBOOKS.items() if "01" <= stem[:2] <= "08")
+    assert len(re.sub(r"(?s)```.*?```", "", prose).split()) <= 19_000
+
+
+@chapters
+def test_no_cell_is_long(stem):
+    assert max(len(text(cell).splitlines()) for cell in code(NOTEBOOKS[stem])) <= 30
+
+
+@chapters
+def test_a_notebook_that_is_opened_alone_installs_what_it_needs(stem):
+    assert text(code(NOTEBOOKS[stem])[0]) == ALONE
+    compile(ALONE, "first cell", "exec")
+
+
+@chapters
+def test_every_section_says_its_minutes(stem):
+    headings = re.findall(r"^## (.*)", words(NOTEBOOKS[stem]), re.M)
+    assert headings and all(re.search(r" · [1-9]\d* min$", heading) for heading in headings)
+    (minutes,) = re.findall(r"\*Reading:\*[^*]*?(\d+) minutes", words(NOTEBOOKS[stem]))
+    parts = sum(int(re.search(r"(\d+) min$", heading)[1]) for heading in headings)
+    assert abs(int(minutes) - parts) <= 5 + 0.5 * len(headings)
+    row = re.search(rf"^\|.*\({stem}.ipynb\).*\| (\d+) \|$", (ROOT / "README.md").read_text(), re.M)
+    assert row and row[1] == minutes
+
+
+def test_the_course_gives_numbers_and_not_verdicts():
+    printed = [
+        line
+        for notebook in NOTEBOOKS.values()
+        for cell in code(notebook)
+        for output in cell["outputs"]
+        for line in "".join(output.get("text", "")).splitlines()
+    ]
+    assert sum(bool(re.search(r"\b(True|False|yes|no)\b", line)) for line in printed) <= 20
+
+
+def pictures(stem):
+    for cell in code(NOTEBOOKS[stem]):
+        for output in cell["outputs"]:
+            if png := output.get("data", {}).get("image/png"):
+                yield output["metadata"].get("image/png", {}), Image.open(io.BytesIO(base64.b64decode(png))), cell
+
+
+@chapters
+def test_every_figure_is_sharp_and_is_described_in_words(stem):
+    found = list(pictures(stem))
+    assert len(found) >= 3
+    for about, picture, _ in found:
+        assert len(about.get("alt", "").split()) >= 4, text(_)
+        if picture.format == "PNG":
+            assert picture.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
+    assert not re.search(r"plt\.show\(|legend\.frameon|rcParams", "\n".join(map(text, code(NOTEBOOKS[stem]))))
+
+
+@chapters
+def test_figures_take_their_colours_from_the_course(stem):
+    for cell in code(NOTEBOOKS[stem]):
+        named = re.findall(r'(?:color|c|facecolor|edgecolor)="([^"]+)"', text(cell))
+        assert not [name for name in named if not re.fullmatch(r"0?\.\d+|none", name)], text(cell)
+        assert text(cell).count("imshow(") <= text(cell).count("colorbar("), text(cell)
+
+
+@proving_chapters
+def test_a_chapter_has_one_figure_made_to_be_shared(stem):
+    (cell,) = [cell for cell in code(NOTEBOOKS[stem]) if "share" in cell["metadata"].get("tags", [])]
+    assert any("image/png" in output.get("data", {}) for output in cell["outputs"])
+
+
+@exercises
+def test_a_hint_stands_before_the_solution(stem, name):
+    prose = words(NOTEBOOKS[stem])
+    hint, solution = (prose.index(f"<details><summary>{kind} {name}</summary>") for kind in ("Hint", "Solution"))
+    assert hint < solution
+    assert 5 <= len(prose[hint : prose.index("</details>", hint)].split()) <= 80
+
+
 def test_the_one_page_is_short_and_shows_its_numbers():
     prose, cells = words(NOTEBOOKS[ONE_PAGE]), code(NOTEBOOKS[ONE_PAGE])
-    program = "\n".join(map(text, cells))
+    program = "\n".join(map(text, cells[1:]))
     lines = [line for line in program.splitlines() if line.strip() and not line.strip().startswith("#")]
     assert len(prose.split()) <= 1800 and len(lines) <= 160
     assert not re.search(r"\b(same|holds|check|guess)\(|\\tag", program + prose)
@@ -189,6 +273,8 @@ def test_each_known_mistake_gets_its_own_diagnosis(stem, name):
     exercise = find(name)
     assert exercise.misconceptions
     for says, wrong in exercise.misconceptions.items():
+        if isinstance(exercise, Experiment):
+            wrong = 0.5, sum(wrong) / 2
         assert verdict(exercise, wrong) == says
         assert says not in (OK, NOT_ATTEMPTED)
 
@@ -208,7 +294,9 @@ def test_no_answer_raises(stem, name):
         said = verdict(find(name), answer)
         assert said not in (OK, NOT_ATTEMPTED) and "\n" not in said
     assert verdict(find(name), None) == NOT_ATTEMPTED
-    if find(name).arguments is not None:
+    if isinstance(find(name), Experiment):
+        assert verdict(find(name), (0.5, None)) == verdict(find(name), (None, 0.5)) == NOT_ATTEMPTED
+    elif find(name).arguments is not None:
         assert verdict(find(name), lambda *arguments: None) == NOT_ATTEMPTED
 
 
@@ -217,9 +305,76 @@ def test_what_is_not_right_is_named():
     assert verdict(exercise, lambda x: x + x) == OK
     assert verdict(exercise, lambda x: x) == "that is half"
     assert "(2, 3)" in verdict(exercise, lambda x: x[0]) and "(3,)" in verdict(exercise, lambda x: x[0])
-    assert "up to 1" in verdict(exercise, lambda x: 3 * x)
+    assert "up to 2" in verdict(exercise, lambda x: 2 * x + torch.arange(3))
     assert "TypeError" in verdict(exercise, lambda: 0)
     assert verdict(exercise, lambda x: x * torch.nan) != OK
+
+
+def told(right, wrong, *arguments):
+    return verdict(Exercise(right, lambda: [arguments, arguments] if arguments else None), wrong)
+
+
+X = torch.linspace(0.3, 4, 12).reshape(3, 4)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        (lambda x: -x, "sign"),
+        (lambda x: x**2, "squares"),
+        (lambda x: x.sqrt(), "roots"),
+        (lambda x: 1 - x, "1 minus"),
+        (lambda x: 1 / x, "upside down"),
+        (lambda x: x.log(), "logarithms"),
+        (lambda x: 3 * x, "3 times"),
+        (lambda x: x + 0.5, "0.5 too large"),
+        (lambda x: x.flip(0), "reversed"),
+        (lambda x: x.roll(1, 0), "one place off"),
+        (lambda x: x.mean(), "the batch included"),
+        (lambda x: x.sum(1), "sum over one axis"),
+        (lambda x: x.T, "rows and columns"),
+        (lambda x: x.flatten(), "reshape"),
+        (lambda x: x[1:], "first value is missing"),
+        (lambda x: torch.cat([x, x[:1]]), "too many at the end"),
+        (lambda x: (x - 2).sqrt(), "NaN"),
+        (lambda x: x + torch.randn(3, 4), "another answer"),
+        (lambda x: x + (x > 3.5), "first at index (2, 2)"),
+    ],
+)
+def test_natural_mistakes_are_named_in_any_exercise(wrong, says):
+    assert says in told(lambda x: x, wrong, X)
+    assert told(lambda x: x, lambda x: x + 0.0, X) == OK
+
+
+def test_an_ignored_generator_is_named():
+    def arguments():
+        return [(X, torch.Generator().manual_seed(3))]
+
+    exercise = Exercise(lambda x, g: x + torch.randn(x.shape, generator=g), arguments)
+    assert "generator is ignored" in verdict(exercise, lambda x, g: x + torch.randn_like(x))
+    assert verdict(exercise, lambda x, generator: x + torch.randn(3, 4, generator=generator)) == OK
+
+
+def test_a_wrong_value_is_found_with_its_arguments():
+    exercise = Exercise(lambda x, t: x * t, lambda: [(X, t) for t in (1, 5, 9)])
+    said = verdict(exercise, lambda x, t: x * t if t < 5 else x * t + (x > 3.5))
+    assert said == "the values differ from the right ones by up to 1, first at index (2, 2), with t = 5"
+
+
+def test_an_experiment_wants_a_prediction_first():
+    experiment = Experiment(10, 20, {"that is before the change": (30, 40)})
+    assert verdict(experiment, (None, 15)) == verdict(experiment, (12, None)) == NOT_ATTEMPTED
+    assert verdict(experiment, (99, 15)) == OK
+    assert verdict(experiment, (12, 35)) == "that is before the change"
+    assert "you measured 50" in verdict(experiment, (12, 50)) and "10 to 20" in verdict(experiment, (12, torch.nan))
+    assert "(prediction, measured)" in verdict(experiment, 15)
+
+
+def test_a_guess_comes_before_its_answer(capsys):
+    guess(None, 0.61, " %")
+    assert capsys.readouterr().out == "write down a number first\n"
+    guess(0.5, 0.61, " %")
+    assert capsys.readouterr().out == "your guess: 0.5 %, measured: 0.61 %\n"
 
 
 def test_check_prints_and_returns_nothing(capsys):
@@ -256,6 +411,39 @@ def test_a_number_outside_its_band_stops(capsys):
         with pytest.raises(AssertionError, match="of 100 are read: expected 80 to 98"):
             band(wrong, 80, 98, "of 100 are read")
     assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def displayed(monkeypatch):
+    found = []
+    monkeypatch.setattr("course.figures.display", lambda data, **about: found.append((data, about["metadata"])))
+    return found
+
+
+def test_a_film_is_a_slider_and_elsewhere_a_strip(displayed, monkeypatch):
+    schedule = tinyddpm.Schedule.named("cosine", 10)
+    denoiser = tinyddpm.gaussian_oracle(0.0, 0.3, schedule)
+    x_T = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    steps = list(tinyddpm.ddim(denoiser, x_T, schedule))
+    play(steps, schedule)
+    monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
+    play(steps, schedule)
+    (rich, about), (plain, _) = displayed
+    assert rich.pop("application/vnd.jupyter.widget-view+json")["model_id"]
+    assert rich == plain and set(plain) == {"image/png", "text/plain"} and about["image/png"]["alt"]
+    assert clock(10, schedule).startswith("t = 10\nlog-SNR -") and clock(0, schedule) == "clean"
+
+
+def test_lines_are_labelled_at_their_ends_without_overlap(displayed):
+    figure, axes = matplotlib.pyplot.subplots()
+    for height in (1, 1.001, 5):
+        axes.plot([0, 1], [0, height], label=f"to {height}")
+    label_lines(axes)
+    heights = sorted(note.xy[1] for note in axes.texts)
+    assert len(heights) == 3 and min(b - a for a, b in zip(heights, heights[1:])) >= 0.09 - 1e-9
+    show_figure("Three lines that end at different heights")
+    (data, about) = displayed[0]
+    assert about["image/png"]["alt"].startswith("Three lines") and "1 axes" in data["text/plain"]
 
 
 def test_tiles_are_enlarged_by_whole_factors():

@@ -1,12 +1,14 @@
 """Exercises that answer: not attempted, ok, or what went wrong, and never an exception."""
 
 import importlib
+import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from .mistakes import first_difference, pattern
 from .proofs import as_tuple
 
 NOT_ATTEMPTED = "not attempted"
@@ -31,40 +33,76 @@ class Exercise:
     call: Callable = lambda answer, *arguments: answer(*arguments)
 
 
+@dataclass(frozen=True)
+class Experiment:
+    """A number that the reader predicts, and then measures: it lies between low and high on any machine.
+
+    misconceptions  what to say -> the range (low, high) in which the number lies after that mistake
+    """
+
+    low: float
+    high: float
+    misconceptions: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+
 def check(name: str, answer: object = ...) -> None:
     """Prints what is to be said about an answer. Never raises, whatever the answer is."""
     print(f"{name}: {verdict(find(name), answer)}")
 
 
-def find(name: str) -> Exercise:
+def find(name: str) -> Exercise | Experiment:
     """The exercise of that name, such as "01a", from the module of its chapter."""
     return importlib.import_module(f".chapter_{name[:2]}", __package__).EXERCISES[name]
 
 
-def verdict(exercise: Exercise, answer: object) -> str:
+def verdict(exercise: Exercise | Experiment, answer: object) -> str:
     if answer is None or answer is ...:
         return NOT_ATTEMPTED
+    if isinstance(exercise, Experiment):
+        return verdict_of_experiment(exercise, answer)
     if exercise.arguments is not None and not callable(answer):
         return f"expected a function, got {kind(answer)}"
     try:
         found = outcome(exercise, answer)
+        again = outcome(exercise, answer, seed=1)
     except Exception as error:  # whatever a reader's code may do
         reason = str(error).partition("\n")[0]
         return f"your answer stopped with {type(error).__name__}: {reason}"
     if any(value is None or value is ... for value in found):
         return NOT_ATTEMPTED
-    wanted = outcome(exercise, exercise.reference)
-    if problem := difference(found, wanted, exercise.within):
-        for says, wrong in exercise.misconceptions.items():
-            if not difference(found, outcome(exercise, wrong), exercise.within):
-                return says
-        return problem
-    return OK
+    right, right_again = (outcome(exercise, exercise.reference, seed) for seed in (0, 1))
+    problem = difference(found, right, exercise)
+    if not problem and not difference(again, right_again, exercise):
+        return OK
+    for says, wrong in exercise.misconceptions.items():
+        if not difference(found, outcome(exercise, wrong), exercise):
+            return says
+    moved = difference(again, found, exercise) if exercise.arguments else ""
+    if moved and "NaN" not in moved and not difference(right_again, right, exercise):
+        return own_noise(exercise)
+    return problem
 
 
-def outcome(exercise: Exercise, answer: object) -> list:
+def verdict_of_experiment(experiment: Experiment, answer: object) -> str:
+    if not isinstance(answer, (tuple, list)) or len(answer) != 2:
+        return f"expected two numbers, (prediction, measured), got {kind(answer)}"
+    if any(value is None or value is ... for value in answer):
+        return NOT_ATTEMPTED
+    try:
+        prediction, measured = map(float, answer)
+    except (TypeError, ValueError, RuntimeError):
+        return f"expected two numbers, (prediction, measured), got {' and '.join(map(kind, answer))}"
+    if experiment.low <= measured <= experiment.high and prediction == prediction:
+        return OK
+    for says, (low, high) in experiment.misconceptions.items():
+        if low <= measured <= high:
+            return says
+    return f"you measured {measured:.3g}, and expected was {experiment.low:g} to {experiment.high:g}"
+
+
+def outcome(exercise: Exercise, answer: object, seed: int = 0) -> list:
     """What an answer gives on every set of arguments, flattened to a list of values."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     if exercise.arguments is None:
         results = [answer]
     else:
@@ -72,11 +110,19 @@ def outcome(exercise: Exercise, answer: object) -> list:
     return [value for result in results for value in as_tuple(result)]
 
 
-def difference(found: list, wanted: list, within: float) -> str:
+def own_noise(exercise: Exercise) -> str:
+    """What is said of an answer that is another one at a second call."""
+    given = [argument for arguments in exercise.arguments() for argument in arguments]
+    if any(isinstance(argument, torch.Generator) for argument in given):
+        return "the generator is ignored: a second call with the same seed gave other noise; hand it to torch.randn"
+    return "a second call with the same arguments gave another answer: draw no noise of your own here"
+
+
+def difference(found: list, wanted: list, exercise: Exercise) -> str:
     """What tells the two apart, in a sentence; empty where nothing does."""
     if len(found) != len(wanted):
         return f"{len(wanted)} values were expected, got {len(found)}"
-    for mine, right in zip(found, wanted):
+    for number, (mine, right) in enumerate(zip(found, wanted)):
         if isinstance(right, (str, bool)):
             if type(mine) is not type(right):
                 return f"expected {kind(right)}, got {kind(mine)}"
@@ -84,15 +130,26 @@ def difference(found: list, wanted: list, within: float) -> str:
                 return f"it is not {mine!r}"
             continue
         try:
-            a, b = torch.as_tensor(mine), torch.as_tensor(right)
+            a, b = torch.as_tensor(mine).detach(), torch.as_tensor(right).detach()
         except (TypeError, ValueError, RuntimeError):
             return f"expected {kind(right)}, got {kind(mine)}"
         if a.shape != b.shape:
-            return f"expected {kind(right)}, got {kind(mine)}"
-        gap = (a.detach().double() - b.detach().double()).abs().max() if b.numel() else torch.zeros(())
-        if not gap <= within:  # NaN is not
-            return f"the values differ from the right ones by up to {float(gap):.3g}"
+            return pattern(a, b, exercise.within) or f"expected {kind(right)}, got {kind(mine)}"
+        gap = (a.double() - b.double()).abs().max() if b.numel() else torch.zeros(())
+        if not gap <= exercise.within:  # NaN is not
+            where = first_difference(a, b, exercise.within) + arguments_of(exercise, number, len(wanted))
+            return pattern(a, b, exercise.within) or f"the values differ from the right ones by up to {gap:.3g}{where}"
     return ""
+
+
+def arguments_of(exercise: Exercise, number: int, results: int) -> str:
+    """Which call it was, by the numbers among its arguments: " with t = 3"."""
+    if exercise.arguments is None or len(calls := list(exercise.arguments())) < 2 or results % len(calls):
+        return ""
+    names = inspect.signature(exercise.reference).parameters
+    numbers = zip(names, calls[number // (results // len(calls))])
+    said = [f"{name} = {value}" for name, value in numbers if isinstance(value, (int, float))]
+    return f", with {', '.join(said)}" if said else ""
 
 
 def kind(value: object) -> str:

@@ -43,12 +43,10 @@ def same(mine, theirs, *arguments, within: float = 1e-5, **named) -> None:
 
 
 def guess(yours: float | None, truth: float, what: str = "") -> None:
-    """Prints your number beside the measured one; None is no guess."""
-    measured = f"measured: {truth if isinstance(truth, int) else format(truth, '.3g')}{what}"
+    """Prints your number beside the measured one; without a number, only that one is wanted first."""
     if yours is None:
-        print(measured)
-    else:
-        print(f"your guess: {yours:g}{what}, {measured}")
+        return print("write down a number first")
+    print(f"your guess: {yours:g}{what}, measured: {truth if isinstance(truth, int) else format(truth, '.3g')}{what}")
 
 
 def band(found: float, low: float, high: float, what: str) -> None:
