@@ -128,7 +128,7 @@ The cell walks the exact denoiser's path with Heun's method from $u = 0.9$ to $0
 $u = t/T$, and $x_t$ is $z$ over $\sqrt{(1-u)^2 + u^2}$.)
 """
 
-# %% tags=["setup"]
+# %%
 m, sigma = 0.3, 0.5
 
 
@@ -145,7 +145,6 @@ def length(u):
     return ((1 - u) ** 2 + u**2) ** 0.5
 
 
-# %%
 bell = tinyddpm.gaussian_oracle(m, sigma**2, schedule)
 z = (1 - 0.9) * (m + sigma * noise(6, 1, 1, 1).double()) + 0.9 * noise(6, 1, 1, 1, seed=1).double()
 grid = [(t, t - 1) for t in range(900, 300, -1)]
@@ -162,7 +161,7 @@ $$A(z_u, u, u') = \frac{1}{u-u'}\int_{u'}^{u} \dot z_r\, dr = \frac{z_u - z_{u'}
 """
 
 
-# %% tags=["setup"]
+# %%
 def average(z, u, u_s):
     return (z - flow_map(z, u, u_s)) / (u - u_s)
 
@@ -172,7 +171,6 @@ def velocity(z, u):
     return (u - (1 - u) * sigma**2) / spread(u) ** 2 * (z - (1 - u) * m) - m
 
 
-# %%
 clocks = torch.linspace(0.3, 0.9, 2001).double()
 now = torch.stack([velocity(flow_map(z, 0.9, r), r) for r in clocks])
 holds("14.3", torch.trapezoid(now, clocks, dim=0) / 0.6, average(z, 0.9, 0.3))
@@ -304,6 +302,7 @@ class Net(nn.Module):
         return self.leave(F.silu(h)).reshape(x_t.shape)
 
 
+# %%
 def fit(model, loss, data, labels, rounds, rate):
     """The averaged weights after so many batches of 128."""
     generator = torch.Generator().manual_seed(0)
@@ -483,7 +482,7 @@ show_figure(
 
 # %% [markdown]
 r"""
-Look at both panels: two steps of the teacher are read as easily as forty, because they are all alike. Whoever measures one of
+Look at both panels: two steps of the teacher are read as easily as forty, but they are more alike. Whoever measures only one of
 the two is misled (chapter 13).
 """
 
