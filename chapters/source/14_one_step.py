@@ -318,7 +318,7 @@ def fit(model, loss, data, labels, rounds, rate):
 
 # %%
 torch.manual_seed(0)
-teacher = fit(Net(), tinyddpm.DenoisingLoss(schedule, "flow", label_drop=0.0), codes, labels, 2000, 2e-3)
+teacher = fit(Net(), tinyddpm.DenoisingLoss(schedule, "flow", label_drop=0.0), codes, labels, 1700, 2e-3)
 asked = torch.arange(1000) % 10
 x_T = noise(1000, 32, 1, 1, seed=5)
 
@@ -340,17 +340,17 @@ band(score["teacher"][1], 35, 75, "of 100, one step")
 
 # %% [markdown]
 r"""
-Now reflow, once. The teacher makes 20,000 pairs (20 steps of DDIM), and a copy of it learns them. Three quarters of
+Now reflow, once. The teacher makes 16,000 pairs (20 steps of DDIM), and a copy of it learns them. Three quarters of
 each batch are at $t = T$: that is where the one step will start.
 
 **Guess first.** How many of 100 will one step of the student get right?
 """
 
 # %%
-labels_of_pairs = torch.arange(20_000) % 10
+labels_of_pairs = torch.arange(16_000) % 10
 pairs = tinyddpm.reflow_pairs(
     tinyddpm.make_denoiser(teacher, schedule, "flow", labels_of_pairs),
-    noise(20_000, 32, 1, 1, seed=9),
+    noise(16_000, 32, 1, 1, seed=9),
     schedule,
     schedule.grid(20),
     ddim,
@@ -367,7 +367,7 @@ def pupil():
 
 
 loss = tinyddpm.ReflowLoss(schedule, "flow", label_drop=0.0, times=mostly_at_T)
-student = fit(pupil(), loss, pairs, labels_of_pairs, 2000, 2e-3)
+student = fit(pupil(), loss, pairs, labels_of_pairs, 1700, 2e-3)
 by_student = {steps: draw(student, steps) for steps in (1, 2, 4)}
 score["reflow"] = {steps: read(code, asked) for steps, code in by_student.items()}
 my_guess = None
@@ -456,7 +456,7 @@ same(mine, consistency_sampling, 3)
 loss = tinyddpm.ConsistencyLoss(
     schedule, "flow", label_drop=0.0, teacher=lambda y: tinyddpm.make_denoiser(teacher, schedule, "flow", y), gap=50
 )
-consistent = fit(pupil(), loss, codes, labels, 1000, 1e-3)
+consistent = fit(pupil(), loss, codes, labels, 800, 1e-3)
 by_consistency = {steps: draw(consistent, steps, tinyddpm.consistency_sampling) for steps in (1, 2, 4)}
 score["consistency"] = {steps: read(code, asked) for steps, code in by_consistency.items()}
 for steps, found in score["consistency"].items():
@@ -510,7 +510,7 @@ def consistency(held):
 
 rows = {}
 for name, held in {"target held": True, "target learns": False}.items():
-    model = fit(pupil(), consistency(held), codes, labels, 300, 1e-3)
+    model = fit(pupil(), consistency(held), codes, labels, 250, 1e-3)
     with torch.no_grad():
         last_loss = consistency(held)(model, codes[:2000], labels[:2000], torch.Generator().manual_seed(2))[0]
     code = draw(model, 1)
