@@ -403,7 +403,7 @@ band(varied(by_teacher[1]), 5, 40, "% of forty steps' variety, one step of the t
 # %% [markdown]
 r"""
 One call of the network in place of forty. The student is only as good as its teacher, and knows only the pairs that were made
-for it: a larger network learns them by heart, and then more of them are needed.
+for it.
 
 ## Consistency: one end for a whole path
 
