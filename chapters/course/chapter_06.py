@@ -95,8 +95,8 @@ def anatomy(curves, times, schedule):
         for name, values in curves.items():
             colour, style = STYLES[name]
             axes.semilogy(log_snr, torch.tensor(values) * factor, style, color=colour, label=name)
-        labels = [f"{float(log_snr[k]):.1f}\nt = {times[k]}" for k in range(0, len(times), 4)]
-        axes.set(xticks=log_snr[::4].tolist(), xticklabels=labels, xlabel="log-SNR", ylim=limits)
+        labels = [f"{float(log_snr[k]):.1f}\nt = {times[k]}" for k in range(0, len(times), 3)]
+        axes.set(xticks=log_snr[::3].tolist(), xticklabels=labels, xlabel="log-SNR", ylim=limits)
     panels[0].set_title("error in x_0, of a pixel")
     panels[1].set_title("the same error, in eps")
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
@@ -111,8 +111,8 @@ def weight_curves(weights):
     styles = {"bound": (TEXT, "-"), "eps": (NOISE, "--"), "v": (NETWORK, "-."), "x_0": (SIGNAL, ":")}
     for name, weight in weights.items():
         colour, style = styles[name]
-        axes.semilogy(range(2, len(weight) + 2), weight / weight.sum(), style, color=colour, label=name)
-    axes.set(title="share of the loss's weight on errors in x_0", xlabel="t", ylim=(1e-9, 2))
+        axes.semilogy(range(2, 952), (weight / weight.sum())[:950], style, color=colour, label=name)
+    axes.set(title="share of the loss's weight on errors in x_0", xlabel="t", ylim=(1e-9, 2), xlim=(0, 960))
     label_lines(axes)
     show_figure("The weight of an error by time: that of the bound falls from 1 to a billionth, that of x_0 is flat.")
 

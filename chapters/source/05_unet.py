@@ -71,7 +71,7 @@ respect to the input differs from zero exactly where the input matters.
 """
 
 
-# %% tags=["setup"]
+# %%
 def field(net, side=48):
     """How strongly each pixel of the input moves the middle pixel of the output: (side, side)."""
     generator = torch.Generator().manual_seed(5)
@@ -80,7 +80,6 @@ def field(net, side=48):
     return gradient.abs().sum((0, 1))
 
 
-# %%
 def stack_of_convolutions(n):
     torch.manual_seed(5)
     return nn.Sequential(*[nn.Conv2d(1, 1, 3, padding=1) for _ in range(n)]).double()
