@@ -697,8 +697,8 @@ print(f"the floor of this loss, which nothing can get under: {float(floor):.2f}"
 
 # %% [markdown]
 r"""
-By (6.1) and (6.9), all these losses are errors in $x_0$ with a weight: the bound $\tfrac12(\mathrm{SNR}_{t-1} -
-\mathrm{SNR}_t)$, $\varepsilon$ $\mathrm{SNR}_t$, $v$ $\mathrm{SNR}_t + 1$, and $x_0$ itself 1.
+By (6.1) and (6.9), each of these losses is an error in $x_0$ with a weight: $\tfrac12(\mathrm{SNR}_{t-1} -
+\mathrm{SNR}_t)$ for the bound, $\mathrm{SNR}_t$ for $\varepsilon$, $\mathrm{SNR}_t + 1$ for $v$, and 1 for $x_0$.
 
 **Guess first:** to the eye nothing is wrong yet at $t \le 50$, one twentieth of all times. Which share of the bound's weight
 do they have, from 0 to 1?
