@@ -77,7 +77,7 @@ def with_eps(eps_of):
 
 def fields():
     z = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    yield lambda z, s: (0.3 - z) * (1 + s), z, 4
+    yield lambda z, s: 0.3 - z * (1 + s), z, 4
     yield lambda z, s: s * torch.ones_like(z), z, 7
 
 
@@ -147,7 +147,7 @@ EXERCISES = {
         shifted,
         lambda: [(torch.linspace(0, 1, 6), 64), (torch.linspace(0, 1, 6), 128), (torch.linspace(0, 1, 6), 32)],
         {
-            "k is a factor of the amplitudes, and the SNR one of their squares: take a root": (
+            "that is the shift applied twice: k belongs to amplitudes, and the SNR to their squares": (
                 lambda tau, side: shifted(tau, side, 2)
             ),
             "the wrong way round: a large image needs more noise, so tau' is above tau": (
@@ -157,7 +157,6 @@ EXERCISES = {
             "clipped at 1, many times become pure noise: use the formula of the museum": (
                 lambda tau, side: (tau * side / 32).clamp(max=1)
             ),
-            "applied twice: once is enough": lambda tau, side: shifted(shifted(tau, side), side),
             "sides are compared with 32, where nothing is to change": lambda tau, side: shifted(tau, 32 * side),
         },
     ),

@@ -30,6 +30,8 @@ from tinyddpm.data import mnist
 
 flow, cosine = tinyddpm.Schedule.named("flow"), tinyddpm.Schedule.named("cosine")
 digits = mnist()[:300][0].double()
+points = torch.tensor([-1.0, -0.4, 1.0], dtype=torch.float64).reshape(-1, 1, 1, 1)  # three images of one pixel
+of_points = tinyddpm.dataset_oracle(points, flow)
 
 
 def seed(number):
@@ -38,6 +40,10 @@ def seed(number):
 
 def noise(*shape, number=0):
     return torch.randn(*shape, generator=seed(number), dtype=torch.float64)
+
+
+def by_ddim(*arguments):
+    return last(ddim(*arguments)).x_t
 
 
 # %% [markdown]
@@ -71,7 +77,6 @@ def line(x_0, eps, tau):
     return (1 - tau) * x_0 + tau * eps
 
 
-# %%
 x_0, eps = digits[:4], noise(4, 1, 32, 32)
 u = eps - x_0
 holds("10.1", (line(x_0, eps, 0.7) - line(x_0, eps, 0.3)) / 0.4, u)
@@ -106,10 +111,6 @@ def euler(denoiser, x_T, schedule, grid):
     return z / size_at(tau[s])
 
 
-def by_ddim(*arguments):
-    return last(ddim(*arguments)).x_t
-
-
 for schedule in (flow, cosine):
     oracle = tinyddpm.dataset_oracle(digits, schedule)
     walk = oracle, noise(50, 1, 32, 32), schedule, schedule.grid(20)
@@ -136,10 +137,6 @@ $z = 0.3$ at $\tau = 0.6$, and takes the mean of their velocities.
 
 **Guess first:** sixty lines join noises to data, at random. How often do they cross? And how often do the paths that follow $\hat u$?
 """
-
-# %% tags=["setup"]
-points = torch.tensor([-1.0, -0.4, 1.0], dtype=torch.float64).reshape(-1, 1, 1, 1)  # three images of one pixel
-of_points = tinyddpm.dataset_oracle(points, flow)
 
 # %%
 x_0, eps = points[torch.randint(3, (1_000_000,), generator=seed(1))].flatten(), noise(1_000_000)
