@@ -44,8 +44,8 @@ def draw_paths(panels: dict) -> None:
         place.plot([0] * paths.shape[1], paths[-1].flatten(), "o", color=SIGNAL, markersize=5)
         place.set(
             xlim=(1.04, -0.04),
-            ylim=(-2.8, 2.8),
-            xlabel="clock $\\tau$",
+            ylim=(-2.9, 2.9),
+            xlabel="from noise ($\\tau$ = 1) to data (0)",
             title=f"{name}:\n{crossings(paths):,} crossings",
         )
     axes[0].set_ylabel("z, the one pixel")

@@ -86,7 +86,7 @@ x_T = torch.randn(16, 1, 32, 32, generator=seed(0), dtype=torch.float64)
 r"""
 ## A step is a turn
 
-In chapter 02 noising was a turn, $x_t = \cos\varphi_t\,x_0 + \sin\varphi_t\,\varepsilon$. DDIM (3.11) mixes the two
+In chapter 02 noising was a turn, $x_t = \cos\varphi_t\,x_0 + \sin\varphi_t\,\varepsilon$. DDIM (chapter 03) mixes the two
 guesses $\hat x_0$ and $\hat\varepsilon$ again, at the smaller angle of time $s$. Write $\hat v =
 \cos\varphi_t\,\hat\varepsilon - \sin\varphi_t\,\hat x_0$ for the mixture at right angles to $x_t$. Then, by the
 addition theorems of sine and cosine, a step of DDIM is a rotation:
@@ -127,8 +127,8 @@ $\hat\varepsilon$ for new noise $z$, and keep the sum of the variances:
 
 $$x_s = \sqrt{\bar\alpha_s}\,\hat x_0 + \sqrt{1-\bar\alpha_s-\sigma^2}\;\hat\varepsilon + \sigma z, \qquad \sigma^2 = \eta^2\,\frac{1-\bar\alpha_s}{1-\bar\alpha_t}\left(1-\frac{\bar\alpha_t}{\bar\alpha_s}\right) \tag{9.3}$$
 
-With $\eta = 0$ this is DDIM. With $\eta = 1$ the variance is the posterior's, and the mean is (3.5): the cell checks
-that. Which $\eta$ is best? Let all pixels have variance 0.3, and see what variance the samples have.
+With $\eta = 0$ this is DDIM. With $\eta = 1$ the variance is the posterior's, and the mean is the posterior's mean: the cell
+checks that. Which $\eta$ is best? Let all pixels have variance 0.3, and see what variance the samples have.
 """
 
 
@@ -263,8 +263,8 @@ factor of 2 where the two others gain 4.*
 
 ## What order does not promise
 
-An order speaks of *many* calls: on the left of the plot the curves bend, and Heun's method is the worst there. And
-real data are not normal. So here are 200 digits with their exact oracle (3.9), and 100 noises. Each noise leads to one of the
+An order speaks of *many* calls. On the left of the plot the lines bend: Heun's method is the worst there, and
+DPM-Solver++ is better with 10 calls than with 20, because two of its errors happen to cancel. And real data are not normal. So here are 200 digits with their exact denoiser, and 100 noises. Each noise leads to one of the
 digits; which, we find out with 250 calls. How many arrive there with fewer?
 """
 

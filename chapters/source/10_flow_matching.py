@@ -127,7 +127,7 @@ The same denoiser gives the same film. Two things are left in which the two diff
 ## Marginal or conditional velocity?
 
 Training shows the network pairs, and the velocity of a pair is $\varepsilon - x_0$: the *conditional* velocity, along one line.
-Through the same point run many lines, with different velocities. With a squared error the network learns their mean (3.9), the *marginal*
+Through the same point run many lines, with different velocities. With a squared error the network learns their mean (chapter 03), the *marginal*
 velocity:
 
 $$\hat u(z, \tau) = \mathbb E\,[\,\varepsilon - x_0 \mid z_\tau = z\,] \tag{10.4}$$
@@ -149,7 +149,7 @@ print(
 )
 
 my_guess = None  # crossings of the sixty lines
-starts = noise(60, 1, 1, 1)
+starts = noise(60, 1, 1, 1, number=7)
 ends = points[torch.randint(3, (60,), generator=seed(2))]
 guess(my_guess, crossings(torch.stack([starts, ends])), " crossings")
 
@@ -163,7 +163,7 @@ draw_paths({"what training shows": lines, "what sampling follows": ode, "with fr
 
 # %% [markdown]
 r"""
-*Sixty noises (left) and several data points (right). The lines of training cross, since noise and image were drawn independently. A
+*Sixty noises (left) and three data points (right). The lines of training cross, since noise and image were drawn independently. A
 field has one velocity at each point, so its paths cannot cross; they bend instead. With fresh noise (15 paths) they
 cross again.*
 
@@ -174,7 +174,8 @@ like all others (exercise 10e).
 
 The third panel is DDPM, a stochastic differential equation (SDE); the second is the ODE of chapter 09. No path is the same. What is the same is
 the *distribution* at each moment, and that is what a generator is judged by
-([Song et al. 2021](https://arxiv.org/abs/2011.13456)). Four thousand paths of each, against images noised forwards:
+([Song et al. 2021](https://arxiv.org/abs/2011.13456)). The cell follows four thousand paths of each, and noises four thousand images
+forwards. The library's `euler_maruyama` solves the SDE as the paper writes it; `p_sample_loop` does the same with fewer steps.
 """
 
 # %%
@@ -227,8 +228,11 @@ tiles(
 
 # %% [markdown]
 r"""
-With much noise, $\hat v$ and $\hat u$ show the image, in the negative; with little, they show the noise. That is their merit: they never ask
-for what can be read off the input.
+With much noise $\hat v$ is the image, in the negative; with little it is the noise. So it always asks for what cannot be read off
+the input, which is its merit. $\hat u$ contains both at all times, each in full strength.
+
+*Why predict noise, if it is random?* Because of these conversions: whoever knows the noise in $x_t$ knows the image. What can be known of
+it is $\hat\varepsilon$, a mean, and not random at all.
 
 ## My v loss is lower and my picture black
 
@@ -321,7 +325,9 @@ y = torch.arange(10).repeat_interleave(10)
 mine = tinyddpm.DDPM(net.eval(), flow, "flow", (1, 16, 16))
 x = mine.sample(y, steps=12, scale=3, seeds=range(100))
 band(legible(x, y), 55, 92, "of 100 read as asked")
-tiles({"after 8,000 noisy digits": x[::10], "more": x[1::10]}, alt="Twenty small digits, most of them legible")
+tiles(
+    {"after 8,000 noisy digits": x[::10], "more": x[1::10]}, enlarge=5, alt="Twenty small digits, most of them legible"
+)
 
 # %% [markdown]
 r"""
@@ -333,12 +339,13 @@ Flow matching has no wrong convention, but there are two of each, and [they must
    student](https://github.com/primepake/splitmeanflow/issues/2) may differ.
 2. **Reversed time.** In half of the papers $\tau = 1$ is the image. The network is then asked for the wrong noise level.
 3. **Two things called v.** $v$ of (10.5), and the velocity $u$, which many call $v$, too.
-4. **Shift, applied twice.** For large images the clock is shifted to more noise, $\tau' = k\tau/(1 + (k-1)\tau)$, which in log-SNR is just a constant:
+4. **Shift, applied twice.** For large images the clock is shifted towards noise, $\tau' = k\tau/(1 + (k-1)\tau)$. Where that is done
+   [in the schedule and again where the schedule is used](https://github.com/huggingface/diffusers/issues/13243), 3 becomes 9. There is no
+   error and no wrong shape; the sampler just spends its steps in the noise. Look at the log-SNR in the middle of the grid.
+
+In log-SNR a shift is a constant, and that is what one should print:
 
 $$\lambda(\tau') = \lambda(\tau) - 2\log k \tag{10.7}$$
-
-   Applied [where the schedule is made and again where it is used](https://github.com/huggingface/diffusers/issues/13243), 3 becomes 9. No
-   error, no bad shape; the sampler just spends its steps in the noise. `assert` the log-SNR in the middle of the grid.
 """
 
 
@@ -376,7 +383,9 @@ museum = {
     "3. u taken for v": lambda x_t, t: tinyddpm.x_0_from_v(velocity(x_t, t), x_t, t, S),
 }
 rows = {name: last(ddim(denoiser, start, S, S.grid(10))).x_t for name, denoiser in museum.items()}
-tiles(rows, alt="Ten digits, and what several mistakes make of them: noise, smears, and blotted digits")
+tiles(
+    rows, alt="Ten digits, and what three mistakes make of them: pure noise, blurred digits, and digits that look right"
+)
 a_digit_each = torch.stack([x_0[labels_of_test == digit][0] for digit in range(10)])
 x_t = tinyddpm.q_sample(a_digit_each, 300, start, S)
 for (name, denoiser), (low, high) in zip(museum.items(), ((0.13, 0.175), (1.2, 1.6), (0.18, 0.23), (0.28, 0.38))):
@@ -553,7 +562,7 @@ measured = next(steps for steps in range(1, 50) if arrived(steps) >= 0.95)
 ```
 
 In one step everything lands on the mean of the data, since at $\tau = 1$ nothing is known: the mean velocity leads to the mean image. The
-paths bend where it is decided which point they go to.
+paths bend where it is decided which point they go to. Chapter 14 makes the paths themselves straight.
 </details>
 
 ## Symbols
