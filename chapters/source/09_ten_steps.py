@@ -335,7 +335,7 @@ for calls, (of_ddim, of_dpm) in expected.items():
 
 # %% [markdown]
 r"""
-With twenty calls the second order is worth a factor of about three, and as much as fifty calls of DDIM. With five, nothing. **An
+With twenty calls the second order is worth a factor of about three, and as much as fifty calls of DDIM. With five, hardly anything. **An
 order pays when steps are small already.** For one step or two, one has to train another network (chapter 14).
 
 ## Bug museum: both ends of the grid

@@ -13,7 +13,7 @@ then compare:* Euler's method on the straight line, with `ddim`.
 
 ---
 
-Since 2022 most new image generators are said to be *flow-matching* models
+Many of today's image generators are called *flow-matching* models
 ([Lipman et al. 2022](https://arxiv.org/abs/2210.02747), [Liu et al. 2022](https://arxiv.org/abs/2209.03003)). The
 papers have no betas and no Markov chain in them. Do we have to start again?
 """
@@ -326,18 +326,18 @@ mine = tinyddpm.DDPM(net.eval(), flow, "flow", (1, 16, 16))
 x = mine.sample(y, steps=12, scale=3, seeds=range(100))
 band(legible(x, y), 55, 92, "of 100 read as asked")
 tiles(
-    {"after 8,000 noisy digits": x[::10], "more": x[1::10]}, enlarge=5, alt="Twenty small digits, most of them legible"
+    {"after 8,000 noisy digits": x[::10], "more": x[1::10]}, enlarge=4, alt="Twenty small digits, most of them legible"
 )
 
 # %% [markdown]
 r"""
 ## Bug museum: four conventions
 
-Flow matching has no wrong convention, but there are two of each, and [they must not be mixed](https://github.com/sii-research/tau-0-vla/issues/7).
+No convention of flow matching is wrong, but each comes in two versions, and [they must not be mixed](https://github.com/sii-research/tau-0-vla/issues/7).
 
 1. **Sign.** $u = \varepsilon - x_0$ here; $x_0 - \varepsilon$ where the film starts at noise. [Teacher and
    student](https://github.com/primepake/splitmeanflow/issues/2) may differ.
-2. **Reversed time.** In half of the papers $\tau = 1$ is the image. The network is then asked for the wrong noise level.
+2. **Reversed time.** In many papers $\tau = 1$ is the image. The network is then asked for the wrong noise level.
 3. **Two things called v.** $v$ of (10.5), and the velocity $u$, which many call $v$, too.
 4. **Shift, applied twice.** For large images the clock is shifted towards noise, $\tau' = k\tau/(1 + (k-1)\tau)$. Where that is done
    [in the schedule and again where the schedule is used](https://github.com/huggingface/diffusers/issues/13243), 3 becomes 9. There is no
