@@ -87,18 +87,18 @@ def log_snr_of(t: int, schedule) -> str:
 
 def three_walks(runs: dict, schedule, shown: int = 12) -> None:
     """The paths of a pixel that is -1 in three images of four, +1 in the fourth, on the density that belongs to it."""
-    values = torch.linspace(-2.5, 2.5, 200, dtype=torch.float64)[:, None]
+    values = torch.linspace(-3, 3, 200, dtype=torch.float64)[:, None]
     abar = schedule.alpha_bar[1:]
     bells = [(-((values - sign * abar.sqrt()) ** 2) / (2 * (1 - abar))).exp() for sign in (-1, 1)]
     q = (0.75 * bells[0] + 0.25 * bells[1]) / (2 * torch.pi * (1 - abar)).sqrt()
     figure, axes = plt.subplots(1, 3, figsize=(7.5, 2.7), sharey=True)
     for panel, (name, run) in zip(axes, runs.items()):
         paths = torch.stack([step.x_t.flatten() for step in run])  # (T + 1, n)
-        extent = (0.5, schedule.T + 0.5, -2.5, 2.5)
+        extent = (0.5, schedule.T + 0.5, -3, 3)
         image = panel.imshow(q.clamp(max=1), origin="lower", extent=extent, aspect="auto", cmap="magma")
         panel.plot([step.t for step in run], paths[:, :shown], color="1", linewidth=0.6, linestyle="-")
         end = 100 * (paths[-1] > 0).double().mean()
-        panel.set(xlim=(schedule.T, 0), ylim=(-2.5, 2.5), title=f"{name}: {end:.0f} % end at +1")
+        panel.set(xlim=(schedule.T, 0), ylim=(-3, 3), title=f"{name}: {end:.0f} % end at +1")
         times = [200, 150, 100, 50, 1]
         panel.set_xticks(times, [f"{t}\n{float(schedule.log_snr[t]):.0f}" for t in times])
         panel.grid(False)

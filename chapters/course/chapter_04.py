@@ -97,16 +97,16 @@ def table_of_hands(table) -> None:
     """The embedding as a picture: a row for each component, a column for each time."""
     figure, axes = plt.subplots(figsize=(7, 2.2))
     image = axes.imshow(table, aspect="auto", cmap="RdBu", vmin=-1, vmax=1)
-    axes.set(
-        xlabel="t", yticks=[0, 15, 16, 31], yticklabels=["sin, fastest", "sin, slowest", "cos, fastest", "cos, slowest"]
-    )
+    names = [f"{function}, {speed}" for function in ("sin", "cos") for speed in ("fast", "slow")]
+    axes.set_yticks([2, 12, 18, 28], names)
+    axes.set_xlabel("t")
     axes.grid(False)
     figure.colorbar(image, label="emb(t)", ticks=[-1, 0, 1])
 
 
 def looks(pictures: dict, crosses: dict, shares, time: str) -> None:
     """The pictures, and between the second and the third what the pixels with a cross look at."""
-    figure, axes = plt.subplots(1, 6, figsize=(8.4, 1.9))
+    figure, axes = plt.subplots(1, 6, figsize=(8.4, 2.3))
     for place, name in zip(axes[[0, 1, 4, 5]], pictures):
         place.imshow(pictures[name][0, 0], vmin=-1, vmax=1)
         place.set_title(f"noisy\n{time}" if name == "noisy" else name, fontsize=8)

@@ -353,7 +353,7 @@ crowd that fits $x_t$, then of one. At $t=110$ you see next to nothing in $x_t$,
 May one put an average of images into (3.5), where one image was assumed? Split the true step into two: draw an $x_0$ from those
 that are still possible, then $x_s$ from its bell. The mean $\mu$ is linear in $x_0$, so the mean of the whole is $\mu$ of the
 average. The variance of the whole is the average variance within the bells, plus the variance between their means (the *law of
-total variance*). With $c$ the factor in front of $x_0$ in (3.5),
+total variance*: of 1, 3, 7, 9 it is 10, which is 1 within the pairs and 9 between their means 2 and 8). With $c$ the factor in front of $x_0$ in (3.5),
 
 $$\mathbb E[x_s\mid x_t]=\mu(x_t,\hat x_0),\qquad\operatorname{Var}[x_s\mid x_t]=\tilde\beta+c^2\operatorname{Var}[x_0\mid x_t],\qquad c=\frac{\sqrt{\bar\alpha_s}\,(1-a)}{1-\bar\alpha_t}\tag{3.9}$$
 
@@ -386,12 +386,15 @@ for s in (25, 60, 74):
 
 # %% [markdown]
 r"""
+Do 200 such steps add up to far too little? No: later steps remove most of the noise that earlier ones put in, and what was missing from it
+goes with it. The section on variances follows the total.
+
 ## The sampler, in ten lines
 
 Begin with pure noise $x_T$. At each time ask the denoiser for $\hat x_0$, go from $x_t$ to $x_s$, and go on until $s=0$. If $x_s$
 is drawn from the bell with mean $\mu(x_t,\hat x_0)$ and variance $\tilde\beta$, that is *ancestral sampling* (Ho et al. 2020,
 algorithm 2). Three pieces: a `Step` records where the walk stands; a *grid* lists the steps $(t,s)$, all of them or fewer; the
-loop is a generator, so that whoever wants a film keeps every step, and whoever wants the image takes the last.
+loop (the library's `trajectory`) is a generator, so that whoever wants a film keeps every step, and whoever wants the image takes the last.
 """
 
 
@@ -479,7 +482,7 @@ answers is a little wrong; chapters 09 and 14 ask how few will do.)
 
 ## The proof
 
-Now 100 steps, from 200 to 198, to 196, and so on. The oracle stands for a world in which there are 2,000 images and no others.
+Now all 200 steps. The oracle stands for a world in which there are 2,000 images and no others.
 
 **Before you run the cell:** how many of the 64 results will be new, that is, no image of the data?
 """
@@ -489,7 +492,7 @@ my_guess = None
 
 generator = torch.Generator().manual_seed(3)
 x_T = noise(64, 1, 32, 32).float()
-steps = list(my_p_sample_loop(oracle, x_T, schedule, my_grid(200, 100), generator))
+steps = list(my_p_sample_loop(oracle, x_T, schedule, my_grid(200, 200), generator))
 samples = steps[-1].x_t
 rms, index = apart(samples)
 guess(my_guess, int((rms > 1e-6).sum()), " of 64 are new")
@@ -555,7 +558,7 @@ def mean_only(x_t, x_0_hat, t, s):
     return my_q_posterior(x_0_hat, x_t, t, s, schedule)[0]
 
 
-steps_without = list(my_trajectory(oracle, x_T, my_grid(200, 100), mean_only))
+steps_without = list(my_trajectory(oracle, x_T, my_grid(200, 200), mean_only))
 collapsed = steps_without[-1].x_t
 rms, index_without = apart(collapsed)
 guess(my_guess, len(index_without.unique()), " different digits")
@@ -565,7 +568,7 @@ r"""
 Look at them, and at their classes. Each is a perfect digit, so whoever looks at a single sample sees nothing wrong.
 
 What has happened? Put $x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\varepsilon$ into the mean (3.5). In front of $x_0$ there
-is then $\sqrt{\bar\alpha_s}$, as time $s$ asks for. In front of $\varepsilon$ there is too little: its square, the old noise that
+is then $\sqrt{\bar\alpha_s}$, as time $s$ asks for ([the algebra](course/derivations/03.md)). In front of $\varepsilon$ there is too little: its square, the old noise that
 the mean keeps, falls short of $1-\bar\alpha_s$, and what is missing is $\tilde\beta$:
 
 $$\underbrace{\frac{a\,(1-\bar\alpha_s)^2}{1-\bar\alpha_t}}_{\text{old noise, kept}}+\underbrace{\frac{(1-\bar\alpha_s)(1-a)}{1-\bar\alpha_t}}_{\tilde\beta,\text{ fresh noise}}=\frac{(1-\bar\alpha_s)(a-\bar\alpha_t+1-a)}{1-\bar\alpha_t}=1-\bar\alpha_s\tag{3.10}$$
@@ -585,7 +588,7 @@ for t, s in [(200, 199), (150, 149), (100, 60), (40, 39)]:
 holds("3.10", measured, wanted, within=0.01)
 levels_without = [noise_level(step.x_t, collapsed, step.t) for step in steps_without[:-1]]
 print("of each class, without the noise:", labels[index_without].bincount(minlength=10).tolist())
-print(f"noise level at t = 100: {levels[50]:.2f} with the noise, {levels_without[50]:.2f} without")
+print(f"noise level at t = 100: {levels[100]:.2f} with the noise, {levels_without[100]:.2f} without")
 tiles({"the same starts, without the noise in the step": collapsed[:16], "and more": collapsed[16:32]}, enlarge=2)
 noise_levels({"with": levels, "without": levels_without}, schedule, data, labels)
 show_figure("Left: without noise in the step the noise level falls to near 0. Right: class 1 is nearest to the average")
@@ -695,9 +698,10 @@ sample, a 1, finish eight times with new noise.
 
 # %%
 forks = {}
-for t in (150, 116, 80, 40):
-    x_t = steps[100 - t // 2].x_t[10:11].expand(8, -1, -1, -1)
-    ends = tinyddpm.last(my_p_sample_loop(oracle, x_t, schedule, my_grid(t, t // 2), generator)).x_t
+one = (labels[apart(samples)[1]] == 1).nonzero()[0].item()  # the first that ends as a 1
+for t in (150, 115, 80, 40):
+    x_t = steps[200 - t].x_t[one].expand(8, -1, -1, -1)
+    ends = tinyddpm.last(my_p_sample_loop(oracle, x_t, schedule, my_grid(t, t), generator)).x_t
     forks[f"eight ends from t = {t}, log-SNR {schedule.log_snr[t]:.1f}"] = ends
     index = apart(ends)[1]
     print(f"from t = {t}: {len(index.unique())} images, classes {labels[index].tolist()}")
@@ -812,7 +816,7 @@ samplers = {
 few = tinyddpm.dataset_oracle(known[:500], schedule)
 museum, order = {}, torch.randperm(4, generator=torch.Generator().manual_seed(9)).tolist()
 for row, name in zip("ABCD", [list(samplers)[i] for i in order]):
-    walk = my_trajectory(few, x_T[:32], my_grid(200, 100), samplers[name])
+    walk = my_trajectory(few, x_T[:32], every, samplers[name])
     museum[row] = name, {step.t: step.x_t for step in walk if step.t in (100, 0)}
 tiles({row: at[0][:12] for row, (_, at) in museum.items()}, alt="Twelve digits from each of four samplers, A to D")
 
@@ -834,6 +838,13 @@ r"""
 The grain of the second bug is too fine for the eye, and the distance finds it at once. The third is the treacherous one: it ends on
 perfect digits, with a noise level that is not 1 and classes that are not those of the data. With a network in the oracle's place one
 sees strange digits and blames the training.
+
+## What this chapter showed
+
+One step back is normal once $x_0$ is known, with mean (3.5) and variance (3.4). A denoiser guesses $x_0$, and the conditional mean is the guess
+that makes the mean right. With an exact denoiser ten lines return the data themselves, with the right noise at every time: that proves the loop,
+and shows that a perfect denoiser only memorises. The mean is too clean for its time; fresh noise makes up for it, or DDIM's old noise. The digit
+is decided in a narrow window.
 
 ## Exercises
 

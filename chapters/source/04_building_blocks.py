@@ -546,7 +546,7 @@ non-local means, Buades et al. 2005.) The third and fourth picture are one row o
 """
 
 # %%
-abar, three = schedule.alpha_bar[150].float(), digits[3:4]
+abar, three = schedule.alpha_bar[150].float(), images[labels == 3][:1]
 eps = torch.randn(three.shape, generator=torch.Generator().manual_seed(7))
 noisy = tinyddpm.q_sample(three, 150, eps, schedule) / abar.sqrt()
 padded = F.pad(noisy, (1, 1, 1, 1), value=-1.0)
@@ -663,10 +663,9 @@ seven = digits[7:8]
 quarters = parts.SpaceToDepth(2)(seven).transpose(0, 1)  # (4, 1, 16, 16)
 back = parts.DepthToSpace(2)(parts.SpaceToDepth(2)(seven))
 pooled = F.interpolate(F.avg_pool2d(seven, 2), scale_factor=2)
-rows = {"a digit, back from averages, back from its four channels": torch.cat([seven, pooled, back])}
-tiles(
-    {**rows, "its four channels": quarters}, alt="A 7, the same back from averages (coarse) and from channels (exact)"
-)
+rows = {"there and back": torch.cat([seven, pooled, back]), "its four channels": quarters}
+columns = ["a seven", "back from\naverages", "back from\nchannels"]
+tiles(rows, 4, columns, alt="A 7, the same back from averages (coarse) and from its four channels (exact)")
 
 # %% [markdown]
 r"""
