@@ -85,7 +85,7 @@ def log_snr_of(t: int, schedule) -> str:
     return f"t = {t}, log-SNR {float(schedule.log_snr[t]):.1f}"
 
 
-def three_walks(runs: dict, schedule, shown: int = 12) -> None:
+def three_walks(runs: dict, schedule, shown: int = 9) -> None:
     """The paths of a pixel that is -1 in three images of four, +1 in the fourth, on the density that belongs to it."""
     values = torch.linspace(-3, 3, 200, dtype=torch.float64)[:, None]
     abar = schedule.alpha_bar[1:]
@@ -94,9 +94,9 @@ def three_walks(runs: dict, schedule, shown: int = 12) -> None:
     figure, axes = plt.subplots(1, 3, figsize=(7.5, 2.7), sharey=True)
     for panel, (name, run) in zip(axes, runs.items()):
         paths = torch.stack([step.x_t.flatten() for step in run])  # (T + 1, n)
-        extent = (0.5, schedule.T + 0.5, -3, 3)
-        image = panel.imshow(q.clamp(max=1), origin="lower", extent=extent, aspect="auto", cmap="magma")
-        panel.plot([step.t for step in run], paths[:, :shown], color="1", linewidth=0.6, linestyle="-")
+        levels = torch.linspace(0, 1, 11)
+        image = panel.contourf(range(1, schedule.T + 1), values[:, 0], q.clamp(max=0.999), levels, cmap="magma")
+        panel.plot([step.t for step in run][::2], paths[::2, :shown], color="1", linewidth=0.6, linestyle="-")
         end = 100 * (paths[-1] > 0).double().mean()
         panel.set(xlim=(schedule.T, 0), ylim=(-3, 3), title=f"{name}: {end:.0f} % end at +1")
         times = [200, 150, 100, 50, 1]

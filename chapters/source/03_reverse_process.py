@@ -339,6 +339,7 @@ noisy = tinyddpm.q_sample(digit, eight, noise(1, 1, 32, 32).expand(8, -1, -1, -1
 effective = (1 / (candidates(noisy, eight, data, schedule) ** 2).sum(1)).round().int().tolist()
 tiles(
     {"x_t, half contrast": noisy / 2, "x_0_hat, the exact denoiser's answer": oracle(noisy, eight)},
+    enlarge=2,
     columns=[clock(t, schedule) + f"\nof {number}" for t, number in zip(eight.tolist(), effective)],
     alt="One digit under eight amounts of noise, and the exact denoiser's answers: from a grey blur of all to one digit",
 )
@@ -469,6 +470,7 @@ for n in (1, 2, 3, 5, 10):
     print(f"{n:2} steps: {(rms < 0.05).sum():2} of 64 are digits, median rms from the nearest {rms.median():.2f}")
 tiles(
     rows,
+    2,
     alt="Ten samples after 1, 2, 3, 5 and 10 steps: the same grey blur, double exposures, and at last sharp digits",
 )
 
@@ -658,7 +660,7 @@ Whatever is rare is lost first. DDIM gets the quarter right without a fresh numb
 
 ## When is the digit decided?
 
-The weights $w_i$ of (3.8), added up by class, are the probabilities of the ten classes. Their entropy says in bits how open the
+The walk has the right distribution at every time, so we may ask at noised digits. The weights $w_i$ of (3.8), added up by class, are the probabilities of the ten classes. Their entropy says in bits how open the
 question is: $\log_210=3.3$ where nothing is known, 0 where all is decided.
 
 **Before you run the cell:** $\sqrt{\bar\alpha_t}$, the share of the image's amplitude, goes from 0.006 to 1. At which value is half
@@ -675,7 +677,10 @@ def bits(p):
 
 is_class = torch.nn.functional.one_hot(labels, 10).float()  # (2000, 10)
 times = list(range(170, 60, -2))
-weights = [candidates(step.x_t, torch.full((64,), step.t), known, schedule) for step in steps if step.t in times]
+weights = []
+for t in times:
+    x_t = tinyddpm.q_sample(known[:400], t, noise(400, 1, 32, 32).float(), schedule)
+    weights.append(candidates(x_t, torch.full((400,), t), known, schedule))
 image_bits, class_bits = [bits(w) for w in weights], [bits(w @ is_class) for w in weights]
 share = [value / bits(is_class.mean(0, keepdim=True)) for value in class_bits]  # of what is open at the start
 half = next(t for t, value in zip(times, share) if value < 0.5)
@@ -706,7 +711,9 @@ for t in (150, 115, 80, 40):
     index = apart(ends)[1]
     print(f"from t = {t}: {len(index.unique())} images, classes {labels[index].tolist()}")
 tiles(
-    forks, alt="Eight ends each from four times: all kinds of digits from t = 150, only ones from 80, one image from 40"
+    forks,
+    2,
+    alt="Eight ends each from four times: all kinds of digits from t = 150, only ones from 80, one image from 40",
 )
 
 # %% [markdown]
@@ -818,7 +825,7 @@ museum, order = {}, torch.randperm(4, generator=torch.Generator().manual_seed(9)
 for row, name in zip("ABCD", [list(samplers)[i] for i in order]):
     walk = my_trajectory(few, x_T[:32], every, samplers[name])
     museum[row] = name, {step.t: step.x_t for step in walk if step.t in (100, 0)}
-tiles({row: at[0][:12] for row, (_, at) in museum.items()}, alt="Twelve digits from each of four samplers, A to D")
+tiles({row: at[0][:10] for row, (_, at) in museum.items()}, 2, alt="Ten digits from each of four samplers, A to D")
 
 # %% [markdown]
 r"""
