@@ -85,20 +85,21 @@ def log_snr_of(t: int, schedule) -> str:
     return f"t = {t}, log-SNR {float(schedule.log_snr[t]):.1f}"
 
 
-def three_walks(runs: dict, schedule, shown: int = 9) -> None:
+def three_walks(runs: dict, schedule, shown: int = 7) -> None:
     """The paths of a pixel that is -1 in three images of four, +1 in the fourth, on the density that belongs to it."""
     values = torch.linspace(-3, 3, 200, dtype=torch.float64)[:, None]
     abar = schedule.alpha_bar[1:]
     bells = [(-((values - sign * abar.sqrt()) ** 2) / (2 * (1 - abar))).exp() for sign in (-1, 1)]
     q = (0.75 * bells[0] + 0.25 * bells[1]) / (2 * torch.pi * (1 - abar)).sqrt()
-    figure, axes = plt.subplots(1, 3, figsize=(7.5, 2.7), sharey=True)
+    figure, axes = plt.subplots(1, 3, figsize=(6.7, 2.4), sharey=True)
     for panel, (name, run) in zip(axes, runs.items()):
         paths = torch.stack([step.x_t.flatten() for step in run])  # (T + 1, n)
         levels = torch.linspace(0, 1, 11)
         image = panel.contourf(range(1, schedule.T + 1), values[:, 0], q.clamp(max=0.999), levels, cmap="magma")
-        panel.plot([step.t for step in run][::2], paths[::2, :shown], color="1", linewidth=0.6, linestyle="-")
+        chosen = paths[0].argsort()[[round(len(paths[0]) * (k + 0.5) / shown) for k in range(shown)]]
+        panel.plot([step.t for step in run][::3], paths[::3, chosen], color="1", linewidth=0.6, linestyle="-")
         end = 100 * (paths[-1] > 0).double().mean()
-        panel.set(xlim=(schedule.T, 0), ylim=(-3, 3), title=f"{name}: {end:.0f} % end at +1")
+        panel.set(xlim=(schedule.T, 0), ylim=(-3, 3), title=f"{name}: {end:.0f} % at +1")
         times = [200, 150, 100, 50, 1]
         panel.set_xticks(times, [f"{t}\n{float(schedule.log_snr[t]):.0f}" for t in times])
         panel.grid(False)
@@ -109,7 +110,7 @@ def three_walks(runs: dict, schedule, shown: int = 9) -> None:
 
 def noise_levels(runs: dict, schedule, data, labels) -> None:
     """Left: the noise level on the way. Right: how far each class lies from the average of all images."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.3))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 1.9))
     for (name, levels), colour, style in zip(runs.items(), (EXACT, REST), ("-", "--")):
         left.plot(range(schedule.T, 0, -schedule.T // len(levels)), levels, style, color=colour, label=name)
     left.set(xlim=(schedule.T, 1), ylim=(0, 1.3), title="noise level of $x_t$, where 1 is right")
@@ -125,7 +126,7 @@ def noise_levels(runs: dict, schedule, data, labels) -> None:
 
 def open_questions(log_snr, image_bits, class_bits, window) -> None:
     """How open the choice of the image and of the class is, in bits, at each log-SNR."""
-    figure, axes = plt.subplots(figsize=(6, 2.3))
+    figure, axes = plt.subplots(figsize=(4.8, 1.8))
     axes.plot(log_snr, image_bits, "--", color=REST)
     axes.plot(log_snr, class_bits, "-", color=SIGNAL)
     axes.axvspan(*window, color=SIGNAL, alpha=0.12)
@@ -137,7 +138,7 @@ def open_questions(log_snr, image_bits, class_bits, window) -> None:
 
 def witnesses(x_s, experiment, past, future, bayes, log_snr) -> None:
     """The experiment as bars, and on them the two witnesses and what Bayes' rule makes of them."""
-    figure, axes = plt.subplots(figsize=(6, 2.2))
+    figure, axes = plt.subplots(figsize=(5.2, 1.9))
     axes.bar(x_s, experiment, 0.1, color="0.87")
     for name, density, style, colour in (
         ("the past", past, "--", SIGNAL),
@@ -153,11 +154,11 @@ def witnesses(x_s, experiment, past, future, bayes, log_snr) -> None:
 
 def game(named, paid, m, curve, schedule, guess_of) -> None:
     """Left: what each number costs. Right: the best number for each x_t, at three times."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 2.3))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 1.9))
     left.plot(named, curve, "-", color=EXACT)
     left.plot(named, paid, "o", color=TEXT, markersize=3)
     left.axvline(m, color=EXACT, linestyle=":")
-    left.set(xlabel="the number named", title="mean squared error: played (dots), (3.7)")
+    left.set(xlabel="the number named", title="mean squared error")
     seen = torch.linspace(-3, 3, 200, dtype=torch.float64)
     for t, style in ((150, ":"), (75, "--"), (20, "-")):
         right.plot(seen, guess_of(seen, schedule.alpha_bar[t]), style, color=EXACT, label=log_snr_of(t, schedule))

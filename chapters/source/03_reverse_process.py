@@ -328,20 +328,19 @@ same(my_dataset_oracle(data, schedule), tinyddpm.dataset_oracle(data, schedule),
 
 # %% [markdown]
 r"""
-Such a denoiser is called an *oracle*: it knows what no student can know. Here is its answer for one digit at eight times.
+Such a denoiser is called an *oracle*: it knows what no student can know. Here is its answer for one digit at four times.
 """
 
 # %%
 oracle = tinyddpm.dataset_oracle(data, schedule)  # the same as ours, a little faster
-eight = torch.tensor([200, 150, 130, 120, 110, 100, 80, 40])
-digit = data[7:8].expand(8, -1, -1, -1)
-noisy = tinyddpm.q_sample(digit, eight, noise(1, 1, 32, 32).expand(8, -1, -1, -1), schedule)
-effective = (1 / (candidates(noisy, eight, data, schedule) ** 2).sum(1)).round().int().tolist()
+times = torch.tensor([200, 130, 110, 40])
+digit = data[7:8].expand(4, -1, -1, -1)
+noisy = tinyddpm.q_sample(digit, times, noise(1, 1, 32, 32).expand(4, -1, -1, -1), schedule)
+effective = (1 / (candidates(noisy, times, data, schedule) ** 2).sum(1)).round().int().tolist()
 tiles(
-    {"x_t, half contrast": noisy / 2, "x_0_hat, the exact denoiser's answer": oracle(noisy, eight)},
-    enlarge=2,
-    columns=[clock(t, schedule) + f"\nof {number}" for t, number in zip(eight.tolist(), effective)],
-    alt="One digit under eight amounts of noise, and the exact denoiser's answers: from a grey blur of all to one digit",
+    {"x_t, half contrast": noisy / 2, "x_0_hat, the exact answer": oracle(noisy, times)},
+    columns=[clock(t, schedule) + f"\nof {number}" for t, number in zip(times.tolist(), effective)],
+    alt="One digit under four amounts of noise, and the exact denoiser's answers: from a grey blur of all to one digit",
 )
 
 # %% [markdown]
@@ -466,12 +465,12 @@ for n in (1, 2, 3, 5, 10):
     steps = my_p_sample_loop(oracle, x_T, schedule, my_grid(200, n), torch.Generator().manual_seed(1))
     x = tinyddpm.last(steps).x_t
     rms, index = apart(x)
-    rows[f"{n} step{'s' * (n > 1)}"] = x[:10]
+    rows[f"{n} step{'s' * (n > 1)}"] = x[:8]
     print(f"{n:2} steps: {(rms < 0.05).sum():2} of 64 are digits, median rms from the nearest {rms.median():.2f}")
 tiles(
     rows,
     2,
-    alt="Ten samples after 1, 2, 3, 5 and 10 steps: the same grey blur, double exposures, and at last sharp digits",
+    alt="Eight samples after 1, 2, 3, 5 and 10 steps: the same grey blur, double exposures, and at last sharp digits",
 )
 
 # %% [markdown]
@@ -591,7 +590,7 @@ holds("3.10", measured, wanted, within=0.01)
 levels_without = [noise_level(step.x_t, collapsed, step.t) for step in steps_without[:-1]]
 print("of each class, without the noise:", labels[index_without].bincount(minlength=10).tolist())
 print(f"noise level at t = 100: {levels[100]:.2f} with the noise, {levels_without[100]:.2f} without")
-tiles({"the same starts, without the noise in the step": collapsed[:16], "and more": collapsed[16:32]}, enlarge=2)
+tiles({"the same starts, without the noise in the step": collapsed[:16]}, enlarge=2)
 noise_levels({"with": levels, "without": levels_without}, schedule, data, labels)
 show_figure("Left: without noise in the step the noise level falls to near 0. Right: class 1 is nearest to the average")
 
@@ -645,7 +644,7 @@ of_four, start, every = tinyddpm.dataset_oracle(four, schedule), noise(4000, 1, 
 runs = {
     "fresh noise": list(my_p_sample_loop(of_four, start, schedule, every, generator)),
     "no noise": list(my_trajectory(of_four, start, every, mean_only)),
-    "DDIM, old noise": list(my_ddim(of_four, start, schedule, every)),
+    "DDIM": list(my_ddim(of_four, start, schedule, every)),
 }
 three_walks(runs, schedule)
 show_figure(
@@ -825,7 +824,7 @@ museum, order = {}, torch.randperm(4, generator=torch.Generator().manual_seed(9)
 for row, name in zip("ABCD", [list(samplers)[i] for i in order]):
     walk = my_trajectory(few, x_T[:32], every, samplers[name])
     museum[row] = name, {step.t: step.x_t for step in walk if step.t in (100, 0)}
-tiles({row: at[0][:10] for row, (_, at) in museum.items()}, 2, alt="Ten digits from each of four samplers, A to D")
+tiles({row: at[0][:8] for row, (_, at) in museum.items()}, 2, alt="Eight digits from each of four samplers, A to D")
 
 # %% [markdown]
 r"""
