@@ -110,7 +110,7 @@ def three_walks(runs: dict, schedule, shown: int = 7) -> None:
 
 def noise_levels(runs: dict, schedule, data, labels) -> None:
     """Left: the noise level on the way. Right: how far each class lies from the average of all images."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 1.9))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.1, 1.8))
     for (name, levels), colour, style in zip(runs.items(), (EXACT, REST), ("-", "--")):
         left.plot(range(schedule.T, 0, -schedule.T // len(levels)), levels, style, color=colour, label=name)
     left.set(xlim=(schedule.T, 1), ylim=(0, 1.3), title="noise level of $x_t$, where 1 is right")
@@ -154,7 +154,7 @@ def witnesses(x_s, experiment, past, future, bayes, log_snr) -> None:
 
 def game(named, paid, m, curve, schedule, guess_of) -> None:
     """Left: what each number costs. Right: the best number for each x_t, at three times."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 1.9))
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.1, 1.8))
     left.plot(named, curve, "-", color=EXACT)
     left.plot(named, paid, "o", color=TEXT, markersize=3)
     left.axvline(m, color=EXACT, linestyle=":")

@@ -441,7 +441,8 @@ same(whole(my_p_sample_loop), whole(tinyddpm.p_sample_loop), few, start, schedul
 
 # %% [markdown]
 r"""
-`whole` collects all 201 images of a walk, from $x_T$ to $x_0$, so the whole way was compared and not only its end.
+`whole` collects all 201 images of a walk, from $x_T$ to $x_0$, so the whole way was compared and not only its end. (The library's `Step` has
+the same three fields.)
 
 ## If it predicts the image at once, why take steps?
 

@@ -200,7 +200,8 @@ with mean and variance over one filter, and $\epsilon=10^{-5}$ against a divisio
 
 $$\operatorname{mean}(\hat w)=0,\qquad\operatorname{var}(\hat w)=\frac{\operatorname{var}(w)}{\operatorname{var}(w)+\epsilon}\approx1\tag{4.5}$$
 
-It is a statement about weights: no image, no data, no training is needed to test it. (Batch normalization, fed with weights in place
+A filter of mean 0 answers 0 where the image is flat, whatever the grey: it sees differences only. The promise is about weights, so no
+image, no data, no training is needed to test it. (Batch normalization, fed with weights in place
 of data, is an independent check.)
 """
 
@@ -476,6 +477,9 @@ for name in kept:
 
 # %% [markdown]
 r"""
+Without shortcuts the output of a single block is already unrelated to its input, and the gradient grows by a constant factor a block: it
+explodes. With them the input stays in the sum, and the gradient that arrives has a size one can learn with.
+
 ## Attention: every pixel looks at every other
 
 A convolution sees neighbours. Whether a stroke at the bottom belongs to a 4 or a 9 is decided at the top. *Attention* has no distance.
