@@ -231,7 +231,7 @@ def clip_x_0(x_t, t):
 same(my_clip_x_0(guesses_noise), clip_x_0, noisy, several)
 for name, denoiser in (("as it is", guesses_noise), ("clipped", my_clip_x_0(guesses_noise))):
     errors = (denoiser(noisy, several) - data[:4]).flatten(1).square().mean(1).sqrt()
-    print(f"{name:8} rms error of x_0_hat at t = {several.tolist()}:", [round(e, 2) for e in errors.tolist()])
+    print(f"{name:8}: rms error of x_0_hat at t = {several.tolist()}:", [round(e, 2) for e in errors.tolist()])
 
 # %% [markdown]
 r"""
@@ -241,8 +241,8 @@ What is a good guess? A game: a pixel is $-1$ in three images of four and $+1$ i
 $\pm1$ became $\pm0.49$ plus noise of standard deviation 0.87. You see $x_t=0.6$, name one number, and pay the squared distance
 to the truth. **Before you run the cell:** which number?
 
-Write $\mathbb E[\cdot\mid x_t]$ for the average over those cases in which this $x_t$ was seen, and $\operatorname{Var}[\cdot\mid
-x_t]$ for the variance over them. Let $m=\mathbb E[x_0\mid x_t]$ be the *conditional mean*. Square
+Write $\mathbb E[\cdot\mid x_t]$ for the average over those cases in which this $x_t$ was seen, and
+$\operatorname{Var}[\cdot\mid x_t]$ for the variance over them. Let $m=\mathbb E[x_0\mid x_t]$ be the *conditional mean*. Square
 $x_0-f=(x_0-m)+(m-f)$ and average. The mixed term vanishes, because $x_0$ is $m$ on average:
 
 $$\mathbb E\bigl[(x_0-f)^2\mid x_t\bigr]=\operatorname{Var}[x_0\mid x_t]+(f-m)^2\tag{3.7}$$
@@ -661,7 +661,7 @@ Whatever is rare is lost first. DDIM gets the quarter right without a fresh numb
 ## When is the digit decided?
 
 The walk has the right distribution at every time, so we may ask at noised digits. The weights $w_i$ of (3.8), added up by class, are the probabilities of the ten classes. Their entropy says in bits how open the
-question is: $\log_210=3.3$ where nothing is known, 0 where all is decided.
+question is: $\log_2 10=3.3$ where nothing is known, 0 where all is decided.
 
 **Before you run the cell:** $\sqrt{\bar\alpha_t}$, the share of the image's amplitude, goes from 0.006 to 1. At which value is half
 of the entropy gone?

@@ -47,7 +47,7 @@ show_figure(
 
 # %% [markdown]
 r"""
-Each picture is one channel of a real feature map; below it stand the part that made it, and channels × height × width. On the left
+Each picture is one channel of a real feature map; below it stand the part that made it, and channels × side². On the left
 the maps get smaller and thicker, on the right they grow again, and each gets a copy of its counterpart (dashed). Parts with a
 dot are told the time and the label.
 
