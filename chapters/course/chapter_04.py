@@ -117,7 +117,8 @@ def looks(pictures: dict, crosses: dict, shares, time: str) -> None:
         place.set_title(f"what {marker} looks at", fontsize=8)
         for panel in (axes[1], place):
             panel.plot(column, row, marker, color=BLINKERED, markersize=7)
-        figure.colorbar(image, ax=place, ticks=[0, top], format="%.2f", location="bottom", shrink=0.9, aspect=12)
+        below = {"cax": place.inset_axes((0, -0.16, 1, 0.07)), "orientation": "horizontal"}
+        figure.colorbar(image, ticks=[0, top], format="%.2f", **below)
     for place in axes:
         place.axis("off")
 
