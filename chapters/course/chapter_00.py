@@ -101,7 +101,7 @@ def nearest_of(x, digits):
 def windows(x_0, eps, mix, radius, row: int = 12, column: int = 16) -> None:
     """One image (1, 1, h, w) under less and less noise, and on each picture the window of one pixel."""
     angles = [1.5, 1.3, 1.1, 0.9, 0.3]
-    figure, axes = plt.subplots(1, len(angles), figsize=(6.12, 1.52), facecolor=(GROUND,) * 3)
+    figure, axes = plt.subplots(1, len(angles), figsize=(6.12, 1.56), facecolor=(GROUND,) * 3)
     for place, angle in zip(axes, angles):
         image, reach = mix(x_0, eps, angle)[0], radius(angle)
         h, w = image.shape[1:]

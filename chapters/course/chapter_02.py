@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from .exercises import Exercise, Experiment
-from .figures import NOISE, REST, SIGNAL, TEXT, show_figure
+from .figures import NOISE, REST, SIGNAL, TEXT, label_lines, show_figure
 
 START, END = 1e-4, 0.02
 TABLE = torch.tensor([1, 0.9, 0.5, 0.1, 0.001], dtype=torch.float64)
@@ -45,6 +45,20 @@ def classes_figure(counts: dict, ink) -> None:
         "Bars for the ten classes: started from noise the unscaled chain draws 4 ones and 55 zeros; the other two runs"
         " draw about 30 of each"
     )
+
+
+def accuracy_figure(read: dict) -> None:
+    """What a classifier reads at twenty times of two schedules: over time, and over log-SNR."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.6), sharey=True)
+    for (schedule, percent), line, colour in zip(read.items(), ("o-", "x--"), (SIGNAL, NOISE)):
+        times = [schedule.T * i // 20 for i in range(1, 21)]
+        share = [t / schedule.T for t in times]
+        left.plot(share, percent, line, color=colour, markersize=4, label=f"T = {schedule.T}")
+        right.plot(schedule.log_snr[times], percent, line[0], color=colour, markersize=4)
+    left.set(title="the betas of (2.1), over time", xlabel="t / T", ylabel="read correctly, %")
+    right.set(title="the same over log-SNR", xlabel="log-SNR, from clean to noisy", xlim=(4, -12))
+    label_lines(left)
+    show_figure("Over t / T two chains have two curves of accuracy; over log-SNR all points lie on one falling curve")
 
 
 def curves():

@@ -152,7 +152,7 @@ The table was found by trying. It says how many pixels a window reaches to each 
 """
 
 # %% tags=["setup"]
-WINDOWS = {5.8: 31, 2.7: 9, 1.6: 6, 1.0: 5, 0.6: 4, 0.0: 3}  # noise / image above: pixels
+WINDOWS = {5.8: 31, 2.7: 9, 1.6: 6, 1.0: 5, 0.6: 4, 0.0: 3}  # where noise / image is above: reach
 
 
 def radius(angle):

@@ -24,8 +24,8 @@ import warnings
 
 import matplotlib.pyplot as plt
 import torch
-from course import NOISE, REST, SIGNAL, band, check, guess, holds, label_lines, same, show_figure, tiles
-from course.chapter_02 import classes_figure, histograms
+from course import REST, band, check, guess, holds, label_lines, same, show_figure, tiles
+from course.chapter_02 import accuracy_figure, classes_figure, histograms
 
 import tinyddpm
 from tinyddpm.data import mnist
@@ -109,7 +109,7 @@ digits = torch.cat([images[labels == k][:1] for k in range(4)])
 eps = torch.randn(8, 1, 32, 32, generator=torch.Generator().manual_seed(1))
 x_T = tinyddpm.q_sample(digits, 300, eps[:4], unscaled[300])
 rows = {"A: x_T, or noise?": eps[4:] / 3, "B: x_T, or noise?": x_T / 3}
-tiles(rows, alt="Two rows of four noisy squares at a third of their contrast; no digit can be seen in either")
+tiles(rows, alt="Two rows of four noisy squares; no digit can be seen in either")
 
 # %% [markdown]
 r"""
@@ -134,7 +134,7 @@ for T in unscaled:
 
 # %% [markdown]
 r"""
-With 200 or 300 unscaled steps one number tells the end of the chain from noise without a mistake, and still often with 500, where
+With 200 or 300 unscaled steps one number tells the end of the chain from noise nearly without a mistake, and still often with 500, where
 8 % of the amplitude is left. The scaled chain cannot be told from noise.
 
 For images as often bright as dark, brightness would be blind. The amplitude needs no data. So our test is one number with one threshold:
@@ -183,10 +183,11 @@ pure = torch.randn(data.shape, generator=torch.Generator().manual_seed(0))
 def draw(start, schedule):
     """300 samples, how many there are of each class, and x_0_hat before the first step."""
     denoiser = tinyddpm.dataset_oracle(data, schedule)
-    steps = tinyddpm.p_sample_loop(denoiser, start, schedule, generator=torch.Generator().manual_seed(1))
-    x_0 = tinyddpm.last(steps).x_t
+    generator = torch.Generator().manual_seed(1)
+    x_0 = tinyddpm.last(tinyddpm.p_sample_loop(denoiser, start, schedule, generator=generator)).x_t
     nearest = torch.cdist(x_0.flatten(1), data.flatten(1)).argmin(1)
-    return x_0, of_class[nearest].bincount(minlength=10), denoiser(start, torch.full((300,), schedule.T))
+    first_idea = denoiser(start, torch.full((300,), schedule.T))
+    return x_0, of_class[nearest].bincount(minlength=10), first_idea
 
 
 # %%
@@ -202,15 +203,13 @@ guess(my_guess, counts["from noise"][1].item(), " ones of 300")
 
 # %% [markdown]
 r"""
-The bars count the samples of each class, in the order of their ink. The dashed line is the truth.
+The bars count the samples of each class, by ink. The dashed line is the truth.
 """
 
 # %%
 classes_figure(counts, torch.stack([brightness(data[of_class == k]).mean() for k in range(10)]))
-tiles(
-    {"unscaled, from noise": samples["from noise"][:12], "scaled, from noise": samples["scaled"][:12]},
-    alt="Twelve perfect digits in each row. The unscaled chain draws broad ones with much ink, the scaled one all kinds",
-)
+few = {name: x[:12] for name, x in samples.items() if name != "from x_T"}
+tiles(few, alt="Perfect digits in both rows: the first with much ink, the second of all kinds")
 
 # %% [markdown]
 r"""
@@ -288,20 +287,15 @@ def percent_read_at(lam):
     return percent_read(signal * images[:1000] + strength * fresh, signal)
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.6), sharey=True)
-by_time, by_lam = [], []
-for schedule, line, colour in [(linear, "o-", SIGNAL), (unscaled[400], "x--", NOISE)]:
+read, by_lam = {}, []
+for schedule in (linear, unscaled[400]):
     times = [schedule.T * i // 20 for i in range(1, 21)]
     x_ts = [tinyddpm.q_sample(images[:1000], t, eps, schedule) for t in times]
-    read = [percent_read(x_t, schedule.sqrt_alpha_bar[t].float()) for t, x_t in zip(times, x_ts)]
-    by_time, by_lam = by_time + read, by_lam + [percent_read_at(lam) for lam in schedule.log_snr[times].float()]
-    left.plot([t / schedule.T for t in times], read, line, color=colour, markersize=4, label=f"T = {schedule.T}")
-    right.plot(schedule.log_snr[times], read, line[0], color=colour, markersize=4)
-holds("2.5", by_time, by_lam, within=6)
-left.set(title="the betas of (2.1), over time", xlabel="t / T", ylabel="read correctly, %")
-right.set(title="the same over log-SNR", xlabel="log-SNR", xlim=(4, -12))
-label_lines(left)
-show_figure("Over t / T the two chains have two curves of accuracy; over log-SNR their points lie on one falling curve")
+    signals = schedule.sqrt_alpha_bar[times].float()
+    read[schedule] = [percent_read(x_t, signal) for x_t, signal in zip(x_ts, signals)]
+    by_lam += [percent_read_at(lam) for lam in schedule.log_snr[times].float()]
+holds("2.5", sum(read.values(), []), by_lam, within=6)
+accuracy_figure(read)
 
 # %% [markdown]
 r"""
@@ -360,15 +354,18 @@ def my_cosine_betas(T):
 
 cosine = tinyddpm.Schedule.named("cosine", T=1000)
 degrees = [(t / 1000 + 0.008) / 1.008 * 90 for t in range(1000)]
-squares = [math.cos(math.radians(d)) ** 2 / math.cos(math.radians(degrees[0])) ** 2 for d in degrees]
+cosines = [math.cos(math.radians(d)) for d in degrees]
+squares = [c**2 / cosines[0] ** 2 for c in cosines]
 holds("2.7", squares, cosine.alpha_bar[:1000], within=1e-7)
-holds("2.8", [min(1 - b / a, 0.999) for a, b in zip(squares, [*squares[1:], 0.0])], cosine.beta[1:], within=1e-7)
+held = [min(1 - b / a, 0.999) for a, b in zip(squares, [*squares[1:], 0.0])]
+holds("2.8", held, cosine.beta[1:], within=1e-7)
 same(my_cosine_betas, tinyddpm.cosine_betas, 1000)
 same(my_cosine_betas, tinyddpm.cosine_betas, 50)
-first = [127.5 * schedule.beta[1].sqrt() for schedule in (cosine, even)]  # a grey level is 1 / 127.5
+first = [127.5 * schedule.beta[1].sqrt() for schedule in (cosine, even)]  # grey level: 1 / 127.5
 print(f"the first step's noise: {first[0]:.2f} grey levels, without the offset {first[1]:.2f}")
 for T in (20, 100, 1000):
-    print(f"T = {T:4}: {schedule_of(my_cosine_betas(T)).sqrt_alpha_bar[-1]:.2%} of the amplitude is left")
+    left = schedule_of(my_cosine_betas(T)).sqrt_alpha_bar[-1]
+    print(f"T = {T:4}: {left:.3%} of the amplitude is left")
 
 # %% [markdown]
 r"""
@@ -401,7 +398,7 @@ for name, schedule in curves.items():
 axes.set(xlabel="t / T", ylabel="log-SNR", ylim=(-24, 9), xlim=(0, 1))
 axes.set_title("Noise schedules: how fast an image is lost, and how much is left at the end")
 label_lines(axes, gap=0.06)
-show_figure("Seven curves of log-SNR fall over time; all but the linear one cut to 300 steps end below the line of 1 %")
+show_figure("Seven falling curves of log-SNR; all but linear cut to 300 steps end below 1 %")
 
 # %% [markdown]
 r"""
@@ -424,23 +421,26 @@ The amplitude at $T$ catches the first two. The third breaks another promise: 45
 T = 1000
 u = (torch.arange(T + 1, dtype=torch.float64) / T + 0.008) / 1.008
 not_squared = torch.cos(u * math.pi / 2) / math.cos(0.008 / 1.008 * math.pi / 2)
+squared_twice = torch.linspace(1e-4**2, 0.02**2, T, dtype=torch.float64) ** 2
+quadratic = torch.linspace(1e-4**0.5, 0.02**0.5, T, dtype=torch.float64) ** 2
 museum = {
     "cosine": my_cosine_betas(T),
     "1. T = 300, unscaled": unscaled[300].beta,
-    "2. squared twice": torch.cat([torch.zeros(1), torch.linspace(1e-4**2, 0.02**2, T, dtype=torch.float64) ** 2]),
+    "2. squared twice": torch.cat([torch.zeros(1), squared_twice]),
     "3. cosine, no square": betas_of(not_squared),
-    "quadratic": torch.cat([torch.zeros(1), torch.linspace(1e-4**0.5, 0.02**0.5, T, dtype=torch.float64) ** 2]),
+    "quadratic": torch.cat([torch.zeros(1), quadratic]),
 }
 figure, axes = plt.subplots(figsize=(7, 2.6))
 for name, beta in museum.items():
     left = schedule_of(beta).sqrt_alpha_bar
     degrees = left.acos().rad2deg()
-    print(f"{name:20} {left[-1]:8.3%} of the amplitude at T, half-way at {degrees[len(beta) // 2]:.0f} degrees")
+    half_way = degrees[len(beta) // 2]
+    print(f"{name:20} {left[-1]:8.3%} of the amplitude at T, half-way at {half_way:.0f} degrees")
     axes.plot(torch.linspace(0, 1, len(beta)), degrees, label=name)
 axes.set(xlabel="t / T", ylabel="degrees", yticks=[0, 30, 60, 90], ylim=(-5, 125))
 axes.set_title("the angle from image to noise")
 label_lines(axes)
-show_figure("The cosine is a straight line from 0 to 90 degrees; squared twice stays at 0; the others miss 45 half-way")
+show_figure("The cosine is straight, from 0 to 90 degrees; squared twice stays at 0")
 
 # %% [markdown]
 r"""
