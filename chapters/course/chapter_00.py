@@ -49,7 +49,7 @@ def film(path: str | Path | None = None, seed: int = 30, frames: int = 10, level
     """A GIF of the two that invent, one above the other. It begins with its last frame, for where it does not move."""
     path = Path(path or Path(tempfile.mkdtemp()) / "film.gif")
     tables = [tinyddpm.Schedule.named("cosine").log_snr, tinyddpm.load_pretrained().schedule.log_snr]
-    labels = ("averages of 1,500 digits, no network", BLUE), ("a trained network", GREEN)
+    labels = ("put together from 1,500 real digits, no network", BLUE), ("a trained network", GREEN)
     rows = []
     for walk, log_snr in zip(map(list, three_walks(seed, 40)[1:]), tables):
         wanted = torch.linspace(-2, 4, frames - 1, dtype=torch.float64)  # where something is to be seen

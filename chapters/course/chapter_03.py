@@ -132,7 +132,7 @@ def open_questions(log_snr, image_bits, class_bits, window) -> None:
     axes.axvspan(*window, color=SIGNAL, alpha=0.12)
     axes.set(xlabel="log-SNR", ylabel="bits", xlim=(log_snr[0], log_snr[-1]), ylim=(0, 11.5))
     axes.text(sum(window) / 2 + 0.35, 11, "the class\nis decided", ha="center", va="top", color=SIGNAL)
-    axes.text(-6.6, 9.7, "which image", color=REST)
+    axes.text(-6.6, 8.0, "which image", color=REST)
     axes.text(-6.6, 2, "which class", color=SIGNAL)
 
 

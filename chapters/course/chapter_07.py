@@ -14,8 +14,8 @@ def label_against_noise(log_snrs, exact, network, window):
     axes.plot(log_snrs, exact, "-", color=EXACT, label="exact, 2,000 digits")
     axes.plot(log_snrs, network, "--", color=NETWORK, label="the shipped network")
     axes.axvspan(*window, color=REST, alpha=0.15)
-    axes.text(sum(window) / 2, 0.25, "the class\nis decided", ha="center", va="top", color=REST)
-    axes.set(title="with the label minus without it, rms", xlabel="log-SNR (noise to the left)", ylim=(0, 0.27))
+    axes.text(sum(window) / 2, 0.295, "the class\nis decided", ha="center", va="top", color=REST)
+    axes.set(title="with the label minus without it, rms", xlabel="log-SNR (noise to the left)", ylim=(0, 0.3))
     label_lines(axes)
     show_figure(
         "Two falling curves, for the exact denoiser and the network: the label moves the answer by 0.2 in pure noise, "

@@ -3,9 +3,9 @@ r"""
 # 00 · Diffusion on one page
 
 Diffusion models are behind most of today's image generators. On this page you make two small ones, which draw handwritten
-digits out of noise: **first without a neural network, then with one.** In the film, the upper row
-averages 1,500 handwritten digits, without network or training. The lower row is a trained network. In each column both began with the
-same noise.
+digits out of noise: **first without a neural network, then with one.** In the film, the upper row is put together from 150
+real digits of each kind, without network or training. The lower row is drawn by the trained network that comes with the
+library; yours follows below. In each column both began with the same noise.
 """
 
 # %% tags=["setup"]

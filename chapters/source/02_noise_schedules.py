@@ -113,9 +113,9 @@ tiles(rows, alt="Two rows of four noisy squares; no digit can be seen in either"
 
 # %% [markdown]
 r"""
-(B holds the digits 0 to 3.) In a single pixel, noise of size 1 covers a signal of size 0.2. But keep only the mean of all pixels, the
+In a single pixel, noise of size 1 covers a signal of size 0.2. But keep only the mean of all pixels, the
 **brightness** $b$. Averaging 1,024 independent numbers shrinks the noise to $1/32$. It does *not* shrink the brightness of a digit, about -0.8,
-since most of it is background at -1. So at the end of a chain that keeps signal, $x_T$ is darker than noise. The cell takes all 10,000 test digits there.
+since most of it is background at -1. So at the end of a chain that keeps signal, $x_T$ is darker than noise. The cell takes all 10,000 test digits there. (In the picture, it is row B that holds the digits 0 to 3.)
 """
 
 
