@@ -8,7 +8,7 @@ WRONG_ANSWERS: list[tuple[str, str, str]] = [
     (
         "01a",
         "def answer(x, s, t, e, a):\n k = (a[t] / a[s]).view(-1, 1, 1, 1).sqrt()\n return k * x + (1 - k) * e",
-        "root",
+        "sqrt(1 - kept)",
     ),
     (
         "01a",
@@ -26,7 +26,7 @@ WRONG_ANSWERS: list[tuple[str, str, str]] = [
     (
         "01c",
         "def answer(x, beta, g):\n return (1 - beta) ** 0.5 * x + beta * torch.randn(x.shape, generator=g)",
-        "root",
+        "sqrt(beta)",
     ),
     (
         "01c",
@@ -377,7 +377,7 @@ def answer(x, stem, down, smaller, middle, larger, up, out):
 def answer(y, style, p, generator):
     a, b = torch.rand(len(y), generator=generator), torch.rand(len(y), generator=generator)
     return torch.where(a < p, 10, y), torch.where(b < p, 4, style)""",
-        "independent",
+        "two coins",
     ),
     (
         "07a",
@@ -424,20 +424,20 @@ def answer(x, signal, noise, data, y):
     logits = -torch.cdist(x, signal * data) ** 2 / (2 * noise**2)
     means = [logits[:, y == k].mean(1) if (y == k).any() else torch.full((len(x),), -torch.inf) for k in range(10)]
     return torch.stack(means, 1).softmax(1)""",
-        "mean",
+        "averaged logarithms",
     ),
     (
         "07b",
         "def answer(x, signal, noise, data, y):\n"
         " w = (-torch.cdist(x, signal * data) ** 2 / (2 * noise**2)).softmax(0)\n"
         " return w @ torch.nn.functional.one_hot(y, 10).to(w)",
-        "dim",
+        "over the batch",
     ),
     (
         "07c",
         "def answer(of, p, y, w):\n c, u = of[y, torch.arange(len(y))], torch.einsum('bk,kbchw->bchw', p, of)\n"
         " return (1 + w) * c - w * u",
-        "1 + w",
+        "Ho and Salimans",
     ),
     (
         "07c",
@@ -448,10 +448,10 @@ def answer(x, signal, noise, data, y):
         "07c",
         "def answer(of, p, y, w):\n c, u = of[y, torch.arange(len(y))], torch.einsum('bk,kbchw->bchw', p, of)\n"
         " return c + w * (u - c)",
-        "exchanged",
+        "changed places",
     ),
     ("07d", "answer = 20, 0.43", "per cent"),
-    ("07d", "answer = 20, 57", "after"),
+    ("07d", "answer = 20, 12", "after"),
     # 08 Making GIFs
     (
         "08a",
@@ -459,12 +459,12 @@ def answer(x, signal, noise, data, y):
 def answer(path, frames):
     moved = path.diff(dim=0).flatten(1).norm(dim=1).cumsum(0)
     return sorted({int((moved - v).abs().argmin()) for v in torch.linspace(0, float(moved[-1]), frames)})""",
-        "in front",
+        "one too small",
     ),
     (
         "08a",
         "def answer(path, frames):\n return torch.linspace(0, len(path) - 1, frames).round().long().tolist()",
-        "index",
+        "even in t",
     ),
     (
         "08a",
@@ -472,7 +472,7 @@ def answer(path, frames):
 def answer(path, frames):
     away = (path - path[0]).flatten(1).norm(dim=1)
     return sorted({int((away - v).abs().argmin()) for v in torch.linspace(0, float(away[-1]), frames)})""",
-        "straight",
+        "crow flies",
     ),
     (
         "08a",
@@ -508,13 +508,13 @@ def answer(levels):
     c = torch.distributions.Normal(0.0, 1.0).cdf(torch.linspace(-1, 1, levels + 1).double()[1:-1])
     p = torch.cat([torch.zeros(1), c, torch.ones(1)]).diff()
     return float(-(p * p.log2()).sum())""",
-        "nearest",
+        "equal parts",
     ),
     ("08c", "def answer(n):\n return [*range(n), *range(n - 1, -1, -1)]", "twice"),
     ("08c", "def answer(n):\n return [*range(n), *range(n - 2, -1, -1)]", "twice"),
     ("08c", "def answer(n):\n return [*range(n), *range(n - 2, 1, -1)]", "left out"),
     ("08d", "answer = 53, 0.45", "per cent"),
-    ("08d", "answer = 53, 222", "upside down"),
+    ("08d", "answer = 53, 310", "upside down"),
     # 09 Ten steps
     ("09a", "def answer(t, s, schedule):\n a = schedule.alpha_bar\n return float((1 - a[t]) / (1 - a[s]))", "root"),
     (
@@ -594,9 +594,9 @@ def answer(levels):
     ("10e", "answer = 1, 1", "mean"),
     ("10e", "answer = 1, 0.97", "share"),
     # 11 Why it invents
-    ("11a", "def answer(data):\n return 2 ** data[0].numel()", "never"),
+    ("11a", "def answer(data):\n return 2 ** data[0].numel()", "no choice"),
     ("11a", "def answer(data):\n return len(data.unique(dim=0))", "whole"),
-    ("11a", "def answer(data):\n return int((data.amax(0) != data.amin(0)).sum())", "multipl"),
+    ("11a", "def answer(data):\n return int((data.amax(0) != data.amin(0)).sum())", "doubles"),
     (
         "11b",
         """
@@ -617,7 +617,7 @@ def answer(x, signal, sigma, data, r):
     known = torch.nn.functional.unfold(data, n).transpose(1, 2).flatten(0, 1)
     w = (-torch.cdist(mine, signal * known).square() / (2 * sigma**2)).softmax(1)
     return (w @ known[:, 0]).reshape(x.shape[-2] - 2 * r, x.shape[-1] - 2 * r)""",
-        "corner",
+        "first pixel",
     ),
     (
         "11b",
@@ -677,7 +677,7 @@ def answer(x, data, limit):
     # 12 Steering
     ("12a", "def answer(noises, w):\n return torch.einsum('k,kbchw->bchw', w, noises)", "variance"),
     ("12a", "def answer(noises, w):\n return torch.einsum('k,kbchw->bchw', w, noises) / w.square().sum()", "root"),
-    ("12a", "def answer(noises, w):\n return noises.sum(0) / len(noises) ** 0.5", "weights"),
+    ("12a", "def answer(noises, w):\n return noises.sum(0) / len(noises) ** 0.5", "same weight"),
     ("12a", "def answer(noises, w):\n return torch.einsum('k,kbchw->bchw', w.sqrt(), noises)", "root"),
     (
         "12b",
@@ -700,7 +700,7 @@ def answer(x, data, limit):
         " a = -torch.cdist(x, signal * data).square() / (2 * noise**2)\n"
         " b = -torch.cdist(k * mask, data * mask).square() / (2 * sigma**2)\n"
         " return (a.softmax(1) + b.softmax(1)) / 2 @ data",
-        "softmax",
+        "witnesses multiply",
     ),
     (
         "12b",
@@ -731,8 +731,12 @@ def answer(x, data, limit):
     ("12d", "answer = 20, 0.4", "share"),
     # 13 Measuring
     ("13a", "def answer(p, q):\n return math.ceil((p * (1 - p) + q * (1 - q)) / (p - q) ** 2)", "twice"),
-    ("13a", "def answer(p, q):\n return math.ceil(4 * p * (1 - p) / (p - q) ** 2)", "both"),
-    ("13a", "def answer(p, q):\n return math.ceil(2 * (p * (1 - p) + q * (1 - q)) / (p - q) ** 2)", "square"),
+    ("13a", "def answer(p, q):\n return math.ceil(4 * p * (1 - p) / (p - q) ** 2)", "q scatters"),
+    (
+        "13a",
+        "def answer(p, q):\n return math.ceil(2 * (p * (1 - p) + q * (1 - q)) / (p - q) ** 2)",
+        "four times the variance",
+    ),
     ("13a", "def answer(p, q):\n return math.floor(4 * (p * (1 - p) + q * (1 - q)) / (p - q) ** 2)", "round"),
     (
         "13a",
@@ -740,7 +744,7 @@ def answer(x, data, limit):
         "variances",
     ),
     ("13b", "def answer(p):\n return torch.special.entr(p).sum(1).mean().exp()", "mean"),
-    ("13b", "def answer(p):\n return torch.special.entr(p.mean(0)).sum()", "exp"),
+    ("13b", "def answer(p):\n return torch.special.entr(p.mean(0)).sum()", "e to its power"),
     ("13b", "def answer(p):\n return 2 ** torch.special.entr(p.mean(0)).sum()", "nat"),
     ("13b", "def answer(p):\n return len(p.argmax(1).unique())", "count"),
     (

@@ -81,6 +81,9 @@ EXERCISES = {
             "each column of pixels got a time of its own: reshape the factor to (b, 1, 1, 1)": by_column,
             "the factors are swapped: where t is s, the image must not change": swapped,
             "that is the jump from the clean image: x_s has lost the factors of the steps 1 to s already": from_clean,
+            "that is the table at t - s, the jump of the first t - s steps: the later ones have larger betas": (
+                lambda x_s, s, t, eps, alpha_bar: from_clean(x_s, s, t - s, eps, alpha_bar)
+            ),
             "the signal is right; the noise of these steps has variance 1 - kept, not alpha_bar_s - alpha_bar_t": (
                 difference
             ),
@@ -94,7 +97,7 @@ EXERCISES = {
                 lambda beta, left: steps(beta, left, 1)
             ),
             "the amplitude is the root of alpha_bar, not its square": lambda beta, left: steps(beta, left, 2),
-            "one step too few: at that number the amplitude is still above left": (
+            "one step too few: round up, since at that number the amplitude is still above left": (
                 lambda beta, left: steps(beta, left) - 1
             ),
             "factors multiply: 1 - t beta / 2 is only right while t beta is small": (

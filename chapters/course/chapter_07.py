@@ -103,6 +103,16 @@ def always_both(y, style, p, generator):
     return torch.where(u < 3 * p, 10, y), torch.where(u < 3 * p, 4, style)
 
 
+def only_both(y, style, p, generator):
+    u = torch.rand(len(y), generator=generator)
+    return torch.where(u < p, 10, y), torch.where(u < p, 4, style)
+
+
+def null_of_digits(y, style, p, generator):
+    labels, styles = drop_two(y, style, p, generator)
+    return labels, torch.where(styles == 4, 10, styles)
+
+
 def never_both(y, style, p, generator, each=1):
     u = torch.rand(len(y), generator=generator)
     return torch.where(u < each * p, 10, y), torch.where(u >= 1 - each * p, 4, style)
@@ -179,6 +189,8 @@ EXERCISES = {
             ),
             "two coins drop both with probability (2p)^2 only: cut one number an image into parts": two_coins,
             "both are always dropped together: each must also be dropped alone": always_both,
+            "one coin drops both, and neither is ever dropped alone": only_both,
+            "the style has a null class of its own, 4: 10 is that of the digits": null_of_digits,
             "both are never dropped together, and guidance needs that answer, too": never_both,
             "each is dropped as often as it should be, and never together: let the two ranges overlap": (
                 lambda *a: never_both(*a, each=2)

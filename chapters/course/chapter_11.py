@@ -161,6 +161,7 @@ EXERCISES = {
         4,
         18,
         {
+            "that is the share of the 50: their number is asked": (0.01, 0.99),
             "that is the number with all 150 digits of each kind: give the denoisers digits[:, :15]": (0, 3),
             "that is the number with about 5 digits of each kind, not 15": (19, 34),
             "nearly all are copies: is it the exact denoiser, or only one digit of each kind?": (40, 50),

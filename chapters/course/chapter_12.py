@@ -107,6 +107,9 @@ EXERCISES = {
             "a bell falls with the squared distance over 2 sigma^2: the 2 is missing": lambda *a: given_both(
                 *a, half=1.0
             ),
+            "k was pasted into the answer: it is noisy, so it has to be weighed and not believed": (
+                lambda *a: torch.where(a[5].bool(), a[4], given_both(*a, second=0.0))
+            ),
             "you averaged two answers: probabilities of independent witnesses multiply": two_softmaxes,
         },
     ),
@@ -132,6 +135,7 @@ EXERCISES = {
         10,
         27,
         {
+            "that is the share of the 40: their number is asked": (0.01, 0.99),
             "that few get through at t = 400 or below: redraw from 500": (0, 9),
             "that many get through from t = 700 on: redraw from 500": (28, 38),
             "all 40: were they read as 3, or drawn from pure noise?": (39, 40),

@@ -27,6 +27,8 @@ def pattern(found: Tensor, right: Tensor, within: float) -> str:
     for says, wrong in relations:
         if not close(b, wrong, 10 * within) and close(a, wrong, within):
             return says
+    if b.numel() == 1 and b == b.round() and a != a.round() and b in (a.floor(), a.ceil()):
+        return f"a whole number is expected, got {a.item():.6g}: which way is it to be rounded?"
     return of_order(a, b, within) or of_scale(a, b, within)
 
 
