@@ -1,42 +1,157 @@
-"""The exercises of chapter 05, the wiring of the U-Net, and its picture."""
+"""The exercises of chapter 05, the wiring of the U-Net, its pictures, and what chapter 06 takes from it."""
+
+import copy
+import json
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from .exercises import Exercise
+import tinyddpm
+from tinyddpm.nn import Attention, Downsample, ResnetBlock, Upsample
+
+from .exercises import Exercise, Experiment
+from .figures import EXACT, NETWORK, REST, SIGNAL, TEXT, show_figure
 
 SKIPS = ((0, 16), (1, 15), (3, 13), (6, 10))  # the rows that a skip joins, from the stem inwards
-COLOURS = {"ResnetBlock": "C0", "Attention": "C1", "Downsample": "C2", "Upsample": "C2"}  # the rest is grey
+KINDS = {  # part: label, opacity, pattern
+    "ResnetBlock": ("residual block", 0.85, ""),
+    "Attention": ("attention", 0.85, "xxx"),
+    "Downsample": ("change of size", 0.35, ""),
+    "Upsample": ("", 0.35, ""),
+}
+OTHER = ("stem, out", 0.1, "")
+
+
+def my_unet() -> type[nn.Module]:
+    """The class MyUNet as it stands in the reader's notebook of chapter 05, which lies beside this folder or in the
+    current one. Where there is none, tinyddpm's U-Net with the same weights and wiring."""
+    for folder in (Path(__file__).parent.parent, Path.cwd()):
+        if (path := folder / "05_unet.ipynb").exists():
+            names: dict = {}
+            for cell in json.loads(path.read_text())["cells"]:
+                if "unet" in cell["metadata"].get("tags", []):
+                    exec("".join(cell["source"]), names)
+            return names["MyUNet"]
+    return TheirUNet
+
+
+class TheirUNet(tinyddpm.UNet):
+    def __init__(self, dims=(32, 64, 128), num_classes=10, blocks=1, attention=True):
+        low = 16 // 2 ** (len(dims) - 1)  # the side of the lowest maps, where attention is
+        super().__init__(dims, num_classes=num_classes, blocks=blocks, attention=(low,) if attention else ())
+
+
+def shapes_of(net, x, t):
+    """(name, shape) of what each part makes, in the order of the forward pass."""
+    rows, names = [], {net.stem: "stem", net.out: "out"}
+    for part in net.modules():
+        if isinstance(part, (ResnetBlock, Attention, Downsample, Upsample)):
+            names[part] = type(part).__name__
+    hooks = [
+        part.register_forward_hook(lambda part, given, out: rows.append((names[part], tuple(out.shape[1:]))))
+        for part in names
+    ]
+    with torch.no_grad():
+        net(x, t)
+    for hook in hooks:
+        hook.remove()
+    return rows
 
 
 def draw_the_u(rows):
     """The maps of the recipe `tiny` in the order in which they are made, each (name, (c, h, w))."""
-    figure, axes = plt.subplots(figsize=(8, 3))
-    middles, position = [], 0.0
+    figure, axes = plt.subplots(figsize=(8, 3.2))
+    middles, position, seen = [], 0.0, set()
     for name, (c, h, _) in rows:
-        width, floor = 0.5 + c / 24, -3.2 * {8: 1, 4: 2}.get(h, 0)
-        axes.add_patch(
-            plt.Rectangle((position, floor - h / 16), width, h / 8, color=COLOURS.get(name, "0.6"), alpha=0.8)
-        )
+        width, floor = 0.5 + c / 24, -3.4 * {8: 1, 4: 2}.get(h, 0)
+        label, opacity, pattern = KINDS.get(name, OTHER)
+        style = {"facecolor": (NETWORK, opacity), "edgecolor": TEXT, "linewidth": 0.6, "hatch": pattern}
+        style["label"] = "" if label in seen else label
+        axes.add_patch(plt.Rectangle((position, floor - h / 16), width, h / 8, **style))
+        seen.add(label)
+        axes.text(position + width / 2, floor - h / 16 - 0.1, f"{c}", ha="center", va="top", fontsize=7)
         middles.append((position + width / 2, floor + h / 16))
         position += width + 0.8
     for number, (source, twin) in enumerate(SKIPS):
         (left, top), (right, _) = middles[source], middles[twin]
         roof = top + (0.85 if number == 0 else 0.35)
-        axes.plot([left, left, right, right], [roof - 0.25, roof, roof, roof - 0.25], "k--", linewidth=0.8)
-    names = (
-        ("ResnetBlock", "residual block"),
-        ("Attention", "attention"),
-        ("Upsample", "change of size"),
-        ("out", "stem, out"),
-    )
-    for name, label in names:
-        axes.plot([], [], "s", color=COLOURS.get(name, "0.6"), label=label)
-    axes.set(xlim=(-1, position), ylim=(-8.2, 3.2))
-    axes.set_yticks([0, -3.2, -6.4], ["16 x 16", "8 x 8", "4 x 4"])
+        axes.plot([left, left, right, right], [roof - 0.25, roof, roof, roof - 0.25], "--", color=REST, linewidth=1)
+    axes.set(xlim=(-1, position), ylim=(-8.9, 3.2))
+    axes.set_yticks([0, -3.4, -6.8], ["16 x 16", "8 x 8", "4 x 4"])
     axes.set_xticks([])
+    axes.grid(False)
     axes.legend(ncols=4, loc="lower center")
-    plt.show()
+    show_figure(
+        "The maps of the U-Net in their order: 16 by 16 positions and 32 channels, down to 4 by 4 and 128, and up; "
+        "dashed lines join twins of the same size."
+    )
+
+
+def maps(fields, alt):
+    """Maps of influence, each relative to its largest value, on one logarithmic scale."""
+    figure, axes = plt.subplots(1, len(fields), figsize=(8, 2.2))
+    for axis, (title, influence) in zip(axes, fields.items()):
+        relative = (influence / influence.max()).clamp(min=1e-6).log10()
+        shown = axis.imshow(relative, cmap="magma", vmin=-4, vmax=0)
+        axis.set_title(title.replace(", ", "\n"))
+        axis.axis("off")
+    bar = figure.colorbar(shown, ax=axes, shrink=0.8, ticks=[-4, -2, 0])
+    bar.ax.set_yticklabels(["1/10,000", "1/100", "1"])
+    bar.set_label("influence of a pixel")
+    show_figure(alt)
+
+
+def per_level(net, x, t):
+    """The share of the work and that of the parameters, in per cent, on maps of side 16, 8 and 4."""
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        net(x, t)
+    operations = {name: sum(kinds.values()) for name, kinds in counter.get_flop_counts().items()}
+    levels = {16: [0, 0], 8: [0, 0], 4: [0, 0]}
+    for name, part in net.named_modules():
+        if isinstance(part, (ResnetBlock, Attention)):
+            levels[side_of(name)][0] += operations[f"{type(net).__name__}.{name}"]
+            levels[side_of(name)][1] += sum(weight.numel() for weight in part.parameters())
+    return [100 * column / column.sum() for column in torch.tensor(list(levels.values()), dtype=torch.float).T]
+
+
+def side_of(name):
+    """The side of the map that a part works on, from its name: down.0..., middle1, up.2..., last."""
+    place, *rest = name.split(".")
+    if place in ("down", "up"):
+        return 16 // 2 ** (int(rest[0]) if place == "down" else 2 - int(rest[0]))
+    return 16 if place == "last" else 4
+
+
+def bars(work, weights):
+    figure, axes = plt.subplots(figsize=(5.5, 2))
+    places = torch.arange(3)
+    axes.barh(places - 0.2, work, height=0.38, color=SIGNAL, label="share of the work, %")
+    axes.barh(places + 0.2, weights, height=0.38, color=EXACT, hatch="//", label="share of the parameters, %")
+    axes.set_yticks(places.tolist(), ["16 x 16", "8 x 8", "4 x 4"])
+    axes.invert_yaxis()
+    axes.legend()
+    show_figure("Bars for each level: the work is spread over all three, the parameters sit at the lowest.")
+
+
+def with_batch_norm(net):
+    """The same network with every group norm replaced."""
+    net = copy.deepcopy(net)
+    for part in list(net.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(part, name, nn.BatchNorm2d(child.num_channels))
+    return net
+
+
+def without_norms(net):
+    for part in list(net.modules()):
+        for name, child in part.named_children():
+            if isinstance(child, nn.GroupNorm):
+                setattr(part, name, nn.Identity())
+    return net
 
 
 def sizes():
@@ -66,9 +181,66 @@ def cropped(size, patch, levels):
     return halved(size // (patch * 2 ** (levels - 1)) * patch * 2 ** (levels - 1), patch, levels)
 
 
-def maps():
-    h, skip = torch.randn(2, 2, 3, 4, 5, generator=torch.Generator().manual_seed(0))
-    yield h, skip
+def parts_to_wire():
+    """Two U-Nets in pieces, of three levels and of two; what is joined wrongly fits all the same."""
+    for levels, side in ((3, 8), (2, 4)):
+        generator = torch.Generator().manual_seed(levels)
+
+        def block(c_in, c_out, generator=generator):
+            weight = torch.randn(c_out, c_in, 1, 1, generator=generator) / c_in**0.5
+            return lambda h: torch.tanh(nn.functional.conv2d(h, weight))
+
+        def smaller(h):
+            return nn.functional.avg_pool2d(h, 2)
+
+        def larger(h):
+            return nn.functional.interpolate(h, scale_factor=2)
+
+        x = torch.randn(2, 1, side, side, generator=generator)
+        down, up = ([block(c, 3) for _ in range(levels)] for c in (3, 6))
+        yield x, block(1, 3), down, [smaller] * (levels - 1), block(3, 3), [larger] * (levels - 1), up, block(3, 1)
+
+
+def wired(join=lambda h, skip: torch.cat([h, skip], 1), skip_of=lambda skips, h: skips.pop(), kept="made"):
+    """A forward pass for 05b: how it joins, which skip it takes, and what it keeps on the way down."""
+
+    def forward(x, stem, down, smaller, middle, larger, up, out):
+        h, skips = stem(x), []
+        for level, block in enumerate(down):
+            h = smaller[level - 1](h) if level else h
+            skips.append(h)
+            h = block(h)
+            if kept == "made":
+                skips[-1] = h
+        h = middle(h)
+        for level, block in enumerate(up):
+            h = larger[level - 1](h) if level else h
+            h = block(join(h, skip_of(skips, h)))
+        return out(h)
+
+    return forward
+
+
+def first_that_fits(skips, h):
+    return next(skip for skip in skips if skip.shape == h.shape)
+
+
+def last_only(x, stem, down, smaller, middle, larger, up, out):
+    return wired()(x, stem, down, smaller, lambda h: h, larger, up, out)
+
+
+def joined_before_growing(x, stem, down, smaller, middle, larger, up, out):
+    h, skips = stem(x), []
+    for level, block in enumerate(down):
+        h = block(smaller[level - 1](h) if level else h)
+        skips.append(h)
+    h = middle(h)
+    for level, block in enumerate(up):
+        h = block(torch.cat([h, skips.pop()], 1))
+        h = larger[level](h) if level < len(larger) else h
+        if level < len(larger):
+            skips[-1] = larger[level](smaller[-1 - level](skips[-1]))
+    return out(h)
 
 
 EXERCISES = {
@@ -100,54 +272,31 @@ EXERCISES = {
         },
     ),
     "05b": Exercise(
-        lambda c, heads, head_dim: 3 * c + 4 * c * heads * head_dim,
-        lambda: [(32, 4, 32), (64, 1, 16), (8, 2, 5)],
+        wired(),
+        parts_to_wire,
         {
-            "queries, keys and values come without a bias": (
-                lambda c, heads, head_dim: 3 * c + 4 * c * heads * head_dim + 3 * heads * head_dim
+            "joined the other way round: h comes first, then the skip": wired(lambda h, skip: torch.cat([skip, h], 1)),
+            "nothing of the skips arrives: hand on what each block made on the way down": wired(
+                lambda h, skip: torch.cat([h, torch.zeros_like(skip)], 1)
             ),
-            "the norm has parameters too, a factor and an offset for each channel": (
-                lambda c, heads, head_dim: c + 4 * c * heads * head_dim
+            "the skip is h a second time: take the map that was made on the way down": wired(
+                lambda h, skip: torch.cat([h, h], 1)
             ),
-            "the last convolution has a bias, one for each channel": (
-                lambda c, heads, head_dim: 2 * c + 4 * c * heads * head_dim
-            ),
-            "queries, keys and values are three sets of weights": (
-                lambda c, heads, head_dim: 3 * c + 2 * c * heads * head_dim
-            ),
-            "the heads are missing in the last convolution: it takes what all of them return": (
-                lambda c, heads, head_dim: 3 * c + 3 * c * heads * head_dim + c * head_dim
-            ),
-            "the heads are missing in the first convolution: each has queries, keys and values of its own": (
-                lambda c, heads, head_dim: 3 * c + 3 * c * head_dim + c * heads * head_dim
-            ),
-            "the heads are missing: each has head_dim channels of its own": (
-                lambda c, heads, head_dim: 3 * c + 4 * c * head_dim
+            "you kept what each block was given: the skip is what it made": wired(kept="given"),
+            "what comes from below is lost: join h and the skip": wired(lambda h, skip: torch.cat([skip, skip], 1)),
+            "the middle is missing: it stands between the way down and the way up": last_only,
+            "the sum of both stands there twice: join them side by side instead": wired(
+                lambda h, skip: torch.cat([h + skip, h + skip], 1)
             ),
         },
+        within=1e-5,
     ),
-    "05c": Exercise(
-        lambda h, skip: torch.cat([h, torch.zeros_like(skip)], 1),
-        maps,
+    "05c": Experiment(
+        1.5,
+        8,
         {
-            "that is c channels, the block was built for 2 c: put zeros where the skip was": lambda h, skip: h,
-            "this still hands the skip on": lambda h, skip: torch.cat([h, skip], 1),
-            "this cuts what comes from below and keeps the skip": (
-                lambda h, skip: torch.cat([torch.zeros_like(h), skip], 1)
-            ),
-            "the zeros stand where h belongs: h comes first": (
-                lambda h, skip: torch.cat([torch.zeros_like(skip), h], 1)
-            ),
-            "adding is another way to let the skip through": (
-                lambda h, skip: torch.cat([h + skip, torch.zeros_like(skip)], 1)
-            ),
-            "nothing of the skip is left, but h a second time is not nothing": lambda h, skip: torch.cat([h, h], 1),
-            "noise is not nothing: it is new in each call, and the blocks would have to learn to ignore it": (
-                lambda h, skip: torch.cat([h, torch.randn_like(skip)], 1)
-            ),
-            "ones are not nothing: what adds nothing to any sum?": lambda h, skip: torch.cat(
-                [h, torch.ones_like(skip)], 1
-            ),
+            "that is with skips over without: the other way round": (0.1, 0.65),
+            "hardly a difference: was the network trained to predict x_0, or its join not replaced?": (0.65, 1.5),
         },
     ),
 }

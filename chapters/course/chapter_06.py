@@ -1,10 +1,120 @@
-"""The exercises of chapter 06: training."""
+"""The exercises of chapter 06, training; its pictures, and the bookkeeping of chains of normal distributions."""
 
 import math
 
+import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
+from torch.distributions import MultivariateNormal, Normal
 
-from .exercises import Exercise
+from tinyddpm.evaluation import classify, load_classifier
+
+from .exercises import Exercise, Experiment
+from .figures import EXACT, NETWORK, NOISE, REST, SIGNAL, TEXT, label_lines, show_figure
+
+
+def read(x, y) -> int:
+    """How many of the drawings (n, 1, h, w) the library's classifier reads as y."""
+    large = F.interpolate(x.clamp(-1, 1), size=(32, 32), mode="bilinear")
+    return int((classify(load_classifier(), large).argmax(1) == y).sum())
+
+
+def normal_chain(links, offset, variances):
+    """The normal vector x with links @ x = offset + noise of these variances."""
+    return MultivariateNormal(
+        torch.linalg.solve(links, offset), precision_matrix=links.T @ (links / variances[:, None])
+    )
+
+
+def p_chain(p_step, schedule):
+    """p(x_0, ..., x_T): every step is x_{t-1} = slope x_t + offset + noise, so all of it is one normal vector."""
+    points = torch.tensor([0.0, 1.0], dtype=torch.float64).reshape(2, 1, 1, 1)
+    rows = []
+    for t in range(1, schedule.T + 1):
+        step = p_step(points, t)
+        at_0, at_1 = step.mean.flatten().tolist()
+        rows.append([at_1 - at_0, at_0, float(step.variance.flatten()[0])])
+    slope, offset, variances = torch.tensor([*rows, [0.0, 0.0, 1.0]], dtype=torch.float64).T
+    links = torch.eye(schedule.T + 1, dtype=torch.float64) - torch.diag(slope[:-1], 1)
+    return normal_chain(links, offset, variances)
+
+
+def log_p(x_0, p):
+    """The exact log-density of x_0 under the chain p: its first entry, taken by itself."""
+    return Normal(p.mean[0], p.variance[0].sqrt()).log_prob(torch.tensor(x_0, dtype=torch.float64))
+
+
+def q_chain(x_0, schedule):
+    """q(x_1, ..., x_T | x_0), one normal vector."""
+    keep = (1 - schedule.beta[1:]).sqrt()
+    offset = torch.zeros(schedule.T, dtype=torch.float64)
+    offset[0] = keep[0] * x_0
+    links = torch.eye(schedule.T, dtype=torch.float64) - torch.diag(keep[1:], -1)
+    return normal_chain(links, offset, schedule.beta[1:])
+
+
+def given_x_0(x_0, p):
+    """p(x_1, ..., x_T | x_0), from p(x_0, ..., x_T)."""
+    precision = p.precision_matrix
+    shift = torch.linalg.solve(precision[1:, 1:], precision[1:, 0] * (x_0 - p.mean[0]))
+    return MultivariateNormal(p.mean[1:] - shift, precision_matrix=precision[1:, 1:])
+
+
+def loss_curve(losses, levels):
+    figure, axes = plt.subplots(figsize=(7, 2.4))
+    axes.plot(losses, "-", color=NETWORK, linewidth=0.8)
+    for name, level in levels.items():
+        axes.axhline(float(level), color=REST, linestyle="--", linewidth=0.8)
+        below = "top" if "label" in name else "bottom"
+        axes.text(len(losses), float(level), f"always {name}", ha="right", va=below, color=REST)
+    axes.set(
+        xlabel="step",
+        ylabel="loss",
+        yscale="log",
+        ylim=(0.04, 1.3),
+        title="a fast fall, and then nothing seems to happen",
+    )
+    show_figure("The loss falls within 100 steps far below the mean image of the label, and is almost flat afterwards.")
+
+
+STYLES = {
+    "ceiling": (REST, "--"),
+    "no noise": (NOISE, ":"),
+    "network, test": (NETWORK, "-"),
+    "network, training": (NETWORK, "-."),
+    "exact, test": (EXACT, "-"),
+    "floor": (EXACT, "--"),
+}
+
+
+def anatomy(curves, times, schedule):
+    """The errors of six denoisers by noise level, in x_0 and in eps, from much noise to little."""
+    figure, panels = plt.subplots(1, 2, figsize=(8, 3.6))
+    log_snr = schedule.log_snr[times]
+    for axes, factor, limits in zip(panels, (torch.ones(len(times)), log_snr.exp()), ((1e-4, 2), (1e-4, 30))):
+        for name, values in curves.items():
+            colour, style = STYLES[name]
+            axes.semilogy(log_snr, torch.tensor(values) * factor, style, color=colour, label=name)
+        labels = [f"{float(log_snr[k]):.1f}\nt = {times[k]}" for k in range(0, len(times), 3)]
+        axes.set(xticks=log_snr[::3].tolist(), xticklabels=labels, xlabel="log-SNR", ylim=limits)
+    panels[0].set_title("error in x_0, of a pixel")
+    panels[1].set_title("the same error, in eps")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6)
+    show_figure(
+        "Errors by noise level. They meet at high noise; in the middle the network lies between ceiling and floor; at "
+        "low noise the exact denoiser does well on its own digits only."
+    )
+
+
+def weight_curves(weights):
+    figure, axes = plt.subplots(figsize=(6, 2.6))
+    styles = {"bound": (TEXT, "-"), "eps": (NOISE, "--"), "v": (NETWORK, "-."), "x_0": (SIGNAL, ":")}
+    for name, weight in weights.items():
+        colour, style = styles[name]
+        axes.semilogy(range(2, 952), (weight / weight.sum())[:950], style, color=colour, label=name)
+    axes.set(title="share of the loss's weight on errors in x_0", xlabel="t", ylim=(1e-9, 2), xlim=(0, 960))
+    label_lines(axes)
+    show_figure("The weight of an error by time: that of the bound falls from 1 to a billionth, that of x_0 is flat.")
 
 
 def batch():
@@ -56,36 +166,32 @@ def summed(model, x_0, t, eps, alpha_bar):
     return v_loss(model, x_0, t, eps, alpha_bar) * x_0.numel()
 
 
-def table():
-    alpha_bar = torch.tensor([1.0, 0.9, 0.7, 0.5, 0.2, 0.1])
-    for t in (1, 2, 4):
-        yield 0.05, t, alpha_bar
+def gradients():
+    generator = torch.Generator().manual_seed(0)
+    weight, grad, mean = torch.randn(3, 5, generator=generator)
+    square = mean**2 + torch.rand(5, generator=generator)
+    yield weight, 0.01 * grad, torch.zeros(5), torch.zeros(5), 1, 1e-2
+    yield weight, grad, mean, square, 4, 0.1
 
 
-def errors_by(from_eps, from_x_0):
-    """An answer to 06c: how to go from the error in eps to that in x_0, and from there to that in v."""
+def adam(bias=True, root=True, square=True, kept="plain", sign=-1, decays=(0.9, 0.99), new=True, swapped=False):
+    """An answer to 06b, with one thing changed."""
 
-    def answer(error, t, alpha_bar):
-        snr = alpha_bar[t] / (1 - alpha_bar[t])
-        in_x_0 = from_eps(error, snr)
-        return in_x_0, from_x_0(in_x_0, snr)
+    def step(weight, grad, mean, second, n, lr):
+        a, b = decays
+        before = mean, second
+        mean = a * mean + (1 - a) * grad
+        second = b * second + (1 - b) * (grad**2 if square else grad)
+        if swapped:
+            mean, second = (1 - a) * before[0] + a * grad, (1 - b) * before[1] + b * grad**2
+        m, s = (mean / (1 - a**n), second / (1 - b**n)) if bias else (mean, second)
+        if kept == "corrected":
+            mean, second = m, s
+        if not new:
+            m = grad
+        return weight + sign * lr * m / ((s.abs() ** 0.5 if root else s) + 1e-8), mean, second
 
-    return answer
-
-
-def divided(error, snr):
-    return error / snr
-
-
-def times_snr_and_one(error, snr):
-    return error * (snr + 1)
-
-
-errors = errors_by(divided, times_snr_and_one)
-
-
-def signal_for_snr(error, t, alpha_bar):
-    return error / alpha_bar[t], error * (alpha_bar[t] + 1) / alpha_bar[t]
+    return step
 
 
 def draws(answer, n, T):
@@ -133,6 +239,21 @@ EXERCISES = {
         },
     ),
     "06b": Exercise(
+        adam(),
+        gradients,
+        {
+            "the bias of the start is not divided away: at n = 1 the mean is a tenth of the gradient": adam(bias=False),
+            "the root is missing: divide by the root of the mean square": adam(root=False),
+            "what is averaged in square is the gradient's square": adam(square=False),
+            "the corrected values were kept: they serve for the step alone": adam(kept="corrected"),
+            "that goes uphill: the step is against the gradient": adam(sign=1),
+            "the decays are exchanged: 0.9 is the mean's, 0.99 the square's": adam(decays=(0.99, 0.9)),
+            "you stepped along this gradient: the running mean is the direction": adam(new=False),
+            "the shares are exchanged: the old mean keeps 0.9, the new gradient adds 0.1": adam(swapped=True),
+        },
+        within=1e-5,
+    ),
+    "06c": Exercise(
         lambda n, decay: math.prod(min(decay, (1 + k) / (10 + k)) for k in range(1, n + 1)),
         lambda: [(1, 0.999), (3, 0.9), (4, 0.3)],
         {
@@ -158,48 +279,6 @@ EXERCISES = {
         },
         within=1e-6,
     ),
-    "06c": Exercise(
-        errors,
-        table,
-        {
-            "the error in x_0 is upside down: at low noise an error in eps is small in x_0, so divide by the "
-            "SNR. From x_0 to v you went rightly": errors_by(lambda e, snr: e * snr, times_snr_and_one),
-            "the error in v is right, that in x_0 is upside down: divide by the SNR": lambda e, t, abar: (
-                e * abar[t] / (1 - abar[t]),
-                errors(e, t, abar)[1],
-            ),
-            "both are upside down: eps to x_0 divides by the SNR, x_0 to v multiplies by SNR + 1": errors_by(
-                lambda e, snr: e * snr, lambda e, snr: e / (snr + 1)
-            ),
-            "x_0 is right; from there to v multiply by SNR + 1, do not divide": errors_by(
-                divided, lambda e, snr: e / (snr + 1)
-            ),
-            "both are upside down: (6.7) divides the error in eps by the SNR": lambda e, t, abar: (
-                e * abar[t] / (1 - abar[t]),
-                e / (1 - abar[t]),
-            ),
-            "x_0 is right; SNR + 1 leads from x_0 to v, not from eps to v": lambda e, t, abar: (
-                errors(e, t, abar)[0],
-                e * (1 - abar[t]),
-            ),
-            "x_0 is right; for v multiply that by SNR + 1, not the error in eps": lambda e, t, abar: (
-                errors(e, t, abar)[0],
-                e / (1 - abar[t]),
-            ),
-            "x_0 is right; the error in v is not that in eps, it is larger": lambda e, t, abar: (
-                errors(e, t, abar)[0],
-                e,
-            ),
-            "the error in x_0 is divided by the SNR, not by SNR + 1": errors_by(
-                lambda e, snr: e / (snr + 1), times_snr_and_one
-            ),
-            "the two are swapped: x_0 first, then v": lambda e, t, abar: errors(e, t, abar)[::-1],
-            "errors are squared, so their factor is the SNR itself and not its root": errors_by(
-                lambda e, snr: e / snr.sqrt(), lambda e, snr: e * (snr + 1).sqrt()
-            ),
-            "the SNR is abar / (1 - abar), not abar": signal_for_snr,
-        },
-    ),
     "06d": Exercise(
         lambda n, T, generator: torch.randint(1, T + 1, (n,), generator=generator),
         lambda: [(64, 5), (8, 20)],
@@ -224,5 +303,16 @@ EXERCISES = {
             ),
         },
         call=draws,
+    ),
+    "06e": Experiment(
+        1.4,
+        1.7,
+        {
+            "no difference: did the images and the denoiser get the other schedule?": (0.95, 1.05),
+            "that is your loss over the colleague's: the other way round": (0.6, 0.7),
+            "the other schedule spoiled the images, and your own restored them": (1.72, 1.85),
+            "your own schedule spoiled the images, and the other restored them": (1.06, 1.2),
+            "that is the colleague's loss itself: divide it by yours": (0.055, 0.065),
+        },
     ),
 }

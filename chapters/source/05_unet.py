@@ -8,24 +8,22 @@ r"""
 * say what the way down, the way up and the skips are for, and what each level costs in work and in parameters;
 * catch three wrong wirings that raise no error, with one question to the network each.
 
-*You need:* chapter 04. *Reading:* 50 minutes, 20 more with the exercises. *Running:* under half
-a minute on a laptop, without a network. *You build and then import:* `UNet`.
+*You need:* chapter 04. *Reading:* about MINUTES minutes, with the exercises. *Running:* under half a minute, offline. *You
+build and then import:* `UNet`.
 
 ---
 
-The parts are made. What is missing is a plan in which order they are to be passed through. It fits on a page and contains no
-arithmetic at all. That makes it look harmless, and it is where many a diffusion model was broken: a wrong plan runs, has the
-right shapes, and learns. So besides building the network, this chapter collects questions that a wrong plan answers wrongly.
+The parts are made. What is missing is the order in which they are passed through. Many a diffusion model was broken there,
+since a wrong plan runs, has the right shapes, and learns. So this chapter also collects questions that a wrong plan answers
+wrongly.
 """
 
-# %% tags=["setup"]
-import copy
-
+# %% tags=["setup", "unet"]
 import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
-from course import check, guess, holds, same
-from course.chapter_05 import draw_the_u
+from course import NETWORK, SIGNAL, band, check, guess, holds, label_lines, same, show_figure
+from course.chapter_05 import bars, draw_the_u, maps, per_level, shapes_of, with_batch_norm, without_norms
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -46,15 +44,15 @@ from tinyddpm.trainer.recipes import get_recipe
 # %% tags=["setup"]
 images, labels = mnist(train=False).tensors()
 digits = torch.cat([images[labels == k][:1] for k in range(8)])  # (8, 1, 32, 32)
-schedule = tinyddpm.Schedule.named("linear", T=1000)
+schedule = tinyddpm.Schedule.named("cosine", T=1000)
 
 
 def moved(piece, by=0.2):
     """The same piece with noise on every weight, so that nothing in it is zero (chapter 04)."""
     generator = torch.Generator().manual_seed(6)
     with torch.no_grad():
-        for p in piece.parameters():
-            p.add_(by * torch.randn(p.shape, generator=generator))
+        for weight in piece.parameters():
+            weight.add_(by * torch.randn(weight.shape, generator=generator))
     return piece
 
 
@@ -62,15 +60,14 @@ def moved(piece, by=0.2):
 r"""
 ## Why down, and up again?
 
-To clean a pixel of a 7, the network should know that it *is* a 7, and for that it must see all of it. A 3 by 3 convolution
-sees one pixel in each direction. The next one sees one further. After $n$ of them, a pixel of the output depends on a square
-of the input of side
+To clean a pixel of a 7, the network should know that it *is* a 7, so it must see all of it. A 3 by 3 convolution sees one
+pixel in each direction. After $n$ of them, a pixel of the output depends on a square of the input, its *receptive field*, of
+side
 
 $$r = 1 + 2n \tag{5.1}$$
 
-called its *receptive field*. To cover 32 pixels that way takes sixteen convolutions at full size. The cell measures it,
-without trusting the argument: the gradient of one output pixel with respect to the input is different from zero exactly
-where the input matters.
+To cover 32 pixels takes sixteen convolutions at full size. The cell measures it: the gradient of one output pixel with
+respect to the input differs from zero exactly where the input matters.
 """
 
 
@@ -85,8 +82,7 @@ def field(net, side=48):
 
 def stack_of_convolutions(n):
     torch.manual_seed(5)
-    convolutions = [nn.Conv2d(1, 1, 3, padding=1) for _ in range(n)]
-    return nn.Sequential(*convolutions).double()
+    return nn.Sequential(*[nn.Conv2d(1, 1, 3, padding=1) for _ in range(n)]).double()
 
 
 counts = torch.tensor([1, 4, 11, 16])
@@ -95,18 +91,18 @@ holds("5.1", sides, 1 + 2 * counts)
 
 # %% [markdown]
 r"""
-On a map of half the size each convolution reaches twice as far, measured in pixels of the image, and on a quarter of the
-size four times. That is the first reason to go down. The second is the cost. A convolution from $c$ to $c$ channels on a map
-of side $s$ takes, at each of $s^2$ pixels and for each of $c$ outputs, $9c$ multiplications and as many additions:
+On a map of half the size each convolution reaches twice as far: the first reason to go down. The second is the cost. A
+convolution from $c$ to $c$ channels on a map of side $s$ takes, for each of $s^2$ pixels and $c$ outputs, $9c$
+multiplications and as many additions:
 
 $$\text{work} = 18\, c^2 s^2 \tag{5.2}$$
 
-Halve the side and double the channels, and the work stays the same, $(2c)^2 (s/2)^2 = c^2 s^2$. So the usual U-Net has more
-channels the further down it gets, and every level costs the same.
+Halve the side and double the channels, and the work stays the same. So the usual U-Net has more channels the further down it
+gets.
 """
 
 # %%
-levels = [(32, 16), (64, 8), (128, 4)]  # channels and side in the network of the course
+levels = [(32, 16), (64, 8), (128, 4)]  # channels and side in the network that ships with the library
 work = []
 for c, s in levels:
     with FlopCounterMode(display=False) as counter:
@@ -117,47 +113,33 @@ print("work at each level:", work, " weights at each level:", [9 * c**2 for c, _
 
 # %% [markdown]
 r"""
-Down, the network sees far and can say *what* is in the image. But the answer it owes is an image of full size, in which
-every pixel is in its place, so it goes up again. On the way up it meets a difficulty: where exactly was the edge of the
-stroke? That was known at full size and is blurred now. The remedy has given the network its shape and its name (Ronneberger
-et al. 2015): each block on the way up is also handed what its twin at the same size made on the way down. Those shortcuts
-are the *skips*. Below is decided what, beside is remembered where.
+Down there, the network can say *what* is in the image. But it owes an image of full size, so it goes up again. Where
+exactly was the edge of the stroke? That was known at full size. So each block on the way up is also given what its twin at
+the same size made on the way down ([Ronneberger et al. 2015](https://arxiv.org/abs/1505.04597)). Those shortcuts are the
+*skips*: below it is decided what, beside it is remembered where.
 
 ## The wiring
 
-Here is the plan in full. It is the network of the recipe `tiny`, which made the shipped weights: three levels with 32, 64
-and 128 channels; space to depth in front (`patch`), so that the first level already works on 16 by 16 pixels; one residual
-block a level on either way; attention at the lowest level only, where it is cheap. Read `forward` first.
-
-* The **condition**, time plus label, is made once and handed to *every* block. Each block can then act on it afresh, and
-  none needs to carry it along for the others. The **label may be left out**: `net(x_t, t)` takes the null class for all
-  images. (The library's `UNet(num_classes=None)` knows no labels at all and is always called so.)
-* On the **way down** each block's result is put on a pile, `skips`. Where attention follows the last block of a level, its
-  result replaces that block's, both as `h` and on the pile: `h = skips[-1] = attend(h)`. On the **way up** the pile is emptied
-  again, last in, first out: the first block on the way up is the twin of the last one on the way down.
-* A block on the way up gets both things side by side, as twice as many channels. That is all that `join` does. After the top
-  level one more block, `last`, is joined in the same way with what the **stem** had made before anything else.
-* The **last convolution** starts at zero. We shall see why.
+First the parts, in three levels of 32, 64 and 128 channels. The stem folds 2 by 2 pixels into channels: by (5.2), that saves
+three quarters of the work. Attention stands at the lowest level only, where it is cheap. The last convolution starts at zero;
+we shall see why.
 """
 
 
-# %%
-class MyUNet(nn.Module):
-    def __init__(self, dims=(32, 64, 128), num_classes=10, blocks=1):
+# %% tags=["setup", "unet"]
+class Parts(nn.Module):
+    def __init__(self, dims=(32, 64, 128), num_classes=10, blocks=1, attention=True):
         super().__init__()
-        top, low = dims[0], dims[-1]
-        cond_dim = 4 * top
+        top, low, m = dims[0], dims[-1], 4 * dims[0]  # the condition has m numbers
 
         def resnets(c_in, c_out):
-            return nn.ModuleList(ResnetBlock(c_in, c_out, cond_dim) for _ in range(blocks))
+            return nn.ModuleList(ResnetBlock(c_in, c_out, m) for _ in range(blocks))
 
         def attend(c):
-            return Attention(c) if c == low else nn.Identity()
+            return Attention(c) if attention and c == low else nn.Identity()
 
-        self.time = nn.Sequential(
-            SinusoidalEmbedding(top), nn.Linear(top, cond_dim), nn.SiLU(), nn.Linear(cond_dim, cond_dim)
-        )
-        self.label = LabelEmbedding(num_classes, cond_dim)
+        self.time = nn.Sequential(SinusoidalEmbedding(top), nn.Linear(top, m), nn.SiLU(), nn.Linear(m, m))
+        self.label = LabelEmbedding(num_classes, m)
         self.stem = nn.Sequential(SpaceToDepth(2), nn.Conv2d(4, top, 3, padding=1))
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         for c, below in zip(dims, (*dims[1:], None)):
@@ -165,25 +147,33 @@ class MyUNet(nn.Module):
             larger = Upsample(below, c) if below else nn.Identity()
             self.down.append(nn.ModuleList([resnets(c, c), attend(c), smaller]))
             self.up.insert(0, nn.ModuleList([larger, resnets(2 * c, c), attend(c)]))
-        self.middle1 = ResnetBlock(low, low, cond_dim)
-        self.middle_attend = attend(low)
-        self.middle2 = ResnetBlock(low, low, cond_dim)
-        self.last = ResnetBlock(2 * top, top, cond_dim)
+        self.middle1, self.middle_attend = ResnetBlock(low, low, m), attend(low)
+        self.middle2, self.last = ResnetBlock(low, low, m), ResnetBlock(2 * top, top, m)
         self.out = nn.Sequential(nn.Conv2d(top, 4, 1), DepthToSpace(2))
-        nn.init.zeros_(self.out[0].weight)
-        nn.init.zeros_(self.out[0].bias)
+        for weight in self.out.parameters():
+            nn.init.zeros_(weight)
 
+
+# %% [markdown]
+r"""
+And now the plan; read `forward` first.
+
+* The **condition**, time plus label, goes to *every* block. Without labels, all images get the null class.
+* On the **way down** each block's result is put on a pile, `skips`. Where attention follows, its result replaces the block's.
+* On the **way up** the pile is emptied, last in, first out. `join` puts both maps side by side, as twice as many channels. At
+  the top, `last` is joined in the same way with the stem.
+"""
+
+
+# %% tags=["setup", "unet"]
+class MyUNet(Parts):
     def condition(self, t, y):
-        if y is None:
-            y = torch.full_like(t, self.label.null_class)
-        return self.time(t) + self.label(y)
+        return self.time(t) + self.label(torch.full_like(t, self.label.null_class) if y is None else y)
 
     def join(self, h, skip):
         return torch.cat([h, skip], dim=1)
 
-    def forward(self, x, t, y=None):
-        cond = self.condition(t, y)
-        h = stem = self.stem(x)
+    def way_down(self, h, cond):
         skips = []
         for resnets, attend, smaller in self.down:
             for resnet in resnets:
@@ -191,19 +181,27 @@ class MyUNet(nn.Module):
                 skips.append(h)
             h = skips[-1] = attend(h)
             h = smaller(h)
-        h = self.middle2(self.middle_attend(self.middle1(h, cond)), cond)
+        return h, skips
+
+    def way_up(self, h, skips, cond):
         for larger, resnets, attend in self.up:
             h = larger(h)
             for resnet in resnets:
                 h = resnet(self.join(h, skips.pop()), cond)
             h = attend(h)
-        return self.out(self.last(self.join(h, stem), cond))
+        return h
+
+    def forward(self, x, t, y=None):
+        cond, stem = self.condition(t, y), self.stem(x)
+        h, skips = self.way_down(stem, cond)
+        h = self.middle2(self.middle_attend(self.middle1(h, cond)), cond)
+        return self.out(self.last(self.join(self.way_up(h, skips, cond), stem), cond))
 
 
 # %% [markdown]
 r"""
-`same` gives both networks equal weights, every one of them moved off zero, and compares what they make of eight noisy
-digits, each at a time and with a label of its own; then without labels; then with two blocks a level.
+Given equal weights, all moved off zero, both networks must agree on eight noisy digits, each with its own time and label;
+then without labels; then with two blocks a level.
 """
 
 # %%
@@ -224,46 +222,21 @@ same(MyUNet(blocks=2), moved(two_blocks), x_t, t, y, within=1e-3)
 r"""
 ## The shapes on the way
 
-A *forward hook* is a function that PyTorch calls whenever a module has produced something. With a hook on each part the
-network writes its own table of shapes: channels, height, width.
+`shapes_of` lists what each part makes: channels, height, width. (It hangs a *forward hook* on each.)
 
-**Before you run the next cell:** the image consists of 1,024 numbers. How many times as many are in the smallest map of this
-network, at the very bottom of the U?
+**Before you run the next cell:** the image has 1,024 numbers. How many times as many has the map at the bottom of the U?
 """
 
 # %%
 my_guess = None
 
-
-def shapes_of(net, x, t):
-    """(name, shape) of what each part makes, in the order of the forward pass."""
-    rows, names = [], {net.stem: "stem", net.out: "out"}
-    for part in net.modules():
-        if isinstance(part, (ResnetBlock, Attention, Downsample, Upsample)):
-            names[part] = type(part).__name__
-    hooks = [
-        part.register_forward_hook(lambda part, given, out: rows.append((names[part], tuple(out.shape[1:]))))
-        for part in names
-    ]
-    with torch.no_grad():
-        net(x, t)
-    for hook in hooks:
-        hook.remove()
-    return rows
-
-
 rows = shapes_of(MyUNet(), x_t[:1], t[:1])
 c, h, w = min((shape for _, shape in rows), key=lambda shape: shape[1])
 guess(my_guess, c * h * w / 1024, " times as many")
-for name, (c, h, w) in rows:
-    print(f"{' ' * {8: 4, 4: 8}.get(h, 0)}{name:11} {c:3} x {h:2} x {w:2} = {c * h * w:5,}")
 
 # %% [markdown]
 r"""
-The bottom of the U is not a bottleneck: it holds twice as many numbers as the image. What is scarce there is not room but
-*place*, 4 by 4 positions are left, each with 128 things to say.
-
-The same rows as a picture. Height is the side of a map, width its channels, and the dashed lines are the skips.
+Here are all of them. Height is the side of a map, width its channels, and the dashed lines are the skips.
 """
 
 # %%
@@ -271,12 +244,14 @@ draw_the_u(rows)
 
 # %% [markdown]
 r"""
+The bottom of the U is not a bottleneck: it has more numbers than the image. What is scarce there is *place*.
+
 ## An untrained network says 0
 
-The network shall predict the noise $\varepsilon$ that went into $x_t$, and its loss is the mean square error. (The library's
-`diffusion_loss` makes $x_t$ from a clean image and noise as in chapter 01, asks the network, and compares.)
+The network shall predict the clean image, $x_0$; its loss is the mean square error. (The library's `diffusion_loss` makes
+$x_t$ as in chapter 01, asks the network, and compares.)
 
-**Before you run the next cell:** what is the loss before the first step of training?
+**Before you run the next cell:** what is the loss before the first step of training? And if the target were the noise?
 """
 
 # %%
@@ -286,50 +261,44 @@ untrained = MyUNet()
 many, times = images[:256], torch.randint(1, 1001, (256,), generator=generator)
 noise = torch.randn(many.shape, generator=generator)
 with torch.no_grad():
-    first_loss = tinyddpm.diffusion_loss(untrained, many, times, noise, schedule, predicts="eps")
-    first_loss_x_0 = tinyddpm.diffusion_loss(untrained, many, times, noise, schedule, predicts="x_0")
-guess(my_guess, round(first_loss.item(), 1))
+    first_loss = tinyddpm.diffusion_loss(untrained, many, times, noise, schedule, predicts="x_0")
+    first_loss_eps = tinyddpm.diffusion_loss(untrained, many, times, noise, schedule, predicts="eps")
+guess(my_guess, round(first_loss.item(), 2))
 
 # %% [markdown]
 r"""
-The last convolution starts at zero, so the network returns 0 for every image, time and label. If the target is
-$\varepsilon$, its error is $\varepsilon$ itself, and the loss at the start needs no computer: it is the mean square of
-standard normal numbers, 1 up to the luck of the draw.
+The last convolution starts at zero, so the network returns 0 for every image, time and label. Its error is the target
+itself, and the first loss needs no network:
 
-$$L = \operatorname{mean}\bigl((\varepsilon - 0)^2\bigr) = \operatorname{mean}(\varepsilon^2) \approx 1 \tag{5.3}$$
+$$L = \operatorname{mean}\bigl((x_0 - 0)^2\bigr) = \operatorname{mean}(x_0^2) \tag{5.3}$$
 """
 
 # %%
-holds("5.3", first_loss, noise.square().mean(), within=1e-5)
-print("with the clean image as target:", round(first_loss_x_0.item(), 1))
-print("mean square of the images:     ", round(many.square().mean().item(), 1))
+holds("5.3", first_loss, many.square().mean(), within=1e-5)
+print(f"predicting x_0: {first_loss:.2f}, predicting the noise: {first_loss_eps:.2f}")
 
 # %% [markdown]
 r"""
-A network that starts with random outputs spends its first steps on unlearning them; this one starts at the best constant
-there is for the noise. And you have got a number to compare with: **if the first loss of a run is not 1, or not
-$\operatorname{mean}(x_0^2)$ where the image is predicted, something is wrong before anything is trained**, with the scale of
-the data, the reduction of the loss or the network.
+**If the first loss of a run is not $\operatorname{mean}(x_0^2)$, or 1 where the noise is predicted, something is wrong before
+anything is trained**: the scale of the data, the reduction of the loss, or the network.
 
 ## Is the time used?
 
-At the start it is not: (4.10) said that every untrained block ignores it. Once the weights have moved, it must be. The test
-is to hand out the same times to the wrong images.
+At the start it is not: every untrained block ignores it (4.10). Later it must be. The test hands the times to the wrong
+images.
 """
 
 
 # %%
-def time_is_used(net, x, t, y):
-    return not torch.allclose(net(x, t, y), net(x, t.roll(1), y), atol=1e-5)
+@torch.no_grad()
+def moved_by_time(net, x, t, y):
+    """How much the answer changes, relative to its size, when the images swap their times."""
+    answer = net(x, t, y)
+    return float((answer - net(x, t.roll(1), y)).norm() / answer.norm().clamp(min=1e-9))
 
 
-with torch.no_grad():
-    print(
-        "untrained:",
-        time_is_used(MyUNet(), x_t, t, y),
-        " with weights that have moved:",
-        time_is_used(library, x_t, t, y),
-    )
+for name, net in (("untrained", MyUNet()), ("weights that have moved", library)):
+    print(f"{name}: other times change the answer by {100 * moved_by_time(net, x_t, t, y):.0f} %")
 
 # %% [markdown]
 r"""
@@ -337,21 +306,17 @@ r"""
 
 ### A time that is computed and never used
 
-Here is a way to put the condition together.
-
 ```python
 cond = self.label(y)
 cond + self.time(t)
 return cond
 ```
 
-The second line computes a sum and drops it. We train the right network and this one, made smaller so that it is quick, to
-predict $\varepsilon$ from noisy digits, from the same initial weights, and look at two things: how much the output changes
-with $t$, and the loss.
+The second line computes a sum and drops it. We train the right network and this one from the same weights.
 """
 
 
-# %%
+# %% tags=["setup"]
 class TimeNeverUsed(MyUNet):
     def condition(self, t, y):
         cond = self.label(torch.full_like(t, self.label.null_class) if y is None else y)
@@ -359,7 +324,8 @@ class TimeNeverUsed(MyUNet):
         return cond
 
 
-def train(net, data, steps=80, batch=16):
+def train(net, data, steps=80, batch=16, predicts="x_0"):
+    """The loss of each step. Chapter 06 takes this loop apart."""
     optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
     generator = torch.Generator().manual_seed(1)
     losses = []
@@ -367,7 +333,7 @@ def train(net, data, steps=80, batch=16):
         x_0 = data[torch.randint(len(data), (batch,), generator=generator)]
         t = torch.randint(1, 1001, (batch,), generator=generator)
         eps = torch.randn(x_0.shape, generator=generator)
-        loss = tinyddpm.diffusion_loss(net, x_0, t, eps, schedule, predicts="eps")
+        loss = tinyddpm.diffusion_loss(net, x_0, t, eps, schedule, predicts=predicts)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -375,29 +341,35 @@ def train(net, data, steps=80, batch=16):
     return losses
 
 
-figure, (left, right) = plt.subplots(1, 2, figsize=(7, 2.3))
-ends, grid = {}, torch.arange(1, 1000, 20)
-for name, kind in (("right", MyUNet), ("time never used", TimeNeverUsed)):
+# %%
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 2.3))
+ends, grid = [], torch.arange(1, 1000, 20)
+styles = {"right": (MyUNet, NETWORK, "-"), "time never used": (TimeNeverUsed, SIGNAL, "--")}
+for name, (kind, colour, style) in styles.items():
     torch.manual_seed(0)
     small = kind(dims=(16, 32))
-    losses = train(small, images)
+    losses = torch.tensor(train(small, images))
     with torch.no_grad():
         answers = small(x_t[4:5].expand(len(grid), -1, -1, -1), grid)
     change = (answers - answers[:1]).square().mean((1, 2, 3)).sqrt()
-    left.plot(grid, change, label=name)
-    right.plot(range(10, 81, 5), torch.tensor(losses).unfold(0, 10, 5).mean(1), label=name)
-    ends[name] = sum(losses[-30:]) / 30
-left.set(title="change of the output with t, same image", xlabel="t")
+    left.plot(grid, change, style, color=colour, label=name)
+    right.plot(range(10, 81, 5), losses.unfold(0, 10, 5).mean(1), style, color=colour, label=name)
+    ends.append(losses[-30:].mean().item())
+log_snr = schedule.log_snr[[1, 981]].tolist()
+left.set(
+    title="change of the answer with t, same image",
+    xlabel=f"t (log-SNR from {log_snr[0]:.0f} to {log_snr[1]:.0f})",
+    ylabel="rms of a pixel",
+)
 right.set(title="training loss, means of 10 steps", xlabel="step", yscale="log")
-right.legend()
-plt.show()
-print("losses at the end within a third:", ends["time never used"] < 4 / 3 * ends["right"])
+label_lines(left)
+show_figure("Left: the right network's answer changes with t, the other's is flat. Right: both losses fall alike.")
+band(ends[1] / ends[0], 0.8, 1.4, "times the right network's loss, without the time")
 
 # %% [markdown]
 r"""
-On the left the mistake is a flat line. On the right it is hardly to be seen: the network without the time learns almost as
-well. How does it know how much noise to remove? It looks. Every digit has a border of background, where $x_0 = -1$, and
-there $x_t = -\sqrt{\bar\alpha_t} + \sqrt{1 - \bar\alpha_t}\,\varepsilon$. How grainy the border is tells the time:
+On the left the mistake is a flat line. On the right it is hardly to be seen. How does the network know how much noise to
+remove? It looks. Every digit has a border of background, $x_0 = -1$, and how grainy the border is tells the time:
 
 $$\operatorname{Var}_{\text{border}}[x_t] = 1 - \bar\alpha_t \tag{5.4}$$
 """
@@ -412,151 +384,94 @@ holds("5.4", grain, 1 - schedule.alpha_bar[[50, 200, 500, 900]], within=0.02)
 
 # %% [markdown]
 r"""
-So a loss that goes down says nothing about whether the time arrives. `time_is_used` does, in one line.
+A falling loss does not say whether the time arrives. `moved_by_time` does.
 
 ### Skips from the wrong end
 
-The pile of skips must be emptied from the top. Taken from the bottom, `skips.pop(0)`, the first map would have the wrong
-size, and PyTorch would refuse it: no harm done. But let a network have two blocks a level and keep the skips of each level
-in a list of their own. Then it is natural to write
+Keep the skips of each level in a list of their own, and with two blocks a level it is natural to write
 
 ```python
 for resnet, skip in zip(resnets, skips_of_this_level):
 ```
 
-and within the level the skips come out in the order in which they went in: the first block up gets the first block's, where
-it should get the last one's. All sizes fit.
+and the first block up gets the first block's skip, where it should get the last one's. All sizes fit.
 """
 
 
 # %%
 class SkipsInWrongOrder(MyUNet):
-    def forward(self, x, t, y=None):
-        cond = self.condition(t, y)
-        h = stem = self.stem(x)
-        skips = []  # one list a level
-        for resnets, attend, smaller in self.down:
-            skips.append([])
-            for resnet in resnets:
-                h = resnet(h, cond)
-                skips[-1].append(h)
-            h = skips[-1][-1] = attend(h)
-            h = smaller(h)
-        h = self.middle2(self.middle_attend(self.middle1(h, cond)), cond)
+    def way_up(self, h, skips, cond):
         for larger, resnets, attend in self.up:
             h = larger(h)
-            for resnet, skip in zip(resnets, skips.pop()):
+            skips_of_this_level = [skips.pop() for _ in resnets][::-1]
+            for resnet, skip in zip(resnets, skips_of_this_level):
                 h = resnet(self.join(h, skip), cond)
             h = attend(h)
-        return self.out(self.last(self.join(h, stem), cond))
+        return h
 
 
-def skips_come_from_the_twin(net, x, t, y):
-    """Whether the maps that are joined on the way up are those made on the way down, last first."""
-    net, made, joined = copy.deepcopy(net), [], []
-    for resnets, attend, _ in net.down:
-        for part in (*resnets[:-1], attend):
-            part.register_forward_hook(lambda part, given, out: made.append(out))
+def from_the_twin(net, x, t, y):
+    """Which share of the joins on the way up take the map of their twin: the last one down first."""
+    cond, joined = net.condition(t, y), []
+    h, made = net.way_down(net.stem(x), cond)
     net.join = lambda h, skip: joined.append(skip) or torch.cat([h, skip], dim=1)
-    net(x, t, y)
-    return all(a is b for a, b in zip(reversed(made), joined))
+    net.way_up(h, list(made), cond)
+    del net.join
+    return sum(skip is twin for skip, twin in zip(joined, reversed(made))) / len(made)
 
 
 right, wrong = moved(MyUNet(blocks=2)), SkipsInWrongOrder(blocks=2)
 wrong.load_state_dict(right.state_dict())
 with torch.no_grad():
     difference = (right(x_t, t, y) - wrong(x_t, t, y)).norm() / right(x_t, t, y).norm()
-print("with equal weights the outputs differ by more than a tenth:", bool(difference > 0.1))
+print(f"equal weights, other order: the answers differ by {100 * difference:.0f} %")
 
 # %% [markdown]
 r"""
-A network that is *trained* in this order may well make do with it. But weights from anywhere else, a paper's, a colleague's,
-your own before the last change, meet a wiring that they were not made for. The test asks each join where its map was made.
+A network *trained* in this order may make do with it. But weights from anywhere else meet a wiring that they were not made
+for.
 
 ### Images that talk to each other
 
-A group norm looks at one image at a time. *Batch* normalization, the older part, averages over all images of the batch as
-well; the U-Net of a much-copied script of one file for MNIST has it. What the network says about one image then depends on
-who else is in the batch.
-"""
-
-
-# %%
-def with_batch_norm(net):
-    """The same network with every group norm replaced."""
-    net = copy.deepcopy(net)
-    for part in list(net.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, nn.GroupNorm):
-                setattr(part, name, nn.BatchNorm2d(child.num_channels))
-    return net
-
-
-def alone_as_in_company(net, x, t, y):
-    alone, company = net(x[:1], t[:1], y[:1]), net(x, t, y)[:1]
-    return bool((alone - company).norm() < 1e-2 * company.norm())
-
-
-def change_by_company(net):
-    """How much the output for image 0 changes when seven other images keep it company, relative to its size."""
-    other = torch.cat([x_t[:1], tinyddpm.q_sample(images[100:107], t[1:], eps[1:], schedule)])
-    with torch.no_grad():
-        a, b = net(x_t, t, y)[0], net(other, t, y)[0]
-    return ((a - b).norm() / a.norm()).item()
-
-
-print("group norm: less than one in a thousand:", change_by_company(right) < 1e-3)
-print("batch norm: more than one in a hundred:", change_by_company(with_batch_norm(right)) > 1e-2)
-
-# %% [markdown]
-r"""
-In training that is noise on the prediction. In sampling it would mean that your 3 looks different when somebody else in the
-batch asks for a 7, and that an image can never be made twice unless its whole batch is. A batch norm therefore has a second
-mode, for use after training, with averages that it has kept. But those are averages over all times, and a network at work
-sees one time at once.
+A group norm looks at one image at a time. *Batch* normalization averages over the whole batch; the U-Net of a [much-copied
+script for MNIST](https://github.com/TeaPearce/Conditional_Diffusion_MNIST) has it. Your 3 then looks different when somebody
+else in the batch asks for a 7. (The averages that it keeps for use after training are over all times, and a network at work sees one.)
 
 The three questions, asked of all four networks:
 """
 
+
 # %%
+@torch.no_grad()
+def moved_by_company(net, x, t, y):
+    """How much the answer for image 0 changes when seven other images keep it company, relative to its size."""
+    other = torch.cat([x[:1], x[1:].flip(2)])
+    answer = net(x, t, y)[0]
+    return float((answer - net(other, t, y)[0]).norm() / answer.norm())
+
+
 networks = {
     "right": right,
     "time never used": moved(TimeNeverUsed(blocks=2)),
     "skips in wrong order": wrong,
     "batch norm": with_batch_norm(right),
 }
-questions = (time_is_used, skips_come_from_the_twin, alone_as_in_company)
+print("                      changed by time | skips from the twin | changed by company")
 for name, network in networks.items():
-    with torch.no_grad():
-        answers = [question(network, x_t, t, y) for question in questions]
-    failed = [question.__name__ for question, answer in zip(questions, answers) if not answer]
-    print(f"{name:21} {'caught by ' + failed[0] if failed else 'passes'}")
+    questions = (moved_by_time, from_the_twin, moved_by_company)
+    by_time, twins, by_company = (round(100 * question(network, x_t, t, y)) for question in questions)
+    print(f"{name:21} {by_time:12} %  | {twins:17} % | {by_company:14} %")
 
 # %% [markdown]
 r"""
 ## What the network can see
 
-Back to the receptive field, now of real networks, with moved weights. The figure shows for each pixel of the input how
-strongly it moves one pixel in the middle of the output, on a logarithmic scale. A network of one level has eleven
-convolutions in a row: the stem, and two in each of five residual blocks (down, two in the middle, up, last). By (5.1) they
-see a square of side 23. Look at what lies outside of it:
-
-1. one level, the norms taken out;
-2. the same with its group norms;
-3. three levels, with group norms;
-4. three levels, with attention at the lowest.
+Back to the receptive field, now of U-Nets with moved weights: how strongly does each pixel of the input move one pixel in the
+middle of the output? A network of one level has eleven convolutions in a row. By (5.1) they see a square of side 23.
 """
 
 
 # %%
-def without_norms(net):
-    for part in list(net.modules()):
-        for name, child in part.named_children():
-            if isinstance(child, nn.GroupNorm):
-                setattr(part, name, nn.Identity())
-    return net
-
-
 def unet(dims, attention=()):
     torch.manual_seed(5)
     return moved(tinyddpm.UNet(dims, patch=1, attention=attention).double())
@@ -568,63 +483,52 @@ candidates = {
     "+ three levels": unet((16, 32, 64)),
     "+ attention": unet((16, 32, 64), attention=(8,)),
 }
-figure, axes = plt.subplots(1, 4, figsize=(8, 2.1))
 outside = torch.ones(32, 32, dtype=torch.bool)
 outside[5:28, 5:28] = False  # beyond the square of side 23 around pixel (16, 16)
-for axis, (name, candidate) in zip(axes, candidates.items()):
-    seen = field(lambda x, net=candidate: net(x, torch.full((len(x),), 300)), side=32)
-    axis.imshow((seen / seen.max()).clamp(min=1e-5).log10(), cmap="magma", vmin=-4, vmax=0)
-    axis.set_title(name)
-    axis.axis("off")
-    matter, share = (seen > 0).sum().item(), (seen[outside].sum() / seen.sum()).item()
-    print(f"{name:16} {matter:4} pixels matter, {round(100 * share):2} % of the influence from beyond the square")
-plt.show()
+seen = {}
+for name, candidate in candidates.items():
+    seen[name] = field(lambda x, net=candidate: net(x, torch.full((len(x),), 300)), side=32)
+    share = seen[name][outside].sum() / seen[name].sum()
+    print(f"{name:16} {(seen[name] > 0).sum():4} pixels matter, {100 * share:2.0f} % of the influence from outside")
+maps(seen, "Four maps: a square of side 23, then faint influence everywhere, then wider, then the whole image")
 
 # %% [markdown]
 r"""
-The first picture is (5.1), to the pixel. The second is a surprise: with a group norm *every* pixel of the input matters to
-every pixel of the output, through mean and variance of its group. It is a narrow channel, two numbers a group, but it tells
-each pixel how bright and how grainy the whole image is. In the third the bright middle is wider, as the levels reach
-further; and with attention the whole image takes part in earnest.
+The first map is (5.1), to the pixel. The second is a surprise: with a group norm *every* pixel matters to every other,
+through mean and variance of its group. It is a narrow channel, but it tells each pixel how bright and how grainy the whole
+image is. With attention the whole image takes part in earnest.
 
-These networks are untrained. Trained ones decide for themselves how far they look, and the next figure asks the network that
-ships with the library, at four levels of noise. (What it is trained for is the subject of chapter 06; here only its guess of
-the clean image counts, as a denoiser's.) Look at how the bright part changes from little noise, left, to much, right.
+Trained networks decide for themselves how far they look. Here is the one that ships with the library, at four levels of
+noise.
 """
 
-# %%
+# %% tags=["share"]
 shipped = tinyddpm.load_pretrained()
-guess_of_x_0 = tinyddpm.make_denoiser(shipped.model, shipped.schedule, shipped.predicts)
+answer_of = tinyddpm.make_denoiser(shipped.model, shipped.schedule, shipped.predicts)
 far = torch.ones(32, 32, dtype=torch.bool)
 far[11:22, 11:22] = False  # more than five pixels away
-figure, axes = plt.subplots(1, 4, figsize=(8, 2.1))
-shares = []
-for axis, alpha_bar in zip(axes, (0.99, 0.8, 0.3, 0.03)):
-    step = int((shipped.schedule.alpha_bar - alpha_bar).abs().argmin())
-    clean = images[:32]
-    noise = torch.randn(clean.shape, generator=generator)
-    noisy = tinyddpm.q_sample(clean, step, noise, shipped.schedule).requires_grad_()
-    answer = guess_of_x_0(noisy, torch.full((32,), step))
+looks, shares = {}, []
+for wanted in (5, 1.4, -0.8, -3.5):
+    step = int((shipped.schedule.log_snr - wanted).abs().argmin())
+    noise = torch.randn(images[:32].shape, generator=generator)
+    noisy = tinyddpm.q_sample(images[:32], step, noise, shipped.schedule).requires_grad_()
+    answer = answer_of(noisy, torch.full((32,), step))
     (gradient,) = torch.autograd.grad(answer[:, :, 16, 16].sum(), noisy)
-    seen = gradient.square().mean((0, 1))
-    axis.imshow((seen / seen.max()).clamp(min=1e-6).log10(), cmap="magma", vmin=-5, vmax=0)
-    axis.set_title(f"alpha_bar = {alpha_bar}")
-    axis.axis("off")
-    shares.append((seen[far].sum() / seen.sum()).item())
-plt.show()
-print("under much noise it looks farther than under little:", shares[-1] > 3 * shares[0])
+    influence = gradient.square().mean((0, 1))
+    looks[f"t = {step}, log-SNR {wanted}"] = influence
+    shares.append((influence[far].sum() / influence.sum()).item())
+maps(looks, "With little noise a trained network looks at a few pixels, with much noise at the whole image")
+band(shares[-1] / shares[0], 3, 1e3, "times as much influence from afar under the most noise as under the least")
 
 # %% [markdown]
 r"""
-With little noise left, a pixel is cleaned by asking its neighbours. Under much noise no neighbourhood says anything, and the
-whole image is asked.
+With little noise left, a pixel is cleaned by asking its neighbours. Under much noise the whole image is asked. (Chapter 11
+makes a theory of that.)
 
 ## What it costs
 
-The parameters of a residual block, counted by its formula from chapter 04: two convolutions of 9 weights for each pair of
-channels, a bias for each filter; two norms with a factor and an offset a channel; the modulation from the $m$ numbers of the
-condition to $2c$; and a 1 by 1 convolution where $c_\text{in} \ne c$. (The bracket $[c_\text{in} \ne c]$ is 1 where that is
-so, and 0 otherwise.)
+The parameters of a residual block, by its parts in chapter 04; $m$ is the length of the condition, and the bracket is 1
+where $c_\text{in} \ne c$, and 0 otherwise:
 
 $$N(c_\text{in}, c) = \underbrace{9\,c_\text{in} c + 9\,c^2 + 2c}_{\text{convolutions}}
  + \underbrace{4c}_{\text{norms}} + \underbrace{2c\,(m + 1)}_{\text{modulation}}
@@ -638,7 +542,7 @@ def block_parameters(c_in, c, m):
 
 
 def count(part):
-    return sum(p.numel() for p in part.parameters())
+    return sum(weight.numel() for weight in part.parameters())
 
 
 resnet_blocks = [part for part in library.modules() if isinstance(part, ResnetBlock)]
@@ -659,57 +563,31 @@ at the lowest level, in per cent?
 # %%
 my_guess = None
 
-with FlopCounterMode(display=False) as counter, torch.no_grad():
-    library(x_t[:1], t[:1])
-operations = {name: sum(kinds.values()) for name, kinds in counter.get_flop_counts().items()}
-
-
-def side_of(name):
-    """The side of the map that a part works on, from its name: down.0..., middle1, up.2..., last."""
-    place, *rest = name.split(".")
-    if place in ("down", "up"):
-        level = int(rest[0]) if place == "down" else 2 - int(rest[0])
-    else:
-        level = 0 if place == "last" else 2
-    return 16 // 2**level
-
-
-per_level = {16: [0, 0], 8: [0, 0], 4: [0, 0]}  # side of the map -> operations, parameters
-for name, part in library.named_modules():
-    if isinstance(part, (ResnetBlock, Attention)):
-        per_level[side_of(name)][0] += operations[f"UNet.{name}"]
-        per_level[side_of(name)][1] += count(part)
-work, weights = (torch.tensor(column, dtype=torch.float) for column in zip(*per_level.values()))
-work, weights = 100 * work / work.sum(), 100 * weights / weights.sum()
+work, weights = per_level(library, x_t[:1], t[:1])
 guess(my_guess, round(weights[-1].item()), " %")
-
-figure, axes = plt.subplots(figsize=(5.5, 2))
-places = torch.arange(3)
-axes.barh(places - 0.2, work, height=0.38, label="share of the work, %")
-axes.barh(places + 0.2, weights, height=0.38, label="share of the parameters, %")
-axes.set_yticks(places.tolist(), [f"{side} x {side}" for side in per_level])
-axes.invert_yaxis()
-axes.legend()
-plt.show()
 
 # %% [markdown]
 r"""
-The work is spread over the levels (the bottom has two blocks more, in the middle, and the attention; the top has one more,
-`last`). The parameters are not: most of what the network knows sits where it looks at 4 by 4 positions.
+All levels, in per cent:
+"""
 
-The stem is the cheapest saving of all. It folds 2 by 2 pixels into channels before anything else happens, so that every level
-works on a quarter of the positions with the same channels: by (5.2), for a quarter of the work.
+# %%
+bars(work, weights)
+
+# %% [markdown]
+r"""
+The work is spread over the levels, the parameters are not.
 
 ## 28 or 32 pixels?
 
-MNIST has 28 by 28 pixels, and this course works with 32 by 32. With a stem that folds $p \times p$ pixels and $K$ levels, a
-side $S$ is divided by $p$ once and by two $K - 1$ times. It comes back to $S$ only if nothing was lost to rounding:
+With a stem that folds $f \times f$ pixels and $K$ levels, a side $S$ is divided by $f$ once and by two $K - 1$ times. It
+comes back to $S$ only if nothing was lost to rounding:
 
-$$2^{K-1} p \left\lfloor \frac{S}{2^{K-1} p} \right\rfloor = S
-\quad\Longleftrightarrow\quad S \text{ is a multiple of } 2^{K-1} p \tag{5.6}$$
+$$2^{K-1} f \left\lfloor \frac{S}{2^{K-1} f} \right\rfloor = S
+\quad\Longleftrightarrow\quad S \text{ is a multiple of } 2^{K-1} f \tag{5.6}$$
 
-For our network that is a multiple of 8. From 28 the way down is 14, 7, 3, and the 6 on the way up does not fit its twin of
-side 7. So the library's data set pads the image once, with background.
+For our network that is a multiple of 8. From MNIST's 28 the way down is 14, 7, 3, and the 6 on the way up does not fit its
+twin of side 7. So the library pads its images to 32.
 """
 
 # %%
@@ -731,13 +609,13 @@ holds("5.6", [comes_back(int(side)) for side in sides], sides % 8 == 0)
 r"""
 ## What this chapter showed
 
-The U-Net is a plan: down, to see far and cheaply; up, because an image is owed; skips, because down there nobody knows where
-the edge was. A wrong plan is not found by its shapes and hardly by its loss, but by a question to the network.
+Down, to see far and cheaply; up, because an image is owed; skips, because down there nobody knows where the edge was. A
+wrong plan is found neither by its shapes nor by its loss, but by a question to the network.
 
 ## Exercises
 
-**05a.** An image of side `size` is padded, as little as possible, so that a network with a stem that folds `patch` by `patch`
-pixels and with `levels` levels takes it. Which sides have the maps at each level, from the top to the bottom?
+**05a.** An image of side `size` is padded, as little as possible, for a network with `levels` levels whose stem folds `patch`
+by `patch` pixels. Which sides have the maps of the levels, from the top to the bottom?
 """
 
 
@@ -751,6 +629,11 @@ check("05a", answer_05a)
 
 # %% [markdown]
 r"""
+<details><summary>Hint 05a</summary>
+
+By (5.6), which number must divide the side? Round up to a multiple of it.
+</details>
+
 <details><summary>Solution 05a</summary>
 
 ```python
@@ -760,19 +643,18 @@ def answer_05a(size, patch, levels):
     return [padded // patch // 2**level for level in range(levels)]
 ```
 
-`-(-a // b)` is division rounded up. Three levels have two halvings between them, not three. For the network of the course and
-MNIST's 28 pixels: 16, 8, 4.
+`-(-a // b)` is division rounded up. Three levels have two halvings between them, not three.
 </details>
 
-**05b.** How many parameters has an `Attention(c, heads, head_dim)`? It has a norm with a factor and an offset a channel; a 1
-by 1 convolution without bias that makes queries, keys and values for all heads; and a 1 by 1 convolution with bias back to
-`c` channels.
+**05b. Wire it.** The parts of a small U-Net are functions: `stem`; `down`, a list of blocks, one a level; `smaller`, one
+fewer, between the levels; `middle`; `larger` and `up`, in the order of the way up; and `out`. A block in `up` takes two maps,
+joined along the channels. Write the forward pass with its skips.
 """
 
 
 # %%
-def answer_05b(c, heads, head_dim):
-    """Returns the number of parameters."""
+def answer_05b(x, stem, down, smaller, middle, larger, up, out):
+    """x: (b, 1, h, w). Returns what out makes, (b, 1, h, w)."""
     ...
 
 
@@ -780,75 +662,72 @@ check("05b", answer_05b)
 
 # %% [markdown]
 r"""
+<details><summary>Hint 05b</summary>
+
+`larger` is one shorter than `up`: the first block up works at the size of the middle. Which map did the last block down make?
+</details>
+
 <details><summary>Solution 05b</summary>
 
 ```python
-def answer_05b(c, heads, head_dim):
-    inner = heads * head_dim
-    return 2 * c + 3 * c * inner + inner * c + c
+def answer_05b(x, stem, down, smaller, middle, larger, up, out):
+    h, skips = stem(x), []
+    for level, block in enumerate(down):
+        h = block(smaller[level - 1](h) if level else h)
+        skips.append(h)
+    h = middle(h)
+    for level, block in enumerate(up):
+        h = larger[level - 1](h) if level else h
+        h = block(torch.cat([h, skips.pop()], dim=1))
+    return out(h)
 ```
 
-The number of pixels is not in it: attention has the same weights for maps of any size, and only the work grows.
+The skip is taken *before* the map shrinks, and joined *after* it has grown: both have the same side there.
 </details>
 
-**05c.** Cut the skips. Write a `join` that has the shape the blocks expect, but lets nothing through from beside: in the
-skip's place there shall be nothing at all. And guess: two networks are trained to predict the noise in eight digits, always
-the same eight, for 80 steps. With a `join` that lets nothing through, will the loss be about the same, twice as high, or
-worse?
+**05c. Experiment.** Cut the skips: give `MyUNet(dims=(16, 32))` a `join` with zeros in the skip's place, and train it with
+`train(net, images, steps=150, predicts="eps")`, so that it must find the noise. How many times as high is the mean loss
+of the last 50 steps as with skips, from the same weights (`torch.manual_seed(0)`)? Afterwards, try `predicts="x_0"`.
 """
 
-
 # %%
-def answer_05c(h, skip):
-    """h, skip: (b, c, height, width) each. Returns (b, 2 c, height, width), without what is in skip."""
-    ...
-
-
-check("05c", answer_05c)
+prediction = None  # first write down what you expect
+measured = None  # then train both, divide, and put the number here
+check("05c", (prediction, measured))
 
 # %% [markdown]
 r"""
+<details><summary>Hint 05c</summary>
+
+`net.join = lambda h, skip: ...` replaces the method of one network.
+</details>
+
 <details><summary>Solution 05c</summary>
 
 ```python
-def answer_05c(h, skip):
-    return torch.cat([h, torch.zeros_like(skip)], dim=1)
+prediction, loss = 3, {}
+for skips in (1, 0):
+    torch.manual_seed(0)
+    net = MyUNet(dims=(16, 32))
+    net.join = lambda h, skip: torch.cat([h, skips * skip], dim=1)
+    loss[skips] = sum(train(net, images, steps=150, predicts="eps")[-50:]) / 50
+measured = loss[0] / loss[1]
 ```
 
-Much worse, as the next cell shows. There is room enough at the bottom for all of the image, as we have seen. But to predict
-the noise of *this* image, pixel by pixel, its grain would have to be packed into 4 by 4 positions and unpacked again, and
-that is hard to learn. With the skips it does not have to travel at all.
+Noise differs in every pixel, so it cannot be packed into the few positions below; with skips it need not travel. A clean
+digit is simple enough to be made from below, and there the skips matter less.
 </details>
 
-The comparison:
-"""
-
-# %%
-end = []
-for join in (MyUNet().join, lambda h, skip: torch.cat([h, 0 * skip], dim=1)):
-    torch.manual_seed(0)
-    network = MyUNet(dims=(16, 32, 64))
-    network.join = join
-    end.append(sum(train(network, digits, batch=8)[-20:]) / 20)
-print("with skips below 0.2:", end[0] < 0.2, " without, more than three times as high:", end[1] > 3 * end[0])
-
-# %% [markdown]
-r"""
 ## Symbols
 
-| symbol | variable | shape | where |
-|---|---|---|---|
-| $x_t$ | `x_t` | (b, 1, 32, 32) | the network's input |
-| $t$ | `t` | (b,) | its time |
-| $y$ | `y` | (b,) | its label, or the null class |
-| $\text{cond}$ | `cond` | (b, cond_dim) | time plus label, into every block |
-| $r$ | `field` | a number | (5.1), side of the receptive field |
-| $L$ | `first_loss` | a number | (5.3) |
-| $\varepsilon$ | `eps`, `noise` | (b, 1, 32, 32) | (5.3) |
-| $\bar\alpha_t$ | `schedule.alpha_bar` | (T + 1,) | (5.4) |
-| $N(c_\text{in}, c)$; $m$ | `block_parameters`; `m` | numbers | (5.5); $m$ is the length of the condition |
-| $S, p, K$ | `size`, `patch`, `levels` | numbers | (5.6) |
+| symbol | variable | where |
+|---|---|---|
+| $x_t, t, y$ | `x_t`, `t`, `y` | what the network takes |
+| $r$ | `field` | (5.1), side of the receptive field |
+| $L$ | `first_loss` | (5.3) |
+| $\bar\alpha_t$ | `schedule.alpha_bar` | (5.4) |
+| $N$; $m$ | `block_parameters`; `m` | (5.5); $m$: length of the condition |
+| $S, f, K$ | `size`, `patch`, `levels` | (5.6) |
 
-**Next:** [06 · Training](06_training.ipynb). The network is wired, and says 0 to everything. Now it is trained, and drawn
-from with the sampler that chapter 03 has proved already.
+**Next:** [06 · Training](06_training.ipynb). The network is wired, and says 0 to everything. Now it is trained, and draws.
 """
