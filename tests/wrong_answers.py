@@ -516,7 +516,11 @@ def answer(levels):
     ("08d", "answer = 53, 0.45", "per cent"),
     ("08d", "answer = 53, 310", "upside down"),
     # 09 Ten steps
-    ("09a", "def answer(t, s, schedule):\n a = schedule.alpha_bar\n return float((1 - a[t]) / (1 - a[s]))", "root"),
+    (
+        "09a",
+        "def answer(t, s, schedule):\n a = schedule.alpha_bar\n return float((1 - a[t]) / (1 - a[s]))",
+        "eta squared",
+    ),
     (
         "09a",
         "def answer(t, s, schedule):\n a = schedule.alpha_bar\n return float(((1 - a[s]) / (1 - a[t])) ** 0.5)",
@@ -540,12 +544,12 @@ def answer(levels):
     (
         "09d",
         "def answer(T, steps):\n t = [T // steps * k + 1 for k in range(steps, -1, -1)]\n return list(zip(t, t[1:]))",
-        "+ 1",
+        "offset",
     ),
     (
         "09d",
         "def answer(T, steps):\n t = [T // steps * k for k in range(steps + 1)]\n return list(zip(t, t[1:]))",
-        "revers",
+        "upwards",
     ),
     ("09e", "answer = 0.5, 1.0", "grid"),
     # 10 Flow matching
@@ -575,12 +579,24 @@ def answer(levels):
     ),
     ("10b", "def answer(f, z, n):\n for k in range(n):\n  z = z - f(z, k / n) / n\n return z", "against"),
     ("10b", "def answer(f, z, n):\n for k in range(n):\n  z = z + f(z, 1 - k / n) / n\n return z", "time"),
-    ("10b", "def answer(f, z, n):\n for k in range(1, n + 1):\n  z = z + f(z, k / n) / n\n return z", "begin"),
+    (
+        "10b",
+        "def answer(f, z, n):\n for k in range(1, n + 1):\n  z = z + f(z, k / n) / n\n return z",
+        "start of a step",
+    ),
     ("10b", "def answer(f, z, n):\n for k in range(n):\n  z = z + f(z, k / n)\n return z", "step"),
-    ("10c", "def answer(tau, side):\n k = 32 / side\n return k * tau / (1 + (k - 1) * tau)", "upside down"),
-    ("10c", "def answer(tau, side):\n k = (side / 32) ** 2\n return k * tau / (1 + (k - 1) * tau)", "root"),
+    ("10c", "def answer(tau, side):\n k = 32 / side\n return k * tau / (1 + (k - 1) * tau)", "wrong way round"),
+    (
+        "10c",
+        "def answer(tau, side):\n k = (side / 32) ** 2\n return k * tau / (1 + (k - 1) * tau)",
+        "shift applied twice",
+    ),
     ("10c", "def answer(tau, side):\n return 2 * tau / (1 + tau)", "side"),
-    ("10d", "def answer(loss, t, schedule):\n return loss * (float(schedule.log_snr[t].exp()) ** 0.5 + 1) ** 2", "x_0"),
+    (
+        "10d",
+        "def answer(loss, t, schedule):\n return loss * (float(schedule.log_snr[t].exp()) ** 0.5 + 1) ** 2",
+        "weight of u alone",
+    ),
     (
         "10d",
         "def answer(loss, t, schedule):\n snr = float(schedule.log_snr[t].exp())\n return loss / snr * (snr**0.5 + 1)",
@@ -591,7 +607,7 @@ def answer(levels):
         "def answer(loss, t, schedule):\n snr = float(schedule.alpha_bar[t])\n return loss / snr * (snr**0.5 + 1) ** 2",
         "alpha_bar",
     ),
-    ("10e", "answer = 1, 1", "mean"),
+    ("10e", "answer = 1, 1", "the paths are not"),
     ("10e", "answer = 1, 0.97", "share"),
     # 11 Why it invents
     ("11a", "def answer(data):\n return 2 ** data[0].numel()", "no choice"),
@@ -762,13 +778,13 @@ def answer(x, data, limit):
         "14a",
         "def answer(average, z, clocks):\n for u, s in zip(clocks, clocks[1:]):\n"
         "  z = z - (u - s) * average(z, u, 0.0)\n return z",
-        "this step",
+        "its own end",
     ),
     (
         "14a",
         "def answer(average, z, clocks):\n for u, s in zip(clocks, clocks[1:]):\n"
         "  z = z + (u - s) * average(z, u, s)\n return z",
-        "sign",
+        "subtracted",
     ),
     (
         "14a",
@@ -779,7 +795,7 @@ def answer(x, data, limit):
     (
         "14b",
         "def answer(path):\n return (len(path) * (path[1:] - path[:-1]) - (path[-1] - path[0])).square().mean()",
-        "k + 1",
+        "one less",
     ),
     (
         "14b",
@@ -787,17 +803,21 @@ def answer(x, data, limit):
         " return (k * (path[1:] - path[:-1]) - (path[-1] - path[0])).square().mean().sqrt()",
         "root",
     ),
-    ("14c", "def answer(f, z, u, s, v, h):\n return v - (u - s) * (f(z, u + h, s) - f(z, u - h, s)) / (2 * h)", "both"),
+    (
+        "14c",
+        "def answer(f, z, u, s, v, h):\n return v - (u - s) * (f(z, u + h, s) - f(z, u - h, s)) / (2 * h)",
+        "z moves",
+    ),
     (
         "14c",
         "def answer(f, z, u, s, v, h):\n"
         " return v + (u - s) * (f(z + h * v, u + h, s) - f(z - h * v, u - h, s)) / (2 * h)",
-        "sign",
+        "subtracted",
     ),
     (
         "14c",
         "def answer(f, z, u, s, v, h):\n return v - (u - s) * (f(z + h * v, u + h, s) - f(z - h * v, u - h, s)) / h",
-        "2 h",
+        "two h",
     ),
     (
         "14c",

@@ -162,6 +162,9 @@ EXERCISES = {
                 lambda T, steps: descending(T, steps)[:-1]
             ),
             "an offset of 0 ends at 0, and starts a whole step below T": lambda T, steps: leading(T, steps, 0),
+            "the offset of 1 is still there: every time is 1 too late, and the walk stops at 1": (
+                lambda T, steps: [(t + 1, s + 1) for t, s in descending(T, steps)]
+            ),
             "the times run upwards: a sampler goes from T down to 0": (
                 lambda T, steps: [(s, t) for t, s in reversed(descending(T, steps))]
             ),

@@ -92,6 +92,10 @@ def shifted(tau, side, power=1):
     return k * tau / (1 + (k - 1) * tau)
 
 
+def with_snr(eps_loss, snr, power=2):
+    return float(eps_loss / snr * (snr**0.5 + 1) ** power)
+
+
 EXERCISES = {
     "10a": Exercise(
         u_of_score,
@@ -101,6 +105,7 @@ EXERCISES = {
             "the score is -eps / sigma, so eps is -sigma times it: one factor of sigma, not two": (
                 with_eps(lambda score, sigma: -(sigma**2) * score)
             ),
+            "the score is -eps / sigma: the factor sigma is missing": with_eps(lambda score, sigma: -score),
             "eps is the score times sigma, not over sigma": with_eps(lambda score, sigma: -score / sigma),
             "the sign of u: it points from the image to the noise, eps - x_0": lambda *a: -u_of_score(*a),
             "that is v: u has no factors in front of eps and x_0": (
@@ -176,6 +181,12 @@ EXERCISES = {
             "upside down: the loss of u is the larger one": (
                 lambda eps_loss, t, schedule: eps_loss / (1 + math.exp(-float(schedule.log_snr[t]) / 2)) ** 2
             ),
+            "the weight of u is a square: the root of SNR and 1 are added, then squared": (
+                lambda eps_loss, t, schedule: with_snr(eps_loss, schedule.log_snr[t].exp(), power=1)
+            ),
+            "alpha_bar is not the SNR: divide it by 1 - alpha_bar": (
+                lambda eps_loss, t, schedule: with_snr(eps_loss, schedule.alpha_bar[t])
+            ),
             "a loss is a squared error: the factor must be squared": (
                 lambda eps_loss, t, schedule: eps_loss * (1 + math.exp(-float(schedule.log_snr[t]) / 2))
             ),
@@ -186,6 +197,7 @@ EXERCISES = {
         13,
         {
             "one step suffices on a straight line: the lines are straight, the paths are not. Measure": (1, 1),
+            "that is the share that has arrived: the number of steps is asked": (0, 0.999),
             "two to seven steps: do at least 95 % of them arrive, or fewer?": (2, 7),
             "that many are not needed: take the first number of steps with which 95 % arrive": (14, 1000),
         },
