@@ -78,7 +78,7 @@ def code_lines(function):
 def test_the_core_is_read_in_one_sitting():
     core = {name: path for name, path in rooms() if wing(name) in ("core", "nn") and name != "nn.dit"}
     faces = [ROOT / "tinyddpm" / name for name in ("__init__.py", "__init__.pyi", "nn/__init__.py")]
-    texts = "\n".join(path.read_text() for path in [*core.values(), *faces]).splitlines()
+    texts = "".join(path.read_text() for path in [*core.values(), *faces]).splitlines()
     lines = len([line for line in texts if not re.match(r"from \.(editing|evaluation|extensions|trainer|cli)\.", line)])
     assert len(core) <= 16 and lines <= 1800, (len(core), lines)
 

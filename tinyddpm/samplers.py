@@ -14,7 +14,7 @@ import torch
 from torch import Generator, Tensor
 
 from .diffusion import Denoiser, Images, eps_from_x_0, q_posterior, v_from
-from .schedules import Grid, Schedule, check_grid, choose
+from .schedules import Grid, Schedule, check_grid, choose, require
 
 Generators = Generator | Sequence[Generator] | None  # one for the batch, or one for each image
 Update = Callable[[Images, Images, int, int], Images]  # (x_t, x_0_hat, t, s) -> x_s
@@ -132,8 +132,7 @@ def ddim(
     x_s = sqrt(alpha_bar_s) x_0_hat + sqrt(1 - alpha_bar_s - sigma^2) eps_hat + sigma z, with
     sigma^2 = eta^2 times the posterior variance. Raises ValueError for eta outside [0, 1].
     """
-    if not 0 <= eta <= 1:
-        raise ValueError(f"eta, the share of fresh noise, must be in [0, 1] (1 is DDPM), got {eta}")
+    require(0 <= eta <= 1, "eta, the share of fresh noise, must be in [0, 1] (1 is DDPM)", eta)
 
     def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
         eps_hat = eps_from_x_0(x_0_hat, x_t, t, schedule)

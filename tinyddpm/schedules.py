@@ -29,6 +29,12 @@ def choose(table: Mapping[str, Any], name: str, what: str) -> Any:
     return pkgutil.resolve_name(row) if isinstance(row := table[name], str) and ":" in row else row
 
 
+def require(fits: bool, wanted: str, found: Any) -> None:
+    """Raises ValueError unless an argument fits."""
+    if not fits:
+        raise ValueError(f"{wanted}, got {found}")
+
+
 def linear_betas(T: int = 1000, start: float = 1e-4, end: float = 0.02, scaled: bool = True) -> Table:
     """beta_t rises linearly from start to end (Ho et al. 2020, section 4).
 

@@ -109,12 +109,12 @@ tiles(rows, columns=columns, alt="Told a class, the denoiser sees its blur in st
 # %% [markdown]
 r"""
 At the top the label is all that is known; at the bottom it is no news, and a wrong one gets the images of its class that fit best.
-Chapter 03 found the window in which the class is decided, log-SNR $-4.8$ to $-2.1$. How far does the label move the answer, before
+Chapter 03 found the window in which the class is decided, log-SNR $-4.5$ to $-2.2$. How far does the label move the answer, before
 and after it?
 """
 
 # %%
-window = (-4.8, -2.1)
+window = (-4.5, -2.2)
 log_snrs = torch.arange(-8, 4.1, 0.5)
 
 

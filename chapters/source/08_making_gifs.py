@@ -179,7 +179,7 @@ r"""
 Even in $t$ is fine on the cosine schedule alone, whose angle is nearly straight in $t$. The other rules suit each. (The static frames
 of the log-SNR are its last, where the eye sees small movements on black.)
 
-The class is decided from log-SNR $-4.8$ to $-2.1$ (chapter 03), and only $\hat x_0$ shows it: its film begins at $-8$.
+The class is decided from log-SNR $-4.5$ to $-2.2$ (chapter 03), and only $\hat x_0$ shows it: its film begins at $-8$.
 """
 
 # %%

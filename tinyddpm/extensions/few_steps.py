@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from ..diffusion import LOSSES, Images, Labels, diffusion_loss, eps_from_x_0, loss_weight, make_denoiser, q_sample
 from ..samplers import Generators, Step, check_arguments, ddim, heun, last, noise_like, trajectory
-from ..schedules import Grid, Schedule, Times, choose
+from ..schedules import Grid, Schedule, Times, choose, require
 from ..training import DenoisingLoss, Losses
 from .self_conditioning import SelfConditioned
 
@@ -121,8 +121,7 @@ class MeanFlowLoss(DenoisingLoss):
 
     def __post_init__(self):
         choose(VELOCITY, self.predicts, "prediction of two times")
-        if not 0 <= self.instant <= 1:
-            raise ValueError(f"the share of images with s = t must be in [0, 1], got {self.instant}")
+        require(0 <= self.instant <= 1, "the share of images with s = t must be in [0, 1]", self.instant)
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
         t, eps, y = self.draw(model, x_0, y, generator)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..diffusion import Denoiser, Images
 from ..guidance import check_scale
-from ..schedules import Schedule
+from ..schedules import Schedule, require
 
 LogWeight = Callable[[Tensor, Tensor], Tensor]  # (x, t) -> the log-weight of each image, (b,)
 
@@ -96,8 +96,7 @@ def dynamic_threshold(denoiser: Denoiser, quantile: float = 0.995) -> Denoiser:
 
     For photographs; the background of digits, -1, turns grey: clip those. Raises ValueError unless 0 < quantile <= 1.
     """
-    if not 0 < quantile <= 1:
-        raise ValueError(f"the quantile of the pixels that keep their value must be in (0, 1], got {quantile}")
+    require(0 < quantile <= 1, "the quantile of the pixels that keep their value must be in (0, 1]", quantile)
 
     def thresholded(x_t: Images, t: Int[Tensor, " b"]) -> Images:
         x_0_hat = denoiser(x_t, t)

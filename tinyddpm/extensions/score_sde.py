@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..diffusion import Denoiser, Images, eps_from_x_0
 from ..samplers import Generators, Step, angle, check_arguments, noise_like, p_sample, times, trajectory, velocity
-from ..schedules import Grid, Schedule
+from ..schedules import Grid, Schedule, require
 
 Score = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> grad log p_t(x_t)
 
@@ -63,8 +63,7 @@ def predictor_corrector(
     image does not depend on its batch. Where p_s is standard normal the variance comes out 1 / (1 - e / 2) times too
     large, 2.6 % at the default. Raises ValueError for invalid arguments, and for snr outside (0, 1).
     """
-    if not 0 < snr < 1:
-        raise ValueError(f"snr, the signal-to-noise ratio of the corrector, must be in (0, 1), got {snr}")
+    require(0 < snr < 1, "snr, the signal-to-noise ratio of the corrector, must be in (0, 1)", snr)
 
     def update(x_t: Images, x_0_hat: Images, t: int, s: int) -> Images:
         x_s = p_sample(x_t, x_0_hat, t, s, schedule, generator=generator)

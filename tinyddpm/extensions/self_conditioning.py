@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from ..diffusion import Denoiser, Images, check_predicts, diffusion_loss, make_denoiser, q_sample
 from ..nn import NETWORKS
-from ..schedules import Schedule, choose
+from ..schedules import Schedule, choose, require
 from ..training import DenoisingLoss, Losses
 
 
@@ -70,8 +70,7 @@ class SelfConditionedLoss(DenoisingLoss):
     p: float = 0.5
 
     def __post_init__(self):
-        if not 0 <= self.p <= 1:
-            raise ValueError(f"the probability that an image sees an estimate must be in [0, 1], got {self.p}")
+        require(0 <= self.p <= 1, "the probability that an image sees an estimate must be in [0, 1]", self.p)
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
         t, eps, y = self.draw(model, x_0, y, generator)
