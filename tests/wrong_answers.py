@@ -78,7 +78,7 @@ WRONG_ANSWERS: list[tuple[str, str, str]] = [
         "03a",
         "def answer(x, e, t, s):\n b, a = s.beta[t], s.alpha_bar[t]\n"
         " return (x + b / (1 - a).sqrt() * e) / (1 - b).sqrt()",
-        "subtract",
+        "subtracted",
     ),
     ("03a", "def answer(x, e, t, s):\n a = s.alpha_bar[t]\n return (x - (1 - a).sqrt() * e) / a.sqrt()", "x_0"),
     (
@@ -116,7 +116,7 @@ def answer(denoiser, x, schedule, generator):
     ("03c", "def answer(x, a):\n return torch.tanh(x / (1 - a))", "signal"),
     ("03c", "def answer(x, a):\n return torch.tanh(a**0.5 * x / (1 - a) ** 0.5)", "variance"),
     ("03c", "def answer(x, a):\n return torch.sigmoid(2 * a**0.5 * x / (1 - a))", "probability"),
-    ("03c", "def answer(x, a):\n return x.sign()", "nearest"),
+    ("03c", "def answer(x, a):\n return x.sign()", "nearer number"),
     (
         "03d",
         """
@@ -178,7 +178,7 @@ def answer(V, alpha_bar):
         "channel",
     ),
     ("04b", "def answer(y, r):\n return torch.nn.functional.pixel_shuffle(y, r)", "order"),
-    ("04b", "def answer(y, r):\n b, c, h, w = y.shape\n return y.reshape(b, c // r**2, h * r, w * r)", "permute"),
+    ("04b", "def answer(y, r):\n b, c, h, w = y.shape\n return y.reshape(b, c // r**2, h * r, w * r)", "reshape alone"),
     (
         "04b",
         "def answer(y, r):\n b, c, h, w = y.shape\n"
@@ -186,7 +186,7 @@ def answer(V, alpha_bar):
         "r1",
     ),
     ("04c", "def answer(q, k, i):\n return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)[:, :, i].mean(0)", "column"),
-    ("04c", "def answer(q, k, i):\n return (q @ k.mT).softmax(-1)[:, i].mean(0)", "root"),
+    ("04c", "def answer(q, k, i):\n return (q @ k.mT).softmax(-1)[:, i].mean(0)", "sqrt(d)"),
     ("04c", "def answer(q, k, i):\n return (q @ k.mT / q.shape[-1] ** 0.5).mean(0).softmax(-1)[i]", "scores"),
     ("04c", "def answer(q, k, i):\n return (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)[:, i].sum(0)", "heads"),
     (
@@ -207,7 +207,7 @@ def answer(V, alpha_bar):
         " return torch.cos(d[:, None] * w).mean(1)",
         "half",
     ),
-    ("04e", "answer = 90, 0.55", "per cent"),
+    ("04e", "answer = 90, 0.3", "per cent"),
     ("04e", "answer = 90, 99.8", "1000"),
     # 05 The U-Net
     (
