@@ -79,7 +79,8 @@ def build(source: Path) -> Path:
                 picture = smaller(base64.b64decode(data["image/png"]))
                 data["image/png"] = base64.b64encode(picture).decode()
                 if "share" in cell.metadata.get("tags", []):
-                    (HERE / "figures" / f"{source.stem[:2]}.png").write_bytes(picture)
+                    suffix = "gif" if picture.startswith(b"GIF") else "png"
+                    (HERE / "figures" / f"{source.stem[:2]}.{suffix}").write_bytes(picture)
     notebook.metadata.pop("widgets", None)
     notebook.metadata["language_info"] = {"name": "python"}
     path = HERE / f"{source.stem}.ipynb"

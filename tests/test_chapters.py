@@ -69,6 +69,18 @@ def test_the_course_is_complete():
     assert all(f"({stem}.ipynb)" in readme for stem in NOTEBOOKS)
 
 
+def test_every_paper_is_in_the_bibliography_and_every_question_has_its_place():
+    readme = (ROOT / "README.md").read_text()
+    prose = "".join(map(words, NOTEBOOKS.values())) + "".join(p.read_text() for p in ROOT.glob("course/*/*.md"))
+    papers = set(re.findall(r"arxiv\.org/abs/([\d.]*\d)", prose))
+    assert papers == set(re.findall(r"\]\(https://arxiv\.org/abs/([\d.]*\d)\)", readme)) and len(papers) >= 30
+    places = re.findall(r"^\| .*\? \| \[\d\d\]\((\w+)\.ipynb\), \*(.*)\* \|$", readme, re.M)
+    places += re.findall(r"^\| [^?|]* \| \[\d\d\]\((\w+)\.ipynb\), \*(.*)\* \|$", readme, re.M)
+    assert len(places) >= 13
+    for stem, section in places:
+        assert re.search(rf"^## {re.escape(section)}", words(NOTEBOOKS[stem]), re.M), section
+
+
 @chapters
 def test_a_notebook_is_what_its_source_says(stem):
     wanted = notebook_of(ROOT / "source" / f"{stem}.py").cells
@@ -219,8 +231,9 @@ def test_figures_take_their_colours_from_the_course(stem):
 def test_a_chapter_has_one_figure_made_to_be_shared(stem):
     (cell,) = [cell for cell in code(NOTEBOOKS[stem]) if "share" in cell["metadata"].get("tags", [])]
     (png,) = [output["data"]["image/png"] for output in cell["outputs"] if "image/png" in output.get("data", {})]
-    assert (ROOT / "figures" / f"{stem[:2]}.png").read_bytes() == base64.b64decode(png)
-    assert f"](figures/{stem[:2]}.png)" in (ROOT / "README.md").read_text()
+    (figure,) = (ROOT / "figures").glob(f"{stem[:2]}.*")
+    assert figure.read_bytes() == base64.b64decode(png)
+    assert f"](figures/{figure.name})" in (ROOT / "README.md").read_text()
 
 
 @exercises
