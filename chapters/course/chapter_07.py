@@ -77,7 +77,7 @@ def in_rates(answer, y, style, p):
     answers = [answer(y, style, p, generator) for _ in range(500)]
     if any(found is None or found is ... for found in answers):
         return None
-    if not all(isinstance(found, tuple) and len(found) == 2 and found[0].shape == y.shape for found in answers):
+    if not all(isinstance(found, (tuple, list)) and len(found) == 2 and found[0].shape == y.shape for found in answers):
         raise ValueError("return two tensors, (y, style), each of shape (b,)")
     labels, styles = (torch.stack(parts) for parts in zip(*answers))
     no_y, no_style = labels == 10, styles == 4
