@@ -8,7 +8,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from .diffusion import Denoiser, Images, make_denoiser
-from .schedules import Schedule
+from .schedules import Schedule, require
 
 Scale = float | Callable[[Tensor], Tensor]  # constant, or a function of t: (b,) -> (b,)
 
@@ -66,13 +66,11 @@ def interval(scale: float, low: int, high: int, outside: float = 1.0) -> Callabl
     Raises ValueError unless low <= high, and for a scale that is not a finite number."""
     check_scale(scale)
     check_scale(outside)
-    if not low <= high:
-        raise ValueError(f"an interval of times needs low <= high, got {low}..{high}")
+    require(low <= high, "an interval of times needs low <= high", f"{low}..{high}")
     return lambda t: torch.where((t >= low) & (t <= high), scale, outside)
 
 
 def clip_x_0(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
     """x_0_hat clamped to the range of images; samplers derive eps from it anew. Raises ValueError unless low < high."""
-    if not low < high:
-        raise ValueError(f"clipping needs low < high, got [{low}, {high}]")
+    require(low < high, "clipping needs low < high", [low, high])
     return lambda x_t, t: denoiser(x_t, t).clamp(low, high)

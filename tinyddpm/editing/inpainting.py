@@ -9,7 +9,7 @@ from torch import Tensor
 from ..diffusion import Denoiser, Images
 from ..pipeline import DDPM
 from ..samplers import p_sample_loop
-from ..schedules import Grid, choose
+from ..schedules import Grid, choose, require
 
 WHOLE, FIRST, SECOND, MIDDLE = (0, 1), (0, 1 / 2), (1 / 2, 1), (1 / 3, 2 / 3)  # from and to, as parts of a side
 HALVES = {"left": (WHOLE, FIRST), "right": (WHOLE, SECOND), "top": (FIRST, WHOLE), "bottom": (SECOND, WHOLE)}
@@ -45,8 +45,7 @@ def inpaint(denoiser: Denoiser, known: Images, mask: Float[Tensor, "..."]) -> De
 def resampling_grid(grid: Grid, jump: int = 10, repeats: int = 10) -> list[tuple[int, int]]:
     """The grid with every `jump` steps walked `repeats` times: down, up again in one step of noise, and down (Lugmayr
     et al. 2022, "RePaint", algorithm 1 and figure 9). The step to 0 is walked once. Raises ValueError below 1."""
-    if jump < 1 or repeats < 1:
-        raise ValueError(f"jump and repeats must be at least 1, got jump={jump} and repeats={repeats}")
+    require(jump >= 1 and repeats >= 1, "jump and repeats must be at least 1", f"jump={jump} and repeats={repeats}")
     grid, walk = list(grid), []
     for k in range(0, len(grid), jump):
         down = grid[k : k + jump]
