@@ -377,6 +377,13 @@ def test_natural_mistakes_are_named_in_any_exercise(wrong, says):
     assert told(lambda x: x, lambda x: x + 0.0, X) == OK
 
 
+def test_an_axis_that_is_left_is_named():
+    assert "take the mean over it" in told(lambda x: x.mean(1), lambda x: x, X)
+    assert "take the sum over it" in told(lambda x: x.sum(0), lambda x: x, X)
+    assert "take the mean over everything" in told(lambda x: x.mean(), lambda x: x, X)
+    assert "sum over" not in told(lambda x: x.sum(0), lambda x: x + 1, X)
+
+
 def test_a_number_that_is_not_rounded_is_named():
     assert "whole number" in told(lambda x: math.ceil(x), lambda x: x, 2.3)
     assert "whole number" in told(lambda x: math.floor(x), lambda x: x, 2.3)

@@ -24,10 +24,10 @@ def mean_over_x_0(x_t, eps_hat, t, schedule):
     return tinyddpm.q_posterior(x_0_hat, x_t, t, t - 1, schedule)[0]
 
 
-def mean(x_t, eps_hat, t, schedule, root=False, bar=True, abar_outside=False, outside=True, power=0.5, sign=-1):
+def mean(x_t, eps_hat, t, schedule, root=False, bar=True, abar_outside=False, outside=0.5, power=0.5, sign=-1):
     beta, abar = schedule.beta[t], schedule.alpha_bar[t]
     factor = (beta.sqrt() if root else beta) / (1 - (abar if bar else 1 - beta)) ** power
-    scale = (abar if abar_outside else 1 - beta).sqrt() if outside else 1
+    scale = (abar if abar_outside else 1 - beta) ** outside
     return (x_t + sign * factor * eps_hat) / scale
 
 
@@ -181,11 +181,12 @@ EXERCISES = {
                 lambda *arguments: mean(*arguments, root=True)
             ),
             "noise is taken away, but the image keeps its smaller size: divide by sqrt(1 - beta_t)": (
-                lambda *arguments: mean(*arguments, outside=False)
+                lambda *arguments: mean(*arguments, outside=0)
             ),
             "the noise in x_t has the factor sqrt(1 - alpha_bar_t), and its root is missing": (
                 lambda *arguments: mean(*arguments, power=1)
             ),
+            "the root outside is missing: divide by sqrt(1 - beta_t)": lambda *arguments: mean(*arguments, outside=1),
             "the noise was added once more: it is to be subtracted": lambda *arguments: mean(*arguments, sign=1),
             "that is x_0_hat itself: the step goes to t - 1 only, so put it into (3.5)": (
                 lambda x_t, eps_hat, t, schedule: tinyddpm.x_0_from_eps(eps_hat, x_t, t, schedule)
@@ -208,6 +209,9 @@ EXERCISES = {
             "beta[t] is the variance of the noise: its factor is the root of that": (
                 lambda *arguments: loop(*arguments, power=1)
             ),
+            "noise of variance 1 came in whole: its factor is sqrt(beta_t)": (
+                lambda *arguments: loop(*arguments, power=0)
+            ),
             "now there is no noise at all, and the samples collapse: only the last step goes without": (
                 lambda *arguments: loop(*arguments, noise_at=lambda t, T: False)
             ),
@@ -228,6 +232,9 @@ EXERCISES = {
             ),
             "the signal is missing: x_t lies around -sqrt(alpha_bar_t) and sqrt(alpha_bar_t)": (
                 lambda x_t, alpha_bar_t: torch.tanh(x_t / (1 - alpha_bar_t))
+            ),
+            "the signal's factor is the root of alpha_bar_t": (
+                lambda x_t, alpha_bar_t: torch.tanh(alpha_bar_t * x_t / (1 - alpha_bar_t))
             ),
             "twice too steep: 2u is what the sigmoid takes for p, and 2 p - 1 is the tanh of u": (
                 lambda x_t, alpha_bar_t: torch.tanh(2 * alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t))

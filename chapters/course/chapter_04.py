@@ -259,6 +259,9 @@ EXERCISES = {
             "that is a mean for each kernel: a filter takes all input channels, and has one mean": (
                 lambda weight, eps: standardized(weight, eps, (2, 3))
             ),
+            "the mean is 0 now and the variance as it was: multiply by (var + eps).rsqrt()": (
+                lambda weight, eps: weight - weight.mean((1, 2, 3), keepdim=True)
+            ),
             "dimension 0 counts the filters: mean and variance run over the other three": (
                 lambda weight, eps: standardized(weight, eps, 0)
             ),

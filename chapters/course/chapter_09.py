@@ -125,6 +125,9 @@ EXERCISES = {
             "the mean of both is the direction between the last step and this one, half a turn too early": (
                 lambda v, w, a, b: (v + w) / 2
             ),
+            "a slope is a change over the turn it took: divide by the turn before": (
+                lambda v, w, a, b: v + (v - w) * a / 2
+            ),
             "V is a direction: the turn is multiplied outside": lambda v, w, a, b: a * extrapolated(v, w, a, b),
         },
     ),

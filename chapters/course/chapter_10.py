@@ -75,6 +75,11 @@ def with_eps(eps_of):
     return wrong
 
 
+def with_factors(score, x_t, signal, sigma, divide=True, shrunk=True, sign=-1):
+    eps = -sigma * score
+    return eps + sign * (x_t - (sigma if shrunk else 1) * eps) / (signal if divide else 1)
+
+
 def fields():
     z = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     yield lambda z, s: 0.3 - z * (1 + s), z, 4
@@ -115,6 +120,15 @@ EXERCISES = {
                     t,
                     schedule,
                 )
+            ),
+            "the image is still shrunk: divide x_t less its noise by the signal's factor": (
+                lambda score, x_t, t, schedule: with_factors(score, x_t, *schedule.coefficients(t, x_t), divide=False)
+            ),
+            "the whole of eps was taken out of x_t: there it has the factor sigma": (
+                lambda score, x_t, t, schedule: with_factors(score, x_t, *schedule.coefficients(t, x_t), shrunk=False)
+            ),
+            "u is a difference: eps minus x_0": (
+                lambda score, x_t, t, schedule: with_factors(score, x_t, *schedule.coefficients(t, x_t), sign=1)
             ),
             "that is eps - x_t: the image is wanted, without its noise": (
                 lambda score, x_t, t, schedule: -schedule.coefficients(t, x_t)[1] * score - x_t
@@ -186,6 +200,14 @@ EXERCISES = {
             ),
             "alpha_bar is not the SNR: divide it by 1 - alpha_bar": (
                 lambda eps_loss, t, schedule: with_snr(eps_loss, schedule.alpha_bar[t])
+            ),
+            "the weight of u has the root of the SNR in it": (
+                lambda eps_loss, t, schedule: (
+                    eps_loss * (schedule.log_snr[t].exp() + 1) ** 2 / schedule.log_snr[t].exp()
+                )
+            ),
+            "the weight of u has a sum: an error of x_0 moves eps the other way, and u by both": (
+                lambda eps_loss, t, schedule: eps_loss * (1 - math.exp(-float(schedule.log_snr[t]) / 2)) ** 2
             ),
             "a loss is a squared error: the factor must be squared": (
                 lambda eps_loss, t, schedule: eps_loss * (1 + math.exp(-float(schedule.log_snr[t]) / 2))

@@ -100,6 +100,9 @@ EXERCISES = {
         {
             "these are distances of a step: over its time, 1 / k, they are velocities": lambda path: curvature(path, 1),
             "the number of steps is one less than that of the clocks": lambda path: curvature(path, len(path)),
+            "differences of both signs cancel: square them before the mean": lambda path: (
+                (len(path) - 1) * path.diff(dim=0) - (path[-1] - path[0])
+            ).mean(),
             "the difference is to be squared": lambda path: curvature(path, power=1),
             "compare with the line from the start of each path to its end, not with the mean of all paths": (
                 lambda path: curvature(path, line=lambda path: (path[-1] - path[0]).mean())
