@@ -85,8 +85,7 @@ BETAS: dict[str, Callable[..., Table] | str] = {
 
 
 def check_T(T: int) -> None:
-    if not isinstance(T, int) or T < 1:
-        raise ValueError(f"T, the number of noising steps, must be an integer of at least 1, got {T}")
+    require(isinstance(T, int) and T >= 1, "T, the number of noising steps, must be an integer of at least 1", T)
 
 
 def check_betas(beta: Tensor, end: bool = True) -> Table:
@@ -175,8 +174,8 @@ class Schedule:
         """
         start = self.T if start is None else start
         steps = start if steps is None else steps
-        if not 1 <= steps <= start <= self.T:
-            raise ValueError(f"need 1 <= steps <= start <= T = {self.T}, got steps={steps}, start={start}")
+        fits = 1 <= steps <= start <= self.T
+        require(fits, f"need 1 <= steps <= start <= T = {self.T}", f"steps={steps}, start={start}")
         return list(pairwise([*choose(SPACINGS, spacing, "spacing")(start, steps, self.log_snr), 0]))
 
 
