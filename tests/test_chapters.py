@@ -430,7 +430,7 @@ def test_a_guess_comes_before_its_answer(capsys):
 
 
 def test_check_prints_and_returns_nothing(capsys):
-    assert check("01b", lambda beta, t: 1 - t * beta) is None
+    assert check("01b", lambda beta, left: math.ceil(2 * (1 - left) / beta)) is None
     assert capsys.readouterr().out.startswith("01b: factors multiply")
 
 

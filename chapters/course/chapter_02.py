@@ -1,18 +1,80 @@
-"""The exercises of chapter 02: noise schedules."""
+"""The exercises and pictures of chapter 02: noise schedules."""
 
 import math
 
+import matplotlib.pyplot as plt
 import torch
 
-from .exercises import Exercise
+from .exercises import Exercise, Experiment
+from .figures import NOISE, REST, SIGNAL, TEXT, label_lines, show_figure
 
 START, END = 1e-4, 0.02
+TABLE = torch.tensor([1, 0.9, 0.5, 0.1, 0.001], dtype=torch.float64)
 
 
-def cosine(T, offset, power=2, denominator=True, divide=True):
-    u = torch.arange(T + 1, dtype=torch.float64) / T + offset
-    f = torch.cos(u / (1 + offset if denominator else 1) * math.pi / 2) ** power
-    return f / f[0] if divide else f
+def histograms(at_T: dict, noise) -> None:
+    """The brightness of pure noise and of x_T, one panel a chain."""
+    figure, axes = plt.subplots(1, len(at_T), figsize=(7.5, 2.1), sharey=True)
+    bins = torch.linspace(-0.45, 0.15, 61).numpy()
+    for axis, (name, brightness) in zip(axes, at_T.items()):
+        axis.hist(noise.numpy(), bins, color=NOISE, alpha=0.35)
+        axis.hist(brightness.numpy(), bins, color=SIGNAL, histtype="step", linewidth=1.3)
+        axis.set(title=name, xlabel="brightness", yticks=[])
+        axis.grid(False)
+    axes[0].text(0.02, 0.9, "x_T", color=SIGNAL, transform=axes[0].transAxes)
+    axes[0].text(0.98, 0.9, "pure\nnoise", color=NOISE, ha="right", va="center", transform=axes[0].transAxes)
+    show_figure(
+        "Histograms of brightness: at T = 200 and 300, unscaled, x_T lies left of pure noise and apart from it, at 500"
+        " it overlaps, and with scaled betas both are the same"
+    )
+
+
+def classes_figure(counts: dict, ink) -> None:
+    """How many samples of each class each run drew, from little ink to much."""
+    order = ink.argsort()
+    figure, axes = plt.subplots(figsize=(7, 2.4))
+    for i, (name, count) in enumerate(counts.items()):
+        place, look = torch.arange(10) + 0.27 * (i - 1), ((NOISE, ""), (SIGNAL, "///"), (REST, "..."))[i]
+        axes.bar(place, count[order], width=0.25, color=look[0], hatch=look[1], edgecolor="white", label=name)
+    axes.axhline(30, color=TEXT, linestyle="--", linewidth=1)
+    axes.set(xticks=range(10), xticklabels=order.tolist(), xlabel="class, from little ink to much", ylabel="of 300")
+    axes.legend(ncols=3, loc="upper left")
+    axes.set_ylim(0, 72)
+    axes.grid(False)
+    show_figure(
+        "Bars for the ten classes: started from noise the unscaled chain draws 4 ones and 55 zeros; the other two runs"
+        " draw about 30 of each"
+    )
+
+
+def accuracy_figure(read: dict) -> None:
+    """What a classifier reads at twenty times of two schedules: over time, and over log-SNR."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.5, 2.6), sharey=True)
+    for (schedule, percent), line, colour in zip(read.items(), ("o-", "x--"), (SIGNAL, NOISE)):
+        times = [schedule.T * i // 20 for i in range(1, 21)]
+        share = [t / schedule.T for t in times]
+        left.plot(share, percent, line, color=colour, markersize=4, label=f"T = {schedule.T}")
+        right.plot(schedule.log_snr[times], percent, line[0], color=colour, markersize=4)
+    left.set(title="the betas of (2.1), over time", xlabel="t / T", ylabel="read correctly, %")
+    right.set(title="the same over log-SNR", xlabel="log-SNR, from clean to noisy", xlim=(4, -12))
+    label_lines(left)
+    show_figure("Over t / T two chains have two curves of accuracy; over log-SNR all points lie on one falling curve")
+
+
+def curves():
+    yield (torch.tensor([4.0, 1.0, -1.5, -9.5], dtype=torch.float64),)
+    yield (torch.linspace(8, -9.5, 20, dtype=torch.float64),)
+
+
+def betas(lam, alpha_bar=torch.sigmoid, start=1.0, zero=True, divide=True):
+    table = torch.cat([torch.tensor([start], dtype=torch.float64), alpha_bar(lam)])
+    beta = 1 - table[1:] / table[:-1] if divide else table[:-1] - table[1:]
+    return torch.cat([beta.new_zeros(1), beta]) if zero else beta
+
+
+def without_first(lam):
+    table = lam.sigmoid()
+    return torch.cat([table.new_zeros(1), 1 - table[1:] / table[:-1]])
 
 
 def line(T):
@@ -20,38 +82,39 @@ def line(T):
 
 
 def smallest(T, is_enough):
-    return next(k for k in range(1, 100) if is_enough(k * line(T)))
+    return next(k for k in range(1, 200) if is_enough(k * line(T)))
 
 
-def whole_factor(T):
-    return smallest(T, lambda beta: (1 - beta).prod() < 1e-4)
+def larger(alpha_bar, k, power=2, sign=-1):
+    return ((alpha_bar / (1 - alpha_bar)).log() + sign * power * math.log(k)).sigmoid()
 
 
 EXERCISES = {
     "02a": Exercise(
-        lambda T, offset: cosine(T, offset),
-        lambda: [(10, 0.008), (7, 0.1)],
+        betas,
+        curves,
         {
-            "the square is missing: alpha_bar is a variance, and cos alone is its root": (
-                lambda T, offset: cosine(T, offset, power=1)
+            "exp(lam) is the SNR, not alpha_bar: alpha_bar / (1 - alpha_bar) is solved by the sigmoid": (
+                lambda lam: betas(lam, alpha_bar=torch.exp)
             ),
-            "divide by f(0), so that alpha_bar_0 is 1 and the clean image is clean": (
-                lambda T, offset: cosine(T, offset, divide=False)
+            "sigmoid(-lam) is the share of the noise: alpha_bar is sigmoid(lam)": (
+                lambda lam: betas(lam, alpha_bar=lambda x: torch.sigmoid(-x))
             ),
-            "divide the angle by 1 + offset: as it is, it runs past 90 degrees and alpha_bar turns back": (
-                lambda T, offset: cosine(T, offset, denominator=False)
+            "betas are shares of variances: divide alpha_bar, not its root, the amplitude": (
+                lambda lam: betas(lam, alpha_bar=lambda x: x.sigmoid().sqrt())
             ),
-            "that is right for an offset of 0: the argument is not used": lambda T, offset: cosine(T, 0.0),
-            "index 0 is missing: T + 1 values are wanted, beginning with alpha_bar_0 = 1": (
-                lambda T, offset: cosine(T, offset)[1:]
+            "those are the alpha_bars: a beta is 1 minus alpha_bar over the one before it": (
+                lambda lam: torch.cat([torch.ones(1, dtype=torch.float64), lam.sigmoid()])
             ),
-            "those are the betas: alpha_bar is asked, before anything is divided": (
-                lambda T, offset: 1 - cosine(T, offset)[1:] / cosine(T, offset)[:-1]
+            "the first step is missing: alpha_bar_0 = 1 comes before lam_1": without_first,
+            "beta[0] = 0 is missing: a Schedule has one beta for each t in 0..T": lambda lam: betas(lam, zero=False),
+            "alpha_bar is a product, so its steps are quotients, not differences": (
+                lambda lam: betas(lam, divide=False)
             ),
         },
     ),
     "02b": Exercise(
-        whole_factor,
+        lambda T: smallest(T, lambda beta: (1 - beta).prod().sqrt() < 0.01),
         lambda: [(100,), (50,)],
         {
             "1000 / T is a safe factor, and not the smallest: try smaller ones": lambda T: 1000 // T,
@@ -61,52 +124,48 @@ EXERCISES = {
             "you asked for an amplitude below 1e-4: alpha_bar is its square, and easier to bring there": (
                 lambda T: smallest(T, lambda beta: (1 - beta).prod().sqrt() < 1e-4)
             ),
-            "an amplitude of 1e-2 is meant, alpha_bar itself is to be below 1e-4": (
+            "the amplitude is the root of alpha_bar: at 1 % of it, alpha_bar is 1e-4 and not 1e-2": (
                 lambda T: smallest(T, lambda beta: (1 - beta).prod() < 1e-2)
+            ),
+            "one too few: at that factor more than 1 % is left": (
+                lambda T: smallest(T, lambda beta: (1 - beta).prod() < 1e-4) - 1
             ),
             "the factor goes the other way: a shorter chain needs larger betas": lambda T: T / 1000,
             "with these betas the chain keeps its signal: the published ones belong to T = 1000": lambda T: 1,
         },
     ),
     "02c": Exercise(
-        lambda T: torch.linspace(START**0.5, END**0.5, T, dtype=torch.float64) ** 2,
-        lambda: [(5,), (300,)],
+        larger,
+        lambda: [(TABLE, 2), (TABLE, 4)],
         {
-            "nothing is repaired yet: the endpoints are squared twice, 0.02 becomes 0.00000016": (
-                lambda T: torch.linspace(START**2, END**2, T, dtype=torch.float64) ** 2
+            "a block has k pixels in each direction, k * k in all: the SNR is divided by k ** 2": (
+                lambda alpha_bar, k: larger(alpha_bar, k, power=1)
             ),
-            "that is the linear schedule: quadratic means that the roots of the betas lie on a line": line,
-            "one square is gone and the other is left: the endpoints must come out as 1e-4 and 0.02": (
-                lambda T: torch.linspace(START**2, END**2, T, dtype=torch.float64)
+            "the other way round: the larger image needs more noise, so its log-SNR is lower": (
+                lambda alpha_bar, k: larger(alpha_bar, k, sign=1)
             ),
-            "those are the roots of the betas, on a line: square them": (
-                lambda T: torch.linspace(START**0.5, END**0.5, T, dtype=torch.float64)
+            "the SNR is divided by k ** 2, not alpha_bar: the clean image must stay at 1": (
+                lambda alpha_bar, k: alpha_bar / k**2
             ),
-            "the ends are right and the middle is not: take roots first, the line, and then the square": (
-                lambda T: torch.linspace(START**2, END**2, T, dtype=torch.float64) ** 0.5
+            "dividing the SNR means subtracting from its logarithm, not dividing it": (
+                lambda alpha_bar, k: ((alpha_bar / (1 - alpha_bar)).log() / k**2).sigmoid()
             ),
-            "you took the roots of a line: make a line of the roots of the two ends, and square it": (
-                lambda T: line(T) ** 0.5
+            "that is the share of the noise: alpha_bar is sigmoid(lam), not sigmoid(-lam)": (
+                lambda alpha_bar, k: 1 - larger(alpha_bar, k)
             ),
-            "a square outside needs roots inside: linspace(start, end) ** 2 ends at 0.0004": (lambda T: line(T) ** 2),
+            "the SNR is a ratio of variances already: its log drops by log(k ** 2), not by that of k ** 4": (
+                lambda alpha_bar, k: larger(alpha_bar, k, power=4)
+            ),
         },
-        within=1e-9,
     ),
-    "02d": Exercise(
-        lambda beta: (beta / (1 - beta)) ** 0.5,
-        lambda: [(0.999,), (0.5,), (0.02,)],
+    "02d": Experiment(
+        80,
+        130,
         {
-            "that is what x_t is multiplied by: eps_hat passes through sqrt(beta) as well": (
-                lambda beta: (1 - beta) ** -0.5
-            ),
-            "that is a factor of variances: take its root": lambda beta: beta / (1 - beta),
-            "the error is divided by the signal's factor, and that is a root: sqrt(1 - beta)": (
-                lambda beta: 1 / (1 - beta)
-            ),
-            "upside down: solve (1.1) for x_{t-1}, and sqrt(1 - beta) is what one divides by": (
-                lambda beta: ((1 - beta) / beta) ** 0.5
-            ),
-            "the noise's factor alone: it is divided by sqrt(1 - beta) as well": lambda beta: beta**0.5,
+            "that is what pure noise draws: the start is not darker yet, or brighter": (0, 9),
+            "the brightness that is left is sqrt(alpha_bar_T) times that of the data, not alpha_bar_T times": (10, 20),
+            "did you add the mean image, or start from x_T? One number for all pixels is asked": (21, 60),
+            "too dark: only sqrt(alpha_bar_T) of the data's brightness is left at T": (150, 300),
         },
     ),
 }

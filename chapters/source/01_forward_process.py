@@ -6,7 +6,7 @@ r"""
 
 * write one noising step, and say why it has two square roots in it;
 * jump from a clean image to any noise level in one line, and derive that line;
-* check a noising process with one number, and recognise three published mistakes by the plot they make.
+* check a noising process with one number, and recognise three mistakes, two of them published, by the plot they make.
 
 *You need:* Python, and enough PyTorch to add two tensors. *Reading:* about MINUTES minutes. *Running:* under 10 seconds on a
 laptop, without a network. *You build and then import:* `q_step`, `q_sample`.
@@ -35,9 +35,9 @@ r"""
 The digits of MNIST come with the library. Each is a tensor of shape `(1, 32, 32)`: one grey channel, 32 rows, 32 columns (28 by
 28 pixels and a border). The background is -1, full ink is +1.
 
-**[0, 1] or [-1, 1]?** The noise will have mean 0 and standard deviation 1, and what is mixed should be of similar size and share its
-middle. Numbers up to 255 would drown the noise. Numbers in [0, 1] would have a mean that every noise level drags along. The next
-cell prints what matters: the mean square, which is the size of the signal beside noise of mean square 1.
+**[0, 1] or [-1, 1]?** The noise will have mean 0 and standard deviation 1, and what is mixed should be of similar size. Numbers
+up to 255 would drown the noise; numbers in [0, 1] would be drowned by it. The next cell prints what matters: the mean square, which
+is the size of the signal beside noise of mean square 1.
 """
 
 # %% tags=["setup"]
@@ -102,9 +102,9 @@ $\sqrt{1-\beta_t}$ makes that $(1-\beta_t)\,v$, and the noise contributes $(\sqr
 
 $$\operatorname{Var}[x_t] = (1 - \beta_t)\operatorname{Var}[x_{t-1}] + \beta_t \tag{1.2}$$
 
-At variance 1 it stays 1, for every $\beta_t$. Any other variance is pulled towards 1: its distance from 1 shrinks by the factor $1-\beta_t$
-in each step. The digits begin at a variance of 0.31, and noise takes the place of signal until 1 is reached, so that a network sees inputs of one
-scale at every $t$.
+A variance of 1 stays 1, for every $\beta_t$. Any other is pulled towards 1: its distance from 1 shrinks by the factor $1-\beta_t$
+in each step. The digits begin at a variance of 0.31, and noise fills it up to 1. Their mean square begins at 0.94, so a network sees
+inputs of one scale at every $t$.
 
 We walk 100,000 numbers of variance 0.31 through 1,000 steps. **What will the variance be half way, at $t = 500$?** Put your number in
 place of `None`; `guess` prints the measured one beside it.
@@ -194,7 +194,7 @@ holds("1.4", schedule.alpha_bar[1:], (1 - schedule.beta[1:]) * alpha_bar[:-1], w
 
 # %% [markdown]
 r"""
-and with it the most used line of this whole subject (Ho et al. 2020, equation 4):
+With $\bar\alpha_t$ we can write the most used line of this whole subject (Ho et al. 2020, equation 4):
 
 $$x_t = \sqrt{\bar\alpha_t}\; x_0 + \sqrt{1 - \bar\alpha_t}\; \varepsilon \tag{1.5}$$
 
@@ -238,7 +238,7 @@ same(my_q_sample, tinyddpm.q_sample, digits, t, eps, schedule)
 # %% [markdown]
 r"""
 One digit at eight times, under the same noise. Above each column stands the time and its *log-SNR*, the logarithm of signal variance over
-noise variance, $\log\bar\alpha_t / (1 - \bar\alpha_t)$; chapter 02 makes it the ruler for all schedules.
+noise variance, $\log\bigl(\bar\alpha_t / (1 - \bar\alpha_t)\bigr)$; chapter 02 makes it the ruler for all schedules.
 """
 
 # %%
@@ -294,7 +294,7 @@ betas. Nothing was learned or approximated: (1.5) is exact, for every image and 
 
 Fill in the stubs; the check answers, and nothing breaks while a stub is empty. Hint and solution are folded.
 
-**01a · From any time to a later one.** Equation (1.5) starts at the clean image. Write the jump from time $s$ to a later time $t$, for one pair of
+**01a · From any time to a later one.** Equation (1.5) starts at the clean image. Write the jump from time $s$ to a later time $t$, with a pair of
 times for each image, from a table `alpha_bar` of shape `(T + 1,)`.
 """
 
@@ -396,7 +396,7 @@ def answer_01c(x, beta, generator):
 </details>
 
 **01d · Experiment: when is the digit gone?** A simple classifier compares $x_t$ with the mean image of each class, shrunk by
-$\sqrt{\bar\alpha_t}$, and takes the nearest; clean digits it reads in 79 of 100 cases. `nearest_mean_accuracy(t)` gives its accuracy at time $t$. Predict the first multiple of 100 at
+$\sqrt{\bar\alpha_t}$, and takes the nearest; of the clean digits it reads 79 %. `nearest_mean_accuracy(t)` gives its accuracy at time $t$. Predict the first multiple of 100 at
 which it reads fewer than half, then run it.
 """
 

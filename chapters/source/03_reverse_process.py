@@ -8,7 +8,7 @@ r"""
 * write a sampler in ten lines and prove it with an exact denoiser, before any network exists;
 * say why noise is added while denoising, and what DDIM does instead.
 
-*You need:* chapter 01, and 02 for the word log-SNR. *Reading:* about MINUTES minutes, in two sittings: the place to rest is
+*You need:* chapter 01. *Reading:* about MINUTES minutes, in two sittings: the place to rest is
 marked. *You build and then import:* `q_posterior`, `dataset_oracle`, `Step`, `Schedule.grid`, `p_sample_loop`, `ddim`.
 
 ---
@@ -79,7 +79,7 @@ So let somebody whisper the clean image $x_0$ to us. Then two witnesses say all 
 
 Write $q(A\mid B)$, "A given B", for the density of $A$ among only those runs in which $B$ took the value we saw. The density of
 both together is $q(B)\,q(A\mid B)$, and just as well $q(A)\,q(B\mid A)$. Equate the two and divide by $q(B)$: that is **Bayes'
-rule**. With $x_s$ for $A$, $x_t$ for $B$, and $x_0$ known throughout,
+rule**. With $x_s$ for $A$, $x_t$ for $B$, and $x_0$ known throughout (the jump from $s$ to $t$ needs $x_s$ alone),
 
 $$q(x_s\mid x_t,x_0)=\frac{q(x_s\mid x_0)\,q(x_t\mid x_s)}{q(x_t\mid x_0)}\tag{3.2}$$
 
@@ -275,8 +275,8 @@ holds("3.7", paid, var_x_0 + (f - m) ** 2, within=0.06)
 
 # %% [markdown]
 r"""
-The best number is one that the pixel *never has*: neither black nor white, but a grey in between. It is the source of everything
-surprising below. On the right stands the whole denoiser of this pixel: with little noise it decides, with much noise it
+The best number is one that the pixel *never has*: neither black nor white, but a grey in between. This is the source of everything
+surprising below. The figure shows, on the right, the whole denoiser of this pixel: with little noise it decides, with much noise it
 hardly looks at $x_t$ and answers with the average of the data.
 """
 
@@ -386,8 +386,8 @@ for s in (25, 60, 74):
 
 # %% [markdown]
 r"""
-Do 200 such steps add up to far too little? No: later steps remove most of the noise that earlier ones put in, and what was missing from it
-goes with it. The section on variances follows the total.
+Do 200 such losses add up? No: later steps remove most of the noise that earlier ones put in, and what was missing from it
+goes with it. *Which variance?*, below, follows the total.
 
 ## The sampler, in ten lines
 
@@ -486,7 +486,8 @@ answers is a little wrong; chapters 09 and 14 ask how few will do.)
 
 Now all 200 steps. The oracle stands for a world in which there are 2,000 images and no others.
 
-**Before you run the cell:** how many of the 64 results will be new, that is, no image of the data?
+**Before you run the cell:** after ten steps all were within 0.05 of a digit of the data. After 200, how many of 64 will be new, that
+is, more than a millionth from each?
 """
 
 # %%
@@ -567,7 +568,7 @@ guess(my_guess, len(index_without.unique()), " different digits")
 
 # %% [markdown]
 r"""
-Look at them, and at their classes. Each is a perfect digit, so whoever looks at a single sample sees nothing wrong.
+Look at them, below, and at their classes. Each is a perfect digit, so whoever looks at a single sample sees nothing wrong.
 
 What has happened? Put $x_t=\sqrt{\bar\alpha_t}\,x_0+\sqrt{1-\bar\alpha_t}\,\varepsilon$ into the mean (3.5). In front of $x_0$ there
 is then $\sqrt{\bar\alpha_s}$, as time $s$ asks for ([the algebra](course/derivations/03.md)). In front of $\varepsilon$ there is too little: its square, the old noise that
@@ -599,8 +600,8 @@ show_figure("Left: without noise in the step the noise level falls to near 0. Ri
 r"""
 One step loses little, but they add up. The denoiser is told "$t=100$" and expects that much noise. It gets hardly any: an image close
 to the average of all digits, where no noisy digit would be. The digits nearest to that spot get nearly all of the weight (the bar
-in colour), and all starts run into the same corner. (Readers of other code ask the same:
-[one](https://github.com/SingleZombie/DL-Demos/issues/31).)
+in colour), and all starts run into the same corner. ([Readers of other code](https://github.com/SingleZombie/DL-Demos/issues/31)
+ask the same.)
 
 ## DDIM: keep the old noise
 
@@ -635,7 +636,7 @@ holds("3.11", x_s, old + (1 - schedule.alpha_bar[s]).sqrt() * eps)  # the poster
 
 # %% [markdown]
 r"""
-The same three steps, with nothing hidden: the pixel of the game, $-1$ in three images of four. The background is its density
+The same three samplers, with nothing hidden: the pixel of the game, $-1$ in three images of four. The background is its density
 (chapter 01, walked from right to left), and the lines are samples on their way.
 """
 
@@ -660,8 +661,9 @@ Whatever is rare is lost first. DDIM gets the quarter right without a fresh numb
 
 ## When is the digit decided?
 
-The walk has the right distribution at every time, so we may ask at noised digits. The weights $w_i$ of (3.8), added up by class, are the probabilities of the ten classes. Their entropy says in bits how open the
-question is: $\log_2 10=3.3$ where nothing is known, 0 where all is decided.
+The walk has the right distribution at every time, so we may put the question to noised digits.
+The weights $w_i$ of (3.8), added up by class, are the probabilities $p$ of the ten classes. Their *entropy*,
+$-\sum p\log_2p$, says in bits how open the question is: $\log_2 10=3.3$ where nothing is known, 0 where all is decided.
 
 **Before you run the cell:** $\sqrt{\bar\alpha_t}$, the share of the image's amplitude, goes from 0.006 to 1. At which value is half
 of the entropy gone?
@@ -697,8 +699,8 @@ show_figure("Bits that are open, against log-SNR: the class is decided in a narr
 
 # %% [markdown]
 r"""
-The digit is decided in a narrow window, while one can hardly read it. To test that, go back: from four points on the way of one
-sample, a 1, finish eight times with new noise.
+The digit is decided in a narrow window, while the eye can hardly read it. To test that, go back to four points on the way of one
+sample, a 1, and finish it eight times from each, with new noise.
 """
 
 # %%
@@ -718,14 +720,14 @@ tiles(
 
 # %% [markdown]
 r"""
-Inside the window the fresh noise makes the decisions. Keep it in mind: it is where a network must be good for digits to be readable
+Inside the window the fresh noise makes the decisions. Keep the window in mind: it is where a network must be good for digits to be readable
 (chapter 06), where guidance acts (07), and what a film must show (08).
 
 ## Which variance?
 
 Drawing with $\tilde\beta$ neglects the second part of (3.9). The library calls it `"posterior"`. It is exact if the data are a single
 point. The other choice in use, $1-a$, for one step $\beta_t$, is called `"beta"`. It is exact for standard normal data, where
-$\operatorname{Var}[x_0\mid x_t]=1-\bar\alpha_t$ by (3.3):
+$\operatorname{Var}[x_0\mid x_t]=1-\bar\alpha_t$ by adding precisions, as in (3.3):
 
 $$\tilde\beta+c^2(1-\bar\alpha_t)=\frac{(1-a)(1-\bar\alpha_s)+\bar\alpha_s(1-a)^2}{1-\bar\alpha_t}=1-a\tag{3.12}$$
 
@@ -795,7 +797,7 @@ there by hand.
 3. **$\alpha$ and $\bar\alpha$ mixed up.** (3.5) has $\sqrt{\bar\alpha_s}$ in front of $x_0$ and $\sqrt a$, without a bar, in front of
    $x_t$. Swap a letter, and the arithmetic is a little wrong at every step.
 
-The cell runs a right sampler, the second bug, and the third in both directions, in a random order. **Before you go on:** which row is
+The cell runs a right sampler, the second bug, and the third in both directions, in a random order. **Before you read on:** which row is
 right?
 """
 

@@ -5,7 +5,7 @@ r"""
 **After this chapter you can**
 
 * say what each part of the network is for, write it in a few lines, and compare it with the library's;
-* turn a time into a vector and explain why it is made of sines;
+* turn a time into a vector, and explain why it is made of sines;
 * test a part by its weights and not by its pictures, and tell how a wrong line hid in a popular tutorial for a year.
 
 *You need:* chapters 01 and 03, and what `nn.Linear` and `nn.Conv2d` do. *Reading:* about MINUTES minutes. *You build and then
@@ -66,7 +66,7 @@ $1/P$, $P=10{,}000$. A hand's position is a sine and a cosine:
 $$\operatorname{emb}(t)=[\sin\omega_0t,\dots,\sin\omega_{m-1}t,\;\cos\omega_0t,\dots,\cos\omega_{m-1}t],\qquad\omega_i=P^{-i/(m-1)}\tag{4.1}$$
 
 This is the variant of the DDPM code. The formula of [Vaswani et al. 2017](https://arxiv.org/abs/1706.03762), section 3.5, who did it
-for the places of words, alternates sines and cosines and has $i/m$ in the exponent, so that its last hand is a little faster. Both
+for the places of words, alternates sines and cosines and has $i/m$ in the exponent, so that its slowest hand is nearly twice as fast. Both
 work; weights trained with one do not fit the other.
 """
 
@@ -156,7 +156,7 @@ print(
 
 # %% [markdown]
 r"""
-The network puts two linear layers with a bend between them behind the embedding.
+Behind the embedding, the network puts two linear layers with a bend between them (SiLU, below).
 
 ## The label as a vector
 
@@ -191,8 +191,8 @@ Time and label are added up. The sum is the *condition*, $\text{cond}$, and ever
 
 ## A convolution whose filters cannot drift
 
-A 3 × 3 convolution from 32 channels has $32\cdot9=288$ weights $w$ a filter. *Weight standardization*
-([Qiao et al. 2019](https://arxiv.org/abs/1903.10520), equation 5) keeps training from scaling or shifting a filter as a whole. Applied is
+A 3 × 3 convolution from 32 channels has $32\cdot9=288$ weights $w$ per filter. *Weight standardization*
+([Qiao et al. 2019](https://arxiv.org/abs/1903.10520), equation 5) keeps training from scaling or shifting a filter as a whole. It applies
 
 $$\hat w=\frac{w-\operatorname{mean}(w)}{\sqrt{\operatorname{var}(w)+\epsilon}}\tag{4.4}$$
 
@@ -200,7 +200,7 @@ with mean and variance over one filter, and $\epsilon=10^{-5}$ against a divisio
 
 $$\operatorname{mean}(\hat w)=0,\qquad\operatorname{var}(\hat w)=\frac{\operatorname{var}(w)}{\operatorname{var}(w)+\epsilon}\approx1\tag{4.5}$$
 
-A filter of mean 0 answers 0 where the image is flat, whatever the grey: it sees differences only. The promise is about weights, so no
+Where all its inputs are equal, a filter of mean 0 answers its bias, whatever the grey: it sees differences only. The promise is about weights, so no
 image, no data, no training is needed to test it. (Batch normalization, fed with weights in place
 of data, is an independent check.)
 """
@@ -396,7 +396,7 @@ change* about $x$:
 
 $$h=\operatorname{block}_2\bigl(\operatorname{block}_1(x,\text{scale},\text{shift})\bigr)+x,\qquad[\text{scale},\text{shift}]=W\operatorname{SiLU}(\text{cond})+b\tag{4.9}$$
 
-$W$ and $b$ are called `modulation`. Where the number of channels changes, a 1 × 1 convolution adapts $x$. Both start at zero, so at first
+Where the number of channels changes, a 1 × 1 convolution adapts $x$. $W$ and $b$, called `modulation`, start at zero, so at first
 *any* wiring of the condition would pass a comparison. Before we compare, `moved` shifts every weight off its start.
 """
 
@@ -477,7 +477,7 @@ for name in kept:
 
 # %% [markdown]
 r"""
-Without shortcuts the output of a single block is already unrelated to its input, and the gradient grows by a constant factor a block: it
+Without shortcuts the output of a single block is already unrelated to its input, and the gradient grows by a constant factor per block: it
 explodes. With them the input stays in the sum, and the gradient that arrives has a size one can learn with.
 
 ## Attention: every pixel looks at every other
@@ -486,7 +486,7 @@ A convolution sees neighbours. Whether a stroke at the bottom belongs to a 4 or 
 Think of an archive: the **query** is what you look for, a **key** is the label on a drawer, by which it is found, and a **value** is
 what lies in the drawer, which you take home. They are three because what makes a thing findable is not what one wants from it. Every
 pixel makes all three, each a vector of length $d$. How well a query fits a key is their inner product. The softmax turns the fits into
-shares that add up to 1, and each pixel takes home the mixture of all values with its shares. With one row a pixel,
+shares that add up to 1, and each pixel takes home the mixture of all values with its shares. With one row per pixel,
 
 $$\operatorname{attend}(Q,K,V)=\operatorname{softmax}\!\left(\frac{QK^\top}{\sqrt d}\right)V\tag{4.11}$$
 
@@ -495,7 +495,7 @@ variances add up:
 
 $$\operatorname{Var}[q\cdot k]=d\tag{4.12}$$
 
-Undivided, the softmax gives everything to the largest, with no gradient to change its mind.
+Undivided, the softmax gives nearly everything to the largest, with no gradient to change its mind.
 """
 
 
@@ -525,7 +525,7 @@ r"""
 
 The oracle of chapter 03 weighs all training images by a softmax and returns their mixture. It *is* attention: the query is the noisy
 image, keys and values are the training images $x_i$. One extra coordinate takes in the term with the length of $x_i$ (and $\sqrt d$
-cancels that of (4.11)):
+cancels the one in (4.11)):
 
 $$\hat x_0=\operatorname{attend}(Q,K,V),\quad Q=\sqrt d\,\bigl[\tfrac{\sqrt{\bar\alpha_t}}{1-\bar\alpha_t}x_t,\,1\bigr],\quad K_i=\bigl[x_i,\,-\tfrac{\bar\alpha_t}{2(1-\bar\alpha_t)}\lVert x_i\rVert^2\bigr],\quad V_i=x_i\tag{4.13}$$
 """
@@ -546,7 +546,7 @@ r"""
 
 To see a map without training, choose query and key by hand: both are the 3 × 3 surroundings of a pixel, with an extra coordinate as
 above, so that each pixel looks at pixels with *similar surroundings*, wherever they are. (As a way to remove noise this is known as
-non-local means, Buades et al. 2005.) The third and fourth picture are one row of the shares each, folded back into an image.
+non-local means, Buades et al. 2005.) The third and fourth pictures are each one row of the shares, folded back into an image.
 """
 
 # %%
@@ -655,7 +655,7 @@ same(up, parts.Upsample(32, 16), x)
 
 # %% [markdown]
 r"""
-**Before you run the cell:** halve the digits by averaging 2 × 2 pixels and enlarge them again. How many per cent of their variance are lost?
+**Before you run the cell:** halve the digits by averaging 2 × 2 pixels and enlarge them again. How many per cent of their variance is lost?
 """
 
 # %%
@@ -765,7 +765,7 @@ check("04c", answer_04c)
 r"""
 <details><summary>Hint 04c</summary>
 
-One question a head, `query[:, i]`, to all keys. Average shares, not scores.
+One question per head, `query[:, i]`, to all keys. Average shares, not scores.
 </details>
 
 <details><summary>Solution 04c</summary>
@@ -849,7 +849,7 @@ to 1 multiplies it by 1000 first; where that is forgotten the network trains, an
 | $\text{cond}$ | `cond` | the condition: time plus label |
 | $\hat w$ | `standardized_weight` | (4.4), the filter that is applied |
 | $W$, $b$ | `modulation` | (4.9), start at zero |
-| $Q$, $K$, $V$ | `query`, `key`, `value` | (4.11), one row a pixel |
+| $Q$, $K$, $V$ | `query`, `key`, `value` | (4.11), one row per pixel |
 | $\pi$ | `order` | (4.14), a permutation of the pixels |
 
 **Next:** [05 · The U-Net](05_unet.ipynb). One page of wiring makes these parts a denoiser.

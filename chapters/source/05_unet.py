@@ -1,12 +1,12 @@
 # %% [markdown]
 r"""
-# 05 · The U-Net: wiring only, and how to tell that it is wired rightly
+# 05 · The U-Net: wiring only, and how to tell that it is wired correctly
 
 **After this chapter you can**
 
 * wire the parts of chapter 04 to a network that takes a noisy image, a time and a label, and returns an image;
 * say what the way down, the way up and the skips are for, and what each level costs in work and in parameters;
-* catch three wrong wirings that raise no error, with one question to the network each.
+* catch three wrong wirings that raise no error, each with one question to the network.
 
 *You need:* chapter 04. *Reading:* about MINUTES minutes, with the exercises. *Running:* under half a minute, offline. *You
 build and then import:* `UNet`.
@@ -116,7 +116,7 @@ r"""
 Down there, the network can say *what* is in the image. But it owes an image of full size, so it goes up again. Where
 exactly was the edge of the stroke? That was known at full size. So each block on the way up is also given what its twin at
 the same size made on the way down ([Ronneberger et al. 2015](https://arxiv.org/abs/1505.04597)). Those shortcuts are the
-*skips*: below it is decided what, beside it is remembered where.
+*skips*: down below it is decided *what*, and the skips remember *where*.
 
 ## The wiring
 
@@ -201,7 +201,7 @@ class MyUNet(Parts):
 # %% [markdown]
 r"""
 Given equal weights, all moved off zero, both networks must agree on eight noisy digits, each with its own time and label;
-then without labels; then with two blocks a level.
+then without labels; then with two blocks per level.
 """
 
 # %%
@@ -248,7 +248,7 @@ The bottom of the U is not a bottleneck: it has more numbers than the image. Wha
 
 ## An untrained network says 0
 
-The network shall predict the clean image, $x_0$; its loss is the mean square error. (The library's `diffusion_loss` makes
+The network is to predict the clean image, $x_0$; its loss is the mean square error. (The library's `diffusion_loss` makes
 $x_t$ as in chapter 01, asks the network, and compares.)
 
 **Before you run the next cell:** what is the loss before the first step of training? And if the target were the noise?
@@ -388,13 +388,13 @@ A falling loss does not say whether the time arrives. `moved_by_time` does.
 
 ### Skips from the wrong end
 
-Keep the skips of each level in a list of their own, and with two blocks a level it is natural to write
+Keep the skips of each level in a list of their own, and with two blocks per level it is natural to write
 
 ```python
 for resnet, skip in zip(resnets, skips_of_this_level):
 ```
 
-and the first block up gets the first block's skip, where it should get the last one's. All sizes fit.
+and the first block on the way up gets the skip of the first block down, where it should get the last one's. All sizes fit.
 """
 
 
@@ -615,7 +615,7 @@ wrong plan is found neither by its shapes nor by its loss, but by a question to 
 ## Exercises
 
 **05a.** An image of side `size` is padded, as little as possible, for a network with `levels` levels whose stem folds `patch`
-by `patch` pixels. Which sides have the maps of the levels, from the top to the bottom?
+by `patch` pixels. What are the sides of the maps at the levels, from top to bottom?
 """
 
 
@@ -646,7 +646,7 @@ def answer_05a(size, patch, levels):
 `-(-a // b)` is division rounded up. Three levels have two halvings between them, not three.
 </details>
 
-**05b. Wire it.** The parts of a small U-Net are functions: `stem`; `down`, a list of blocks, one a level; `smaller`, one
+**05b. Wire it.** The parts of a small U-Net are functions: `stem`; `down`, a list of blocks, one per level; `smaller`, one
 fewer, between the levels; `middle`; `larger` and `up`, in the order of the way up; and `out`. A block in `up` takes two maps,
 joined along the channels. Write the forward pass with its skips.
 """

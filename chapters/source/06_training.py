@@ -15,7 +15,7 @@ minute, offline. *You build and then import:* `train_steps`, `diffusion_loss`, `
 ---
 
 In chapter 03 the sampler drew flawless digits, because its denoiser was exact: it held 2,000 images in memory and drew
-nothing else than those. Now a network takes its place. First we train it, then we ask what it has learned, and only then
+nothing but those. Now a network takes its place. First we train it, then we ask what it has learned, and only then
 where the loss comes from.
 """
 
@@ -47,7 +47,7 @@ test_images = F.avg_pool2d(test_images, 2)
 r"""
 ## The loop
 
-This is the one piece of code of the course that is worth knowing by heart. Four lines are its substance: draw a time for each
+This is the one piece of code in the course worth knowing by heart. Four lines are its substance: draw a time for each
 image, draw noise, spoil the images, square the error of the network's answer. The others are PyTorch's usual ones: forget the
 old gradients, compute the new ones, take a step. Our network predicts the clean image, so it *is* a denoiser.
 
@@ -115,9 +115,9 @@ r"""
 ## The run
 
 Now your U-Net, with two levels and without attention (which pays in longer runs), learns from 32,000 digits. We go through
-them exactly **once**, so nothing can be learned by heart, and every loss is a loss on digits which the network has not seen
-before. It is told the labels (chapter 07 has more to say about them). The optimizer is Adam ([Kingma and Ba
-2014](https://arxiv.org/abs/1412.6980)), which divides the running mean of each weight's gradient by the root of its running
+them exactly **once**, so nothing can be learned by heart, and every loss is a loss on digits that the network has not
+seen. It is told the labels (chapter 07 has more to say about them). The optimizer is Adam ([Kingma and Ba
+2015](https://arxiv.org/abs/1412.6980)), which divides the running mean of each weight's gradient by the root of its running
 mean square: all weights move about equally fast. (Exercise 06b builds it.)
 
 `path` keeps the weights after every step, for the questions below.
@@ -151,7 +151,7 @@ band(sum(losses[-100:]) / 100, 0.045, 0.075, "is the loss of the last 100 steps"
 
 # %% [markdown]
 r"""
-The dashed lines are answers that need no network: always 0, as untrained; always the mean of all images; always the mean of
+The dashed lines are answers that need no network: always 0, as untrained; always the mean image; always the mean image of
 the label. Then the curve is flat. Is the network done? Ask the samples.
 
 ## Your network draws
@@ -159,7 +159,7 @@ the label. Then the curve is flat. Is the network done? Ask the samples.
 Nothing about the sampler of chapter 03 changes: it takes a denoiser and does not ask what is inside. The same noise goes to
 the network as it was at the start, after 50, 250 and 500 steps, and at the end. The last row is drawn by the weights that ship
 with the library: the full network of chapter 05, at 32 by 32 pixels, after 60 epochs in the same loop (with another
-optimizer).
+optimizer). Your network takes 50 steps, even in log-SNR.
 """
 
 # %% tags=["share"]
@@ -325,10 +325,10 @@ for predicts in ("eps", "x_0", "v"):
 r"""
 ## Loss anatomy
 
-What is the loss made of? We measure the error at single times, for the **ceiling**, always the mean image of the label; for
-the **floor**, the exact denoiser on its own training digits (the floor of memorising); for the same denoiser on test digits;
-and for the network on both. The ceiling needs no experiment: a constant answer $m$ errs in $x_0$ by the same amount at all
-times, hence in $\varepsilon$, by (6.1), by
+What is the loss made of? We measure the error at single times. The **ceiling** always answers with the mean image of the label;
+the **floor**, that of memorising, is the exact denoiser on its own training digits. Beside them: the same denoiser on test
+digits, and the network on both. The ceiling needs no experiment: a constant answer $m$ errs in $x_0$ by the same amount at all
+times; in $\varepsilon$ its error is, by (6.1),
 
 $$\mathbb E\,\|\varepsilon - \hat\varepsilon\|^2 = \mathrm{SNR}_t\;\mathbb E\,\|x_0 - m\|^2 \tag{6.2}$$
 """
@@ -376,8 +376,8 @@ band((of["exact, test"] / of["network, test"])[late].min().item(), 2, 50, "times
 r"""
 Go through the figure from left to right, as the sampler does ("no noise" is the answer $x_t / \sqrt{\bar\alpha_t}$).
 
-*At high noise* all curves meet: nobody can know more than the label. In $\varepsilon$ this looks like a triumph: errors of a
-thousandth, for no knowledge at all. *In the middle* the network lies between floor and ceiling, and here it makes the digits:
+*At high noise* all curves meet: nobody can know more than the label. In $\varepsilon$ this looks like a triumph: an error of
+0.0001, for no knowledge at all. *In the middle* the network lies between floor and ceiling, and here it makes the digits:
 that is why `middle_times` pays. *At low noise* the exact denoiser parts into two: its own digits it recognises; to new ones
 it can only answer with digits that it holds. The network's two curves lie on each other: it has no memory to profit from.
 *At the very right* it is worse than returning $x_t$; the loss in $x_0$ has no reason to care.
@@ -520,15 +520,15 @@ band(float(by_batch.std() / by_batch.mean()), 0.3, 2, "is the spread of the loss
 r"""
 ## Where the loss comes from
 
-The loop works, and its loss was not explained. The only thing one would really want is that real images be likely. The
+The loop works, but its loss is unexplained. What one really wants is that real images be likely. The
 reverse process draws $x_T$, then $x_{t-1}$ from a normal distribution $p(x_{t-1} \mid x_t)$ around the denoiser's answer, down
 to $x_0$. That gives each image a density $p(x_0)$: the integral over all paths $x_1, \dots, x_T$ that lead to it. Multiply
 and divide by the forward process $q$, and it is an average over paths that can be drawn:
 
 $$p(x_0) = \int p(x_{0:T})\, dx_{1:T} = \mathbb E_{q(x_{1:T} \mid x_0)}\!\left[\frac{p(x_{0:T})}{q(x_{1:T} \mid x_0)}\right] \tag{6.4}$$
 
-To execute this we take one pixel with normal values, of mean 0.3 and variance 0.25, ten steps, and the exact denoiser. Left
-is an average over 200,000 paths. Right is exact, as everything is normal (`p_chain` and `log_p` do that bookkeeping).
+To execute this we take one pixel with normal values, of mean 0.3 and variance 0.25, ten steps, and the exact denoiser. The
+cell compares an average over 200,000 paths with $p(x_0)$ itself, exact as all is normal (bookkeeping: `p_chain`, `log_p`).
 """
 
 # %%
@@ -557,8 +557,8 @@ holds("6.4", log_ratio.exp().mean(), log_p(0.6, p).exp(), within=0.01)
 
 # %% [markdown]
 r"""
-For images the ratios spread over so many orders of magnitude that their average never settles. Their logarithm behaves. It is
-concave, so the logarithm of an average is at least the average of the logarithms, and what is lost has a name:
+For images the ratios spread over so many orders of magnitude that their average never settles. Their logarithms behave. The
+logarithm is concave, so the logarithm of an average is at least the average of the logarithms, and what is lost has a name:
 
 $$\log p(x_0) \;=\; \underbrace{\mathbb E_q\!\left[\log \frac{p(x_{0:T})}{q(x_{1:T} \mid x_0)}\right]}_{\text{the bound}}
    \;+\; \underbrace{\mathrm{KL}\bigl(q(x_{1:T} \mid x_0)\,\|\,p(x_{1:T} \mid x_0)\bigr)}_{\ge\, 0} \tag{6.5}$$
@@ -720,8 +720,8 @@ weight_curves(weights)
 
 # %% [markdown]
 r"""
-The bound cares for the last grey value of each pixel, as a measure of likelihood must: a density counts digits after the
-point. A likelihood is decided by errors that no eye can see, so decide what a model is for before you choose its loss. Ho et al. report better samples without the weight. The losses in $\varepsilon$ and $v$ lean the same way, though less.
+The bound cares about the last grey value of each pixel, as a measure of likelihood must: a density counts decimal
+places. A likelihood is decided by errors that no eye can see, so decide what a model is for before you choose its loss. Ho et al. report better samples without the weight. The losses in $\varepsilon$ and $v$ lean the same way, though less.
 The loss in $x_0$ cares about all times alike, hence more about the high noise, where it is decided *which* digit it will be.
 With half a minute of training, shape comes first. Measured (`docs/ablations.md`): networks that differed in nothing but the
 target were trained for two minutes each; of 1,000 digits 79 % were read as asked with $\varepsilon$, 88 % with $v$, 91 % with

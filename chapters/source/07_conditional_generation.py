@@ -8,7 +8,7 @@ r"""
 * train one network that works with and without labels, and catch three published ways of getting that wrong;
 * derive classifier-free guidance, read anybody's scale, negative prompt and rescale, and measure what they cost.
 
-*You need:* chapters 01, 03 and 06: the jump to $x_t$, denoisers and samplers, the loss; 02 for the word log-SNR.
+*You need:* chapters 01, 03 and 06: the jump to $x_t$, denoisers and samplers, the loss.
 *Reading:* about MINUTES minutes. *Running:* under a minute on a laptop. *You build and then import:* `drop_labels`,
 `classifier_free_guidance`.
 
@@ -46,7 +46,7 @@ Write $y$ for the label of an image. Asking for a seven means sampling from the 
 else changes. Every formula of chapters 01 to 03 holds inside a class, and the best denoiser *given the label*,
 $\mathbb E[x_0 \mid x_t, y]$, is the exact denoiser of chapter 03 with only the images of class $y$ in its sum.
 
-Not knowing the class of a noisy image, I can ask each class for the clean image, and average the answers by how likely each
+Not knowing the class of a noisy image, we can ask each class for the clean image, and average the answers by how likely each
 class is:
 
 $$\mathbb E[x_0 \mid x_t] = \sum_{y} p(y \mid x_t)\; \mathbb E[x_0 \mid x_t, y] \tag{7.1}$$
@@ -138,7 +138,7 @@ band(100 * net[16] / net[0], 0, 33, "% of that is left for the network at log-SN
 
 # %% [markdown]
 r"""
-Before the window the label moves the answer from the mean of all digits to that of one class; after it the image says itself what
+Before the window the label moves the answer from the mean of all digits to that of one class; after it the image itself says what
 it is. For the network the label matters somewhat longer.
 
 ## Two denoisers in one network: drop labels
@@ -350,7 +350,7 @@ Stable Diffusion's customary 7.5 is 7.5 here, and 6.5 in the paper.
 
 ## What guidance does to a distribution
 
-(7.5) holds at every single $t$. So does guided sampling draw from $q_w(x_0 \mid y) \propto q(x_0)\,p(y \mid x_0)^w$, the tilted density
+(7.5) holds at every single $t$. Does guided sampling therefore draw from $q_w(x_0 \mid y) \propto q(x_0)\,p(y \mid x_0)^w$, the tilted density
 of *clean* images? In the world of one pixel we can look. For class 0, around $+1$, the tilted density hardly moves with $w$: most of
 the class was never in doubt.
 
@@ -389,7 +389,7 @@ for scale, (by_ddim, by_ddpm, density) in samples.items():
 r"""
 Above scale 1 guided samples run away from the other class, far beyond the tilted density, and crowd together. ([Bradley and
 Nakkiran 2024](https://arxiv.org/abs/2408.09000) prove that neither sampler draws from it.) A sampler needs the scores of *one*
-density under more and more noise. Noise the tilted one, with $q(x_0)\,q(x_t\mid x_0) = q(x_t)\,q(x_0\mid x_t)$:
+density under more and more noise. Noise the tilted density, with $q(x_0)\,q(x_t\mid x_0) = q(x_t)\,q(x_0\mid x_t)$:
 
 $$\int q(x_0)\,p(y\mid x_0)^w\,q(x_t\mid x_0)\,dx_0 = q(x_t)\;\mathbb E\bigl[\,p(y\mid x_0)^w \mid x_t\,\bigr]$$
 
@@ -411,7 +411,7 @@ print(f"and {ratio[4]:.1f} times for x_t = 0, half way between the classes")
 
 # %% [markdown]
 r"""
-So guidance samples no sharpened distribution. It is a useful exaggeration: it leaves the doubtful region between the classes early,
+So guidance does not sample a sharpened distribution. It is a useful exaggeration: it leaves the doubtful region between the classes early,
 and pays with variety. How much, on digits?
 
 ## Same noise, ten labels
@@ -491,7 +491,7 @@ band(inked[7.5] / of_real["share of ink"], 1.2, 1.7, "times the ink of real digi
 
 # %% [markdown]
 r"""
-Scale 1 is right nearly always, and as varied as real digits. More makes digits bolder and more alike: it is the pixel that ran away
+Scale 1 is right nearly always, and as varied as real digits. More makes digits bolder and more alike: it is the pixel again, running away
 from the other class. For digits, stay between 1 and 2; images from text, harder to get right, are customarily drawn at 7.5.
 
 ## The negative prompt
@@ -537,12 +537,12 @@ r"""
 ## Clip and rescale
 
 *Bug museum: clipping the branches.* Both predictions come from one network and share its errors, which cancel in the difference,
-unless both are first cut at the same $\pm 1$. Clip after combining. The catch: the same error in both exact branches must leave the
-push as it was.
+unless both are first cut at the same $\pm 1$. Clip after combining. The line that catches it: the same error in both exact branches must leave
+the push as it was.
 
-Stable Diffusion's latents have no range to clip to, and the contrast of $\hat x_{0,w}$ grows with $w$. [Lin et al. (2023, section
-3.4)](https://arxiv.org/abs/2305.08891) *rescale* it to the standard deviation $\sigma$ of the conditional answer, by a part
-$\phi = 0.7$:
+Stable Diffusion works on compressed images, *latents*, which have no range to clip to, and the contrast of
+$\hat x_{0,w}$ grows with $w$. [Lin et al. (2023, section 3.4)](https://arxiv.org/abs/2305.08891) *rescale* it towards the standard deviation $\sigma_y$ of the conditional answer, by
+a share $\phi = 0.7$ of the way:
 
 $$\hat x_0 = \hat x_{0,w}\,\Bigl(\phi\,\frac{\sigma_y}{\sigma_w} + 1 - \phi\Bigr), \qquad \sigma = \phi\,\sigma_y + (1 - \phi)\,\sigma_w \tag{7.9}$$
 """
@@ -605,7 +605,7 @@ check("07a", answer_07a)
 r"""
 <details><summary>Hint 07a</summary>
 
-One uniform number an image is enough, if you cut $[0, 1)$ into four parts.
+One uniform number per image is enough, if you cut $[0, 1)$ into four parts.
 </details>
 
 <details><summary>Solution 07a</summary>

@@ -75,7 +75,7 @@ $s$ by the mean square
 
 $$\tfrac1d\,\mathbb E\,\lVert x_s - x_t\rVert^2 = \bigl(\sqrt{\bar\alpha_s}-\sqrt{\bar\alpha_t}\bigr)^2 m + \bigl(\sqrt{1-\bar\alpha_s}-\sqrt{1-\bar\alpha_t}\bigr)^2 \tag{8.1}$$
 
-Digits are mostly background, $-1$, so $m$ is nearly 1, and the walk follows the unit circle at the angle $\varphi_t$ of (2.8),
+Digits are mostly background, $-1$, so $m$ is nearly 1, and the walk follows the unit circle at the angle $\varphi_t$ of (2.6),
 $\lambda_t$ being the log-SNR. It moves by a chord:
 
 $$\varphi_t = \arctan e^{-\lambda_t/2}, \qquad \sqrt{\bigl(\sqrt{\bar\alpha_s}-\sqrt{\bar\alpha_t}\bigr)^2 + \bigl(\sqrt{1-\bar\alpha_s}-\sqrt{1-\bar\alpha_t}\bigr)^2} = 2 \sin\frac{\lvert\varphi_t - \varphi_s\rvert}{2} \tag{8.2}$$
@@ -472,7 +472,7 @@ Less than the 53 of noise alone: with 4 levels the weak noise of later frames is
 | symbol | variable | meaning |
 |---|---|---|
 | $m$ | `m` | (8.1), mean square of a clean pixel |
-| $\lambda_t$, $\varphi_t$ | `log_snr`, `angle` | (2.6), (8.2) |
+| $\lambda_t$, $\varphi_t$ | `log_snr`, `angle` | (2.4), (8.2) |
 | $F$, $f$, $h$ | `frames`, `fps`, `hold` | (8.3), (8.4) |
 
 **Next:** [09 · Ten steps, not a thousand](09_ten_steps.ipynb). Our film has forty frames; the walk took a hundred steps. Must it?
