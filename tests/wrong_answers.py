@@ -50,7 +50,7 @@ WRONG_ANSWERS: list[tuple[str, str, str]] = [
         "def answer(lam):\n a = lam.sigmoid()\n return torch.cat([torch.zeros(2).double(), 1 - a[1:] / a[:-1]])",
         "first",
     ),
-    ("02b", "def answer(T):\n return 1000 // T", "2.2"),
+    ("02b", "def answer(T):\n return 1000 // T", "not the smallest"),
     (
         "02b",
         "def answer(T):\n b = torch.linspace(1e-4, 0.02, T)\n"
@@ -61,7 +61,7 @@ WRONG_ANSWERS: list[tuple[str, str, str]] = [
         "02b",
         "def answer(T):\n b = torch.linspace(1e-4, 0.02, T)\n"
         " return max(k for k in range(1, 50) if (1 - k * b).prod().sqrt() >= 0.01)",
-        "largest",
+        "one too few",
     ),
     ("02c", "def answer(a, k):\n return ((a / (1 - a)).log() + 2 * math.log(k)).sigmoid()", "lower"),
     ("02c", "def answer(a, k):\n return ((a / (1 - a)).log() - math.log(k)).sigmoid()", "pixels"),
@@ -221,7 +221,7 @@ def answer(V, alpha_bar):
         "05a",
         "def answer(size, patch, levels):\n d = patch * 2 ** (levels - 1)\n n = -(-size // d) * d // patch\n"
         " return [n // 2**k for k in reversed(range(levels))]",
-        "revers",
+        "the largest first",
     ),
     (
         "05a",
@@ -242,7 +242,7 @@ def answer(x, stem, down, smaller, middle, larger, up, out):
         h = larger[k - 1](h) if k else h
         h = block(torch.cat([skips.pop(), h], 1))
     return out(h)""",
-        "order",
+        "h comes first",
     ),
     (
         "05b",
@@ -273,7 +273,7 @@ def answer(x, stem, down, smaller, middle, larger, up, out):
         h = larger[k - 1](h) if k else h
         h = block(torch.cat([h, skips.pop()], 1))
     return out(h)""",
-        "before",
+        "was given",
     ),
     (
         "05b",
@@ -304,7 +304,7 @@ def answer(x, stem, down, smaller, middle, larger, up, out):
     return out(h)""",
         "middle",
     ),
-    ("05c", "answer = 3, 0.25", "upside down"),
+    ("05c", "answer = 3, 0.25", "other way round"),
     ("05c", "answer = 3, 1.0", "join"),
     # 06 Training
     (
@@ -318,7 +318,7 @@ def answer(x, stem, down, smaller, middle, larger, up, out):
         "def answer(model, x_0, t, eps, a):\n a = a[t].view(-1, 1, 1, 1)\n"
         " x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps\n"
         " return (model(x_t, t) - a.sqrt() * x_0 + (1 - a).sqrt() * eps).square().mean()",
-        "exchanged",
+        "exchange the factors",
     ),
     (
         "06a",
@@ -331,7 +331,7 @@ def answer(x, stem, down, smaller, middle, larger, up, out):
         "06a",
         "def answer(model, x_0, t, eps, a):\n a = a[t].view(-1, 1, 1, 1)\n"
         " x_t = a.sqrt() * x_0 + (1 - a).sqrt() * eps\n return (model(x_t, t) - eps).square().mean()",
-        "eps",
+        "predicts the noise",
     ),
     (
         "06a",
@@ -360,8 +360,16 @@ def answer(x, stem, down, smaller, middle, larger, up, out):
     ),
     ("06c", "def answer(n, decay):\n return decay**n", "warm"),
     ("06c", "def answer(n, decay):\n return min(decay, (1 + n) / (10 + n)) ** n", "each"),
-    ("06c", "def answer(n, decay):\n return math.prod(min(decay, (1 + k) / (10 + k)) for k in range(n))", "k = 0"),
-    ("06d", "def answer(n, T, generator):\n return torch.randint(0, T, (n,), generator=generator)", "0 to T"),
+    (
+        "06c",
+        "def answer(n, decay):\n return math.prod(min(decay, (1 + k) / (10 + k)) for k in range(n))",
+        "count from 1",
+    ),
+    (
+        "06d",
+        "def answer(n, T, generator):\n return torch.randint(0, T, (n,), generator=generator)",
+        "0 is the clean image",
+    ),
     (
         "06d",
         "def answer(n, T, generator):\n return torch.randint(1, T + 1, (1,), generator=generator).expand(n)",
@@ -369,7 +377,7 @@ def answer(x, stem, down, smaller, middle, larger, up, out):
     ),
     ("06d", "def answer(n, T, generator):\n return torch.randint(1, T, (n,), generator=generator)", "never"),
     ("06d", "def answer(n, T, generator):\n return torch.randint(1, T + 1, (n,))", "generator"),
-    ("06e", "answer = 1, 0.6", "upside down"),
+    ("06e", "answer = 1, 0.6", "other way round"),
     # 07 Conditional generation
     (
         "07a",
