@@ -377,6 +377,25 @@ def test_natural_mistakes_are_named_in_any_exercise(wrong, says):
     assert told(lambda x: x, lambda x: x + 0.0, X) == OK
 
 
+def test_an_axis_that_is_left_is_named():
+    assert "take the mean over it" in told(lambda x: x.mean(1), lambda x: x, X)
+    assert "take the sum over it" in told(lambda x: x.sum(0), lambda x: x, X)
+    assert "take the mean over everything" in told(lambda x: x.mean(), lambda x: x, X)
+    assert "sum over" not in told(lambda x: x.sum(0), lambda x: x + 1, X)
+
+
+def test_a_number_that_is_not_rounded_is_named():
+    assert "whole number" in told(lambda x: math.ceil(x), lambda x: x, 2.3)
+    assert "whole number" in told(lambda x: math.floor(x), lambda x: x, 2.3)
+    assert "whole number" not in told(lambda x: math.ceil(x), lambda x: x + 2, 2.3)
+
+
+def test_a_known_mistake_that_stops_is_named_all_the_same():
+    exercise = Exercise(lambda x: x @ x.mT, lambda: [(X,)], {"transpose the second": lambda x: x @ x})
+    assert verdict(exercise, lambda x: x.matmul(x)) == "transpose the second"
+    assert "RuntimeError" in verdict(exercise, lambda x: x @ x[:2])
+
+
 def test_an_ignored_generator_is_named():
     def arguments():
         return [(X, torch.Generator().manual_seed(3))]
@@ -399,6 +418,8 @@ def test_an_experiment_wants_a_prediction_first():
     assert verdict(experiment, (12, 35)) == "that is before the change"
     assert "you measured 50" in verdict(experiment, (12, 50)) and "10 to 20" in verdict(experiment, (12, torch.nan))
     assert "(prediction, measured)" in verdict(experiment, 15)
+    for measured, says in ((1 / 15, "upside down"), (0.15, "fraction"), (-15, "sign")):
+        assert says in verdict(experiment, (12, measured))
 
 
 def test_a_guess_comes_before_its_answer(capsys):

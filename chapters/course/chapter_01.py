@@ -38,6 +38,15 @@ def one_root(x_s, s, t, eps, alpha_bar):
     return kept.sqrt() * x_s + (1 - kept) * eps
 
 
+def signal_root_missing(x_s, s, t, eps, alpha_bar):
+    kept = shaped(alpha_bar[t] / alpha_bar[s])
+    return kept * x_s + (1 - kept).sqrt() * eps
+
+
+def full_noise(x_s, s, t, eps, alpha_bar):
+    return shaped(alpha_bar[t] / alpha_bar[s]).sqrt() * x_s + eps
+
+
 def root_inside(x_s, s, t, eps, alpha_bar):
     root = shaped(alpha_bar[t] / alpha_bar[s]).sqrt()
     return root * x_s + (1 - root) * eps
@@ -77,10 +86,15 @@ EXERCISES = {
         {
             "the kept share and 1 minus it are variances: the factors are their square roots": without_roots,
             "one root is there, the other is forgotten: the noise's factor is sqrt(1 - kept)": one_root,
+            "one root is there, the other is forgotten: the image's factor is sqrt(kept)": signal_root_missing,
+            "the noise is left as it is: its factor is sqrt(1 - kept)": full_noise,
             "the noise's factor is sqrt(1 - kept), not 1 - sqrt(kept): the squares add up to 1": root_inside,
             "each column of pixels got a time of its own: reshape the factor to (b, 1, 1, 1)": by_column,
             "the factors are swapped: where t is s, the image must not change": swapped,
             "that is the jump from the clean image: x_s has lost the factors of the steps 1 to s already": from_clean,
+            "that is the table at t - s, the jump of the first t - s steps: the later ones have larger betas": (
+                lambda x_s, s, t, eps, alpha_bar: from_clean(x_s, s, t - s, eps, alpha_bar)
+            ),
             "the signal is right; the noise of these steps has variance 1 - kept, not alpha_bar_s - alpha_bar_t": (
                 difference
             ),
@@ -94,7 +108,7 @@ EXERCISES = {
                 lambda beta, left: steps(beta, left, 1)
             ),
             "the amplitude is the root of alpha_bar, not its square": lambda beta, left: steps(beta, left, 2),
-            "one step too few: at that number the amplitude is still above left": (
+            "one step too few: round up, since at that number the amplitude is still above left": (
                 lambda beta, left: steps(beta, left) - 1
             ),
             "factors multiply: 1 - t beta / 2 is only right while t beta is small": (
@@ -119,6 +133,12 @@ EXERCISES = {
             ),
             "uniform noise around 0 has mean 0, but variance 1/12 and no tails: take torch.randn": (
                 lambda x, beta, g: (1 - beta) ** 0.5 * x + beta**0.5 * (torch.rand(x.shape, generator=g) - 0.5)
+            ),
+            "the noise is repaired, and the image lost its root: it shrinks by sqrt(1 - beta)": (
+                lambda x, beta, g: (1 - beta) * x + beta**0.5 * torch.randn(x.shape, generator=g)
+            ),
+            "noise of variance 1 came in whole: its factor is sqrt(beta)": (
+                lambda x, beta, g: (1 - beta) ** 0.5 * x + torch.randn(x.shape, generator=g)
             ),
             "the image must shrink by sqrt(1 - beta), or the variance grows for ever": (
                 lambda x, beta, g: x + beta**0.5 * torch.randn(x.shape, generator=g)

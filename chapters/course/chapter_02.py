@@ -107,6 +107,12 @@ EXERCISES = {
                 lambda lam: torch.cat([torch.ones(1, dtype=torch.float64), lam.sigmoid()])
             ),
             "the first step is missing: alpha_bar_0 = 1 comes before lam_1": without_first,
+            "two of the T + 1 are missing: beta[0] = 0, and the step from alpha_bar_0 = 1 to lam_1": (
+                lambda lam: without_first(lam)[1:]
+            ),
+            "1 - alpha_bar is the noise of all steps so far: for that of one, divide by the alpha_bar before": (
+                lambda lam: torch.cat([lam.new_zeros(1), 1 - lam.sigmoid()])
+            ),
             "beta[0] = 0 is missing: a Schedule has one beta for each t in 0..T": lambda lam: betas(lam, zero=False),
             "alpha_bar is a product, so its steps are quotients, not differences": (
                 lambda lam: betas(lam, divide=False)
@@ -162,6 +168,7 @@ EXERCISES = {
         80,
         130,
         {
+            "that is the share of the 300: their number is asked": (0.01, 0.99),
             "that is what pure noise draws: the start is not darker yet, or brighter": (0, 9),
             "the brightness that is left is sqrt(alpha_bar_T) times that of the data, not alpha_bar_T times": (10, 20),
             "did you add the mean image, or start from x_T? One number for all pixels is asked": (21, 60),

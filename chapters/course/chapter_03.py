@@ -24,11 +24,11 @@ def mean_over_x_0(x_t, eps_hat, t, schedule):
     return tinyddpm.q_posterior(x_0_hat, x_t, t, t - 1, schedule)[0]
 
 
-def mean(x_t, eps_hat, t, schedule, root=False, bar=True, abar_outside=False, outside=True):
+def mean(x_t, eps_hat, t, schedule, root=False, bar=True, abar_outside=False, outside=0.5, power=0.5, sign=-1):
     beta, abar = schedule.beta[t], schedule.alpha_bar[t]
-    factor = (beta.sqrt() if root else beta) / (1 - (abar if bar else 1 - beta)).sqrt()
-    scale = (abar if abar_outside else 1 - beta).sqrt() if outside else 1
-    return (x_t - factor * eps_hat) / scale
+    factor = (beta.sqrt() if root else beta) / (1 - (abar if bar else 1 - beta)) ** power
+    scale = (abar if abar_outside else 1 - beta) ** outside
+    return (x_t + sign * factor * eps_hat) / scale
 
 
 def variance_of_samples(V, alpha_bar, sigma2=lambda a, v, t: 1 - a if t > 1 else 0.0, power=2):
@@ -54,13 +54,13 @@ def loops():
     yield denoiser, x_T, COSINE, torch.Generator().manual_seed(2)
 
 
-def loop(denoiser, x_T, schedule, generator, noise_at=lambda t, T: t > 1, to=0):
+def loop(denoiser, x_T, schedule, generator, noise_at=lambda t, T: t > 1, to=0, power=0.5):
     x = x_T
     for t in range(schedule.T, to, -1):
         x_0_hat = denoiser(x, torch.full((len(x),), t))
         x, _ = tinyddpm.q_posterior(x_0_hat, x, t, t - 1, schedule)
         if noise_at(t, schedule.T):
-            x = x + schedule.beta[t].sqrt() * torch.randn(x.shape, generator=generator)
+            x = x + schedule.beta[t] ** power * torch.randn(x.shape, generator=generator)
     return x
 
 
@@ -181,8 +181,13 @@ EXERCISES = {
                 lambda *arguments: mean(*arguments, root=True)
             ),
             "noise is taken away, but the image keeps its smaller size: divide by sqrt(1 - beta_t)": (
-                lambda *arguments: mean(*arguments, outside=False)
+                lambda *arguments: mean(*arguments, outside=0)
             ),
+            "the noise in x_t has the factor sqrt(1 - alpha_bar_t), and its root is missing": (
+                lambda *arguments: mean(*arguments, power=1)
+            ),
+            "the root outside is missing: divide by sqrt(1 - beta_t)": lambda *arguments: mean(*arguments, outside=1),
+            "the noise was added once more: it is to be subtracted": lambda *arguments: mean(*arguments, sign=1),
             "that is x_0_hat itself: the step goes to t - 1 only, so put it into (3.5)": (
                 lambda x_t, eps_hat, t, schedule: tinyddpm.x_0_from_eps(eps_hat, x_t, t, schedule)
             ),
@@ -201,6 +206,12 @@ EXERCISES = {
             "the noise is left out at the first step, t = T, where it belongs: time runs backwards here": (
                 lambda *arguments: loop(*arguments, noise_at=lambda t, T: t < T)
             ),
+            "beta[t] is the variance of the noise: its factor is the root of that": (
+                lambda *arguments: loop(*arguments, power=1)
+            ),
+            "noise of variance 1 came in whole: its factor is sqrt(beta_t)": (
+                lambda *arguments: loop(*arguments, power=0)
+            ),
             "now there is no noise at all, and the samples collapse: only the last step goes without": (
                 lambda *arguments: loop(*arguments, noise_at=lambda t, T: False)
             ),
@@ -218,6 +229,12 @@ EXERCISES = {
             ),
             "divide by the noise's variance, 1 - alpha_bar_t, and not by its standard deviation": (
                 lambda x_t, alpha_bar_t: torch.tanh(alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t) ** 0.5)
+            ),
+            "the signal is missing: x_t lies around -sqrt(alpha_bar_t) and sqrt(alpha_bar_t)": (
+                lambda x_t, alpha_bar_t: torch.tanh(x_t / (1 - alpha_bar_t))
+            ),
+            "the signal's factor is the root of alpha_bar_t": (
+                lambda x_t, alpha_bar_t: torch.tanh(alpha_bar_t * x_t / (1 - alpha_bar_t))
             ),
             "twice too steep: 2u is what the sigmoid takes for p, and 2 p - 1 is the tanh of u": (
                 lambda x_t, alpha_bar_t: torch.tanh(2 * alpha_bar_t**0.5 * x_t / (1 - alpha_bar_t))
@@ -245,6 +262,9 @@ EXERCISES = {
             ),
             "a factor A multiplies a variance by A squared": (
                 lambda V, alpha_bar: variance_of_samples(V, alpha_bar, power=1)
+            ),
+            "that is a walk without noise: all steps but the last add 1 - a": (
+                lambda V, alpha_bar: variance_of_samples(V, alpha_bar, lambda a, v, t: 0.0)
             ),
             "noise of variance 1 - a adds 1 - a, not its root, which is the standard deviation": (
                 lambda V, alpha_bar: variance_of_samples(V, alpha_bar, lambda a, v, t: (1 - a) ** 0.5 if t > 1 else 0.0)

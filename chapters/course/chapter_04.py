@@ -256,6 +256,12 @@ EXERCISES = {
             "that is a mean for each input channel: a filter is all that makes one output channel": (
                 lambda weight, eps: standardized(weight, eps, (0, 2, 3))
             ),
+            "that is a mean for each kernel: a filter takes all input channels, and has one mean": (
+                lambda weight, eps: standardized(weight, eps, (2, 3))
+            ),
+            "the mean is 0 now and the variance as it was: multiply by (var + eps).rsqrt()": (
+                lambda weight, eps: weight - weight.mean((1, 2, 3), keepdim=True)
+            ),
             "dimension 0 counts the filters: mean and variance run over the other three": (
                 lambda weight, eps: standardized(weight, eps, 0)
             ),
@@ -297,6 +303,9 @@ EXERCISES = {
             "the softmax runs over the questions: of one question, the shares of all pixels add up to 1": (
                 lambda query, key, i: (query @ key.mT / query.shape[-1] ** 0.5).softmax(1)[:, i].mean(0)
             ),
+            "that is the sum over the heads: their mean is asked": (
+                lambda query, key, i: shares_of(query, key, i) * len(query)
+            ),
             "these are scores, not shares: the softmax is missing": (
                 lambda query, key, i: (query @ key.mT / query.shape[-1] ** 0.5)[:, i].mean(0)
             ),
@@ -319,6 +328,9 @@ EXERCISES = {
                 lambda difference, dim: similarity(difference, dim) / 2
             ),
             "the speeds end at 1 / 10,000: the exponent is i / (m - 1), not i / m": spaced_by_n,
+            "dim numbers are half sines, half cosines: there are dim / 2 speeds, not dim": (
+                lambda difference, dim: similarity(difference, 2 * dim)
+            ),
             "no sine survives: sin a sin b + cos a cos b = cos(a - b)": with_sines,
         },
     ),

@@ -282,6 +282,10 @@ EXERCISES = {
             "the skip is h a second time: take the map that was made on the way down": wired(
                 lambda h, skip: torch.cat([h, h], 1)
             ),
+            "the skips come back in the order they were kept: the last one is wanted first": wired(
+                skip_of=lambda skips, h: skips.pop(0)
+            ),
+            "you added the skip to h: join them side by side, along the channels": wired(lambda h, skip: h + skip),
             "you kept what each block was given: the skip is what it made": wired(kept="given"),
             "what comes from below is lost: join h and the skip": wired(lambda h, skip: torch.cat([skip, skip], 1)),
             "the middle is missing: it stands between the way down and the way up": last_only,

@@ -146,6 +146,11 @@ def loss_of(target):
     return loss
 
 
+def error_of(model, x_0, t, eps, alpha_bar):
+    signal, noise, x_t = parts(x_0, t, eps, alpha_bar)
+    return model(x_t, t) - (signal * eps - noise * x_0)
+
+
 def not_reshaped(model, x_0, t, eps, alpha_bar):
     signal, noise = alpha_bar[t].sqrt(), (1 - alpha_bar[t]).sqrt()
     return (model(signal * x_0 + noise * eps, t) - (signal * eps - noise * x_0)).square().mean()
@@ -194,6 +199,11 @@ def adam(bias=True, root=True, square=True, kept="plain", sign=-1, decays=(0.9, 
     return step
 
 
+def half_corrected(weight, grad, mean, second, n, lr):
+    mean, second = 0.9 * mean + 0.1 * grad, 0.99 * second + 0.01 * grad**2
+    return weight - lr * mean / (1 - 0.9**n) / (second.sqrt() + 1e-8), mean, second
+
+
 def draws(answer, n, T):
     """What can be said about times that are random: the kind, the ends, and whether a batch mixes them."""
     generator = torch.Generator().manual_seed(0)
@@ -234,6 +244,10 @@ EXERCISES = {
             "that is the loss of a network that predicts the image: the target is v here": loss_of(
                 lambda signal, noise, x_0, eps: x_0
             ),
+            "errors of both signs cancel: square them before the mean": lambda model, *a: error_of(model, *a).mean(),
+            "that is the mean of the absolute errors: the mean of their squares is asked": (
+                lambda model, *a: error_of(model, *a).abs().mean()
+            ),
             "the model was shown the clean image: it has to see x_t": sees_the_image,
             "that is the sum over all pixels: the mean stays the same size for any batch": summed,
         },
@@ -243,6 +257,7 @@ EXERCISES = {
         gradients,
         {
             "the bias of the start is not divided away: at n = 1 the mean is a tenth of the gradient": adam(bias=False),
+            "the mean's bias is divided away, and the square's is not": half_corrected,
             "the root is missing: divide by the root of the mean square": adam(root=False),
             "what is averaged in square is the gradient's square": adam(square=False),
             "the corrected values were kept: they serve for the step alone": adam(kept="corrected"),

@@ -77,7 +77,7 @@ def in_rates(answer, y, style, p):
     answers = [answer(y, style, p, generator) for _ in range(500)]
     if any(found is None or found is ... for found in answers):
         return None
-    if not all(isinstance(found, tuple) and len(found) == 2 and found[0].shape == y.shape for found in answers):
+    if not all(isinstance(found, (tuple, list)) and len(found) == 2 and found[0].shape == y.shape for found in answers):
         raise ValueError("return two tensors, (y, style), each of shape (b,)")
     labels, styles = (torch.stack(parts) for parts in zip(*answers))
     no_y, no_style = labels == 10, styles == 4
@@ -101,6 +101,16 @@ def two_coins(y, style, p, generator, each=2):
 def always_both(y, style, p, generator):
     u = torch.rand(len(y), generator=generator)
     return torch.where(u < 3 * p, 10, y), torch.where(u < 3 * p, 4, style)
+
+
+def only_both(y, style, p, generator):
+    u = torch.rand(len(y), generator=generator)
+    return torch.where(u < p, 10, y), torch.where(u < p, 4, style)
+
+
+def null_of_digits(y, style, p, generator):
+    labels, styles = drop_two(y, style, p, generator)
+    return labels, torch.where(styles == 4, 10, styles)
 
 
 def never_both(y, style, p, generator, each=1):
@@ -179,6 +189,8 @@ EXERCISES = {
             ),
             "two coins drop both with probability (2p)^2 only: cut one number an image into parts": two_coins,
             "both are always dropped together: each must also be dropped alone": always_both,
+            "one coin drops both, and neither is ever dropped alone": only_both,
+            "the style has a null class of its own, 4: 10 is that of the digits": null_of_digits,
             "both are never dropped together, and guidance needs that answer, too": never_both,
             "each is dropped as often as it should be, and never together: let the two ranges overlap": (
                 lambda *a: never_both(*a, each=2)

@@ -67,6 +67,11 @@ def bits(levels, low=-1.0, high=1.0, base=2.0):
     return entropy((values[1:] + values[:-1]) / 2, base)
 
 
+def by_density(levels):
+    bell = (-torch.linspace(-1, 1, levels, dtype=torch.float64).square() / 2).softmax(0)
+    return (torch.special.entr(bell).sum() / math.log(2)).item()
+
+
 def entropy(edges, base=2.0, tails=True):
     below = torch.distributions.Normal(0.0, 1.0).cdf(edges)
     below = torch.cat([torch.zeros(1), below, torch.ones(1)]) if tails else below
@@ -109,6 +114,7 @@ EXERCISES = {
             "the edges are half way between neighbouring levels: you cut at the levels themselves": (
                 lambda levels: entropy(torch.linspace(-1, 1, levels, dtype=torch.float64))
             ),
+            "that weighs each level by the density there: take areas, and the outermost have the tails": by_density,
             "the range is [-1, 1]: you spread the levels over [0, 1]": lambda levels: bits(levels, low=0.0),
         },
     ),
@@ -122,6 +128,9 @@ EXERCISES = {
             ),
             "the first frame comes twice: the next round begins with it anyway": (
                 lambda n: [*range(n), *range(n - 2, -1, -1)]
+            ),
+            "frame 1 is left out on the way back: range leaves its end out": (
+                lambda n: [*range(n), *range(n - 2, 1, -1)]
             ),
             "that goes forth only, and jumps back at its end": lambda n: [*range(n)],
             "there is no frame n: the last of n frames is n - 1": lambda n: [*range(n), *range(n, 0, -1)],

@@ -125,6 +125,9 @@ EXERCISES = {
             "the mean of both is the direction between the last step and this one, half a turn too early": (
                 lambda v, w, a, b: (v + w) / 2
             ),
+            "a slope is a change over the turn it took: divide by the turn before": (
+                lambda v, w, a, b: v + (v - w) * a / 2
+            ),
             "V is a direction: the turn is multiplied outside": lambda v, w, a, b: a * extrapolated(v, w, a, b),
         },
     ),
@@ -162,6 +165,9 @@ EXERCISES = {
                 lambda T, steps: descending(T, steps)[:-1]
             ),
             "an offset of 0 ends at 0, and starts a whole step below T": lambda T, steps: leading(T, steps, 0),
+            "the offset of 1 is still there: every time is 1 too late, and the walk stops at 1": (
+                lambda T, steps: [(t + 1, s + 1) for t, s in descending(T, steps)]
+            ),
             "the times run upwards: a sampler goes from T down to 0": (
                 lambda T, steps: [(s, t) for t, s in reversed(descending(T, steps))]
             ),

@@ -75,6 +75,11 @@ def with_eps(eps_of):
     return wrong
 
 
+def with_factors(score, x_t, signal, sigma, divide=True, shrunk=True, sign=-1):
+    eps = -sigma * score
+    return eps + sign * (x_t - (sigma if shrunk else 1) * eps) / (signal if divide else 1)
+
+
 def fields():
     z = torch.randn(3, 1, 2, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     yield lambda z, s: 0.3 - z * (1 + s), z, 4
@@ -92,6 +97,10 @@ def shifted(tau, side, power=1):
     return k * tau / (1 + (k - 1) * tau)
 
 
+def with_snr(eps_loss, snr, power=2):
+    return float(eps_loss / snr * (snr**0.5 + 1) ** power)
+
+
 EXERCISES = {
     "10a": Exercise(
         u_of_score,
@@ -101,6 +110,7 @@ EXERCISES = {
             "the score is -eps / sigma, so eps is -sigma times it: one factor of sigma, not two": (
                 with_eps(lambda score, sigma: -(sigma**2) * score)
             ),
+            "the score is -eps / sigma: the factor sigma is missing": with_eps(lambda score, sigma: -score),
             "eps is the score times sigma, not over sigma": with_eps(lambda score, sigma: -score / sigma),
             "the sign of u: it points from the image to the noise, eps - x_0": lambda *a: -u_of_score(*a),
             "that is v: u has no factors in front of eps and x_0": (
@@ -110,6 +120,15 @@ EXERCISES = {
                     t,
                     schedule,
                 )
+            ),
+            "the image is still shrunk: divide x_t less its noise by the signal's factor": (
+                lambda score, x_t, t, schedule: with_factors(score, x_t, *schedule.coefficients(t, x_t), divide=False)
+            ),
+            "the whole of eps was taken out of x_t: there it has the factor sigma": (
+                lambda score, x_t, t, schedule: with_factors(score, x_t, *schedule.coefficients(t, x_t), shrunk=False)
+            ),
+            "u is a difference: eps minus x_0": (
+                lambda score, x_t, t, schedule: with_factors(score, x_t, *schedule.coefficients(t, x_t), sign=1)
             ),
             "that is eps - x_t: the image is wanted, without its noise": (
                 lambda score, x_t, t, schedule: -schedule.coefficients(t, x_t)[1] * score - x_t
@@ -176,6 +195,20 @@ EXERCISES = {
             "upside down: the loss of u is the larger one": (
                 lambda eps_loss, t, schedule: eps_loss / (1 + math.exp(-float(schedule.log_snr[t]) / 2)) ** 2
             ),
+            "the weight of u is a square: the root of SNR and 1 are added, then squared": (
+                lambda eps_loss, t, schedule: with_snr(eps_loss, schedule.log_snr[t].exp(), power=1)
+            ),
+            "alpha_bar is not the SNR: divide it by 1 - alpha_bar": (
+                lambda eps_loss, t, schedule: with_snr(eps_loss, schedule.alpha_bar[t])
+            ),
+            "the weight of u has the root of the SNR in it": (
+                lambda eps_loss, t, schedule: (
+                    eps_loss * (schedule.log_snr[t].exp() + 1) ** 2 / schedule.log_snr[t].exp()
+                )
+            ),
+            "the weight of u has a sum: an error of x_0 moves eps the other way, and u by both": (
+                lambda eps_loss, t, schedule: eps_loss * (1 - math.exp(-float(schedule.log_snr[t]) / 2)) ** 2
+            ),
             "a loss is a squared error: the factor must be squared": (
                 lambda eps_loss, t, schedule: eps_loss * (1 + math.exp(-float(schedule.log_snr[t]) / 2))
             ),
@@ -186,6 +219,7 @@ EXERCISES = {
         13,
         {
             "one step suffices on a straight line: the lines are straight, the paths are not. Measure": (1, 1),
+            "that is the share that has arrived: the number of steps is asked": (0, 0.999),
             "two to seven steps: do at least 95 % of them arrive, or fewer?": (2, 7),
             "that many are not needed: take the first number of steps with which 95 % arrive": (14, 1000),
         },

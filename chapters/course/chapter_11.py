@@ -136,6 +136,12 @@ EXERCISES = {
                 lambda *a: anywhere(*a, half=1.0)
             ),
             "a bell falls with the squared distance: you took the distance itself": lambda *a: anywhere(*a, power=1),
+            "you divide by 2 sigma: the variance sigma^2 stands in a bell's exponent": (
+                lambda x, signal, sigma, *a: anywhere(x, signal, sigma**0.5, *a, shrunk=signal)
+            ),
+            "farther windows are likelier: a bell falls with the distance, so a minus is missing": (
+                lambda *a: anywhere(*a, half=-2.0)
+            ),
             "you averaged the first pixel of each window: the answer is about its middle": (
                 lambda *a: anywhere(*a, middle=lambda known: known[:, 0])
             ),
@@ -161,6 +167,7 @@ EXERCISES = {
         4,
         18,
         {
+            "that is the share of the 50: their number is asked": (0.01, 0.99),
             "that is the number with all 150 digits of each kind: give the denoisers digits[:, :15]": (0, 3),
             "that is the number with about 5 digits of each kind, not 15": (19, 34),
             "nearly all are copies: is it the exact denoiser, or only one digit of each kind?": (40, 50),

@@ -36,10 +36,27 @@ def two_witnesses():
         yield x_t, signal, noise, data, data[:4] + sigma * torch.randn(4, 6, generator=generator), mask, sigma
 
 
-def given_both(x_t, signal, noise, data, k, mask, sigma, half=2.0, shrunk=1.0, first=1.0, second=1.0, known=None):
+def given_both(
+    x_t,
+    signal,
+    noise,
+    data,
+    k,
+    mask,
+    sigma,
+    half=2.0,
+    shrunk=1.0,
+    first=1.0,
+    second=1.0,
+    known=None,
+    power=2,
+    at_t=None,
+    spread=2,
+):
     known = mask if known is None else known
-    one = -torch.cdist(x_t, signal * data).square() / (half * noise**2)
-    two = -torch.cdist(k * known, shrunk * data * known).square() / (half * sigma**2)
+    at_t = signal if at_t is None else at_t
+    one = -(torch.cdist(x_t, at_t * data) ** power) / (half * noise**spread)
+    two = -(torch.cdist(k * known, shrunk * data * known) ** power) / (half * sigma**spread)
     return (first * one + second * two).softmax(1) @ data
 
 
@@ -64,6 +81,11 @@ def pasted(x_t, known, mask, t, schedule, generator, shape=None, power=1):
 
 def bare(x_t, known, mask, t, schedule, generator):
     return torch.where(mask.bool(), known, x_t)
+
+
+def whole_noise(x_t, known, mask, t, schedule, generator):
+    noised = schedule.signal_noise(t)[0] * known + torch.randn(x_t.shape, generator=generator)
+    return torch.where(mask.bool(), noised, x_t)
 
 
 def unshrunk(x_t, known, mask, t, schedule, generator):
@@ -107,6 +129,19 @@ EXERCISES = {
             "a bell falls with the squared distance over 2 sigma^2: the 2 is missing": lambda *a: given_both(
                 *a, half=1.0
             ),
+            "a bell falls with the squared distance: you took the distance itself": lambda *a: given_both(*a, power=1),
+            "you divide by 2 noise and 2 sigma: variances stand in a bell's exponent": (
+                lambda *a: given_both(*a, spread=1)
+            ),
+            "x_t is compared with the data as they were: they shrink by signal on their way to t": (
+                lambda *a: given_both(*a, at_t=1.0)
+            ),
+            "farther images are likelier: a bell falls with the distance, so a minus is missing": (
+                lambda *a: given_both(*a, half=-2.0)
+            ),
+            "k was pasted into the answer: it is noisy, so it has to be weighed and not believed": (
+                lambda *a: torch.where(a[5].bool(), a[4], given_both(*a, second=0.0))
+            ),
             "you averaged two answers: probabilities of independent witnesses multiply": two_softmaxes,
         },
     ),
@@ -117,6 +152,7 @@ EXERCISES = {
             "the known pixels went in without noise: x_t is noisy, and so must they be": bare,
             "the known pixels shrink on their way to t: signal * known": unshrunk,
             "the mask is the other way round: 1 is where a pixel is known": lambda x, k, m, *a: pasted(x, k, 1 - m, *a),
+            "the noise came in whole: its factor is sqrt(1 - alpha_bar_t)": whole_noise,
             "one noise for the whole batch: each image has its own": (
                 lambda x, *a: pasted(x, *a, shape=(1, *x.shape[1:]))
             ),
@@ -132,6 +168,7 @@ EXERCISES = {
         10,
         27,
         {
+            "that is the share of the 40: their number is asked": (0.01, 0.99),
             "that few get through at t = 400 or below: redraw from 500": (0, 9),
             "that many get through from t = 700 on: redraw from 500": (28, 38),
             "all 40: were they read as 3, or drawn from pure noise?": (39, 40),

@@ -29,7 +29,7 @@ def entropy(p):
 EXERCISES = {
     "13a": Exercise(
         needed,
-        lambda: [(0.976, 0.983), (0.5, 0.6), (0.9, 0.8)],
+        lambda: [(0.976, 0.983), (0.5, 0.63), (0.92, 0.8)],
         {
             "that is one standard error: twice is asked, and n grows with the square": lambda p, q: needed(p, q, 1.0),
             "twice the standard error is four times the variance, not two": lambda p, q: needed(p, q, 2.0),
@@ -39,6 +39,9 @@ EXERCISES = {
             ),
             "that is the variance of p alone: q scatters as well": (
                 lambda p, q: math.ceil(4 * p * (1 - p) / (p - q) ** 2)
+            ),
+            "variances add up, standard errors do not: you squared the sum of the roots": (
+                lambda p, q: math.ceil(4 * ((p * (1 - p)) ** 0.5 + (q * (1 - q)) ** 0.5) ** 2 / (p - q) ** 2)
             ),
             "a standard error falls with the root of n: the difference enters squared": (
                 lambda p, q: math.ceil(4 * (p * (1 - p) + q * (1 - q)) / abs(p - q))
@@ -90,6 +93,7 @@ EXERCISES = {
         {
             "that is about the floor at 500 or more: how many images were on each side?": (0.06, 0.2),
             "that is the sum over five pairs: take their mean": (1.1, 1.8),
+            "0 is the distance of images to the same images: compare f_train with f_test": (-0.01, 0.01),
             "that is the distance times n": (60, 110),
             "a single pair scatters, and this is far off: is each part disjoint, and 300 long?": (0.37, 1.0),
         },

@@ -62,25 +62,40 @@ def verdict(exercise: Exercise | Experiment, answer: object) -> str:
         return verdict_of_experiment(exercise, answer)
     if exercise.arguments is not None and not callable(answer):
         return f"expected a function, got {kind(answer)}"
-    try:
-        found = outcome(exercise, answer)
-        again = outcome(exercise, answer, seed=1)
-    except Exception as error:  # whatever a reader's code may do
-        reason = str(error).partition("\n")[0]
-        return f"your answer stopped with {type(error).__name__}: {reason}"
-    if any(value is None or value is ... for value in found):
-        return NOT_ATTEMPTED
-    right, right_again = (outcome(exercise, exercise.reference, seed) for seed in (0, 1))
-    problem = difference(found, right, exercise)
-    if not problem and not difference(again, right_again, exercise):
-        return OK
+    found, again = (attempt(exercise, answer, seed) for seed in (0, 1))
+    stopped = next((each for each in (found, again) if isinstance(each, Exception)), None)
+    if stopped is None:
+        if any(value is None or value is ... for value in found):
+            return NOT_ATTEMPTED
+        right, right_again = (outcome(exercise, exercise.reference, seed) for seed in (0, 1))
+        problem = difference(found, right, exercise)
+        if not problem and not difference(again, right_again, exercise):
+            return OK
     for says, wrong in exercise.misconceptions.items():
-        if not difference(found, outcome(exercise, wrong), exercise):
+        if alike(found, attempt(exercise, wrong), exercise):
             return says
+    if stopped is not None:
+        reason = str(stopped).partition("\n")[0]
+        return f"your answer stopped with {type(stopped).__name__}: {reason}"
     moved = difference(again, found, exercise) if exercise.arguments else ""
     if moved and "NaN" not in moved and not difference(right_again, right, exercise):
         return own_noise(exercise)
     return problem
+
+
+def attempt(exercise: Exercise, answer: object, seed: int = 0) -> list | Exception:
+    """What an answer gives, or what stopped it."""
+    try:
+        return outcome(exercise, answer, seed)
+    except Exception as error:  # whatever a reader's code may do
+        return error
+
+
+def alike(found: list | Exception, known: list | Exception, exercise: Exercise) -> bool:
+    """True if both give the same values, or were stopped by the same error."""
+    if isinstance(found, Exception) or isinstance(known, Exception):
+        return repr(found) == repr(known)
+    return not difference(found, known, exercise)
 
 
 def verdict_of_experiment(experiment: Experiment, answer: object) -> str:
@@ -97,6 +112,14 @@ def verdict_of_experiment(experiment: Experiment, answer: object) -> str:
     for says, (low, high) in experiment.misconceptions.items():
         if low <= measured <= high:
             return says
+    relations = {
+        "upside down: it is 1 over a right value": 1 / measured if measured else 0.0,
+        "that looks like a fraction: is it in per cent?": 100 * measured,
+        "the sign is the other way round": -measured,
+    }
+    for says, value in relations.items():
+        if experiment.low <= value <= experiment.high:
+            return f"you measured {measured:.3g}: {says}"
     return f"you measured {measured:.3g}, and expected was {experiment.low:g} to {experiment.high:g}"
 
 

@@ -27,6 +27,8 @@ def pattern(found: Tensor, right: Tensor, within: float) -> str:
     for says, wrong in relations:
         if not close(b, wrong, 10 * within) and close(a, wrong, within):
             return says
+    if b.numel() == 1 and b == b.round() and a != a.round() and b in (a.floor(), a.ceil()):
+        return f"a whole number is expected, got {a.item():.6g}: which way is it to be rounded?"
     return of_order(a, b, within) or of_scale(a, b, within)
 
 
@@ -42,6 +44,12 @@ def of_shape(a: Tensor, b: Tensor, within: float) -> str:
                 return f"{shapes}: that is {name} over everything, the batch included"
             if any(close(a, reduced(axis), within) for axis in axes):
                 return f"{shapes}: {name} over one axis too many"
+    if a.ndim == b.ndim + 1:
+        for name, reduced in (("mean", a.mean), ("sum", a.sum)):
+            if any(close(reduced(axis), b, within) for axis in range(a.ndim)):
+                return f"{shapes}: one axis is left, take the {name} over it"
+    elif a.ndim > b.ndim and (close(a.mean(), b, within) or close(a.sum(), b, within)):
+        return f"{shapes}: take the {'mean' if close(a.mean(), b, within) else 'sum'} over everything"
     if a.ndim == b.ndim and b.ndim and a.shape[1:] == b.shape[1:]:
         if len(a) == len(b) - 1 and (close(a, b[1:], within) or close(a, b[:-1], within)):
             return f"{shapes}: the {'first' if close(a, b[1:], within) else 'last'} value is missing"
