@@ -125,7 +125,7 @@ EXERCISES = {
             "the mean of both is the direction between the last step and this one, half a turn too early": (
                 lambda v, w, a, b: (v + w) / 2
             ),
-            "V is a direction: the turn is multiplied outside": lambda v, w, a, b: a * extrapolated(v, w, a, b),
+            "a direction is wanted: the turn is multiplied outside": lambda v, w, a, b: a * extrapolated(v, w, a, b),
         },
     ),
     "09c": Exercise(
