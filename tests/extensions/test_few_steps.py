@@ -402,6 +402,16 @@ def test_the_consistency_loss_weighs_errors_in_x_0():
     assert weight.max() > 2 * weight.min()
 
 
+@pytest.mark.parametrize("objective", [ConsistencyLoss, MeanFlowLoss, ReflowLoss])
+def test_the_difference_is_measured_as_asked(objective):
+    x_0 = randn(50, 2, 2, 2)
+    model = stand_in(lambda x_t, t, y=None, s=None: 0.7 * x_t)
+    plain, absolute, huber = (
+        objective(FLOW, "flow", loss=loss)(model, x_0, None, seeded(3))[0] for loss in ("mse", "l1", "huber")
+    )
+    assert (absolute**2 < plain).all() and (huber < 0.6 * plain).all() and (huber < absolute).all()
+
+
 def test_the_second_network_pass_of_consistency_is_not_the_cached_one(monkeypatch):
     # autocast caches the weights of a pass without gradients, through which older torch lets none flow
     conv, events, clear = torch.nn.Conv2d(1, 1, 3, padding=1), [], torch.clear_autocast_cache
