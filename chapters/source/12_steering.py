@@ -548,7 +548,7 @@ check("12d", (prediction, measured))
 r"""
 <details><summary>Hint 12d</summary>
 
-Look at the lower row of the figure "redrawn" above: t = 500 is in the middle of the change.
+In the lower row of the figure above one 3 gives way between $t$ = 200 and 400. Others hold out longer.
 </details>
 
 <details><summary>Solution 12d</summary>

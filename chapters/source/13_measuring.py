@@ -308,14 +308,15 @@ guess(None, reads["clear"], " % of those spoilt where it is clear")
 tiles(
     drawings,
     enlarge=3,
-    alt="Digits of two denoisers with one validation loss: the first row is grey and broken, the second clean",
+    alt="Digits of two denoisers with one validation loss: the first row is grey with a haze around it, the second clean",
 )
 band(reads["decided"], 80, 100, "% read as asked, spoilt where it is decided")
 band(reads["clear"], 10, 70, "% read as asked, spoilt where it is clear")
 
 # %% [markdown]
 r"""
-The mean of the loss is the same, the digits are not. An error made early is corrected by the steps that follow; nothing follows the
+The mean of the loss is the same, the digits are not: grey, in a haze, and the classifier, which has never seen such digits, reads few that
+you can still read. An error made early is corrected by the steps that follow; nothing follows the
 last step. So **choose a checkpoint by its samples**, with fixed seeds, a distance and its floor, and look at the loss noise level by
 noise level. The validation loss has one use that samples do not have: compared with the *training* loss it shows copying. The
 best denoiser of 2,000 digits, which can do nothing but copy, against the network:
