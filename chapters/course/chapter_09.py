@@ -128,7 +128,7 @@ EXERCISES = {
             "a slope is a change over the turn it took: divide by the turn before": (
                 lambda v, w, a, b: v + (v - w) * a / 2
             ),
-            "V is a direction: the turn is multiplied outside": lambda v, w, a, b: a * extrapolated(v, w, a, b),
+            "a direction is wanted: the turn is multiplied outside": lambda v, w, a, b: a * extrapolated(v, w, a, b),
         },
     ),
     "09c": Exercise(

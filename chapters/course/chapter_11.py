@@ -28,7 +28,7 @@ def mosaic(finished, sources, data) -> None:
         part, rgb = sources == source, torch.tensor(to_rgb(colour))
         whole[part] = rgb
         theirs = ((crop_to(data[source, 0]) + 1) / 2).clamp(0, 1)[..., None]
-        place.imshow(theirs * torch.where(part[..., None], rgb, torch.tensor(to_rgb(GREY)) * 0.6))
+        place.imshow(theirs * torch.where(part[..., None], rgb, torch.tensor(to_rgb(GREY)) * 0.35))
         share = float((ink * part).sum() / ink.sum())
         place.set_title(f"{share:.0%} of its ink", color=colour, fontsize=8)
     axes[0].imshow(ink[..., None] * whole)

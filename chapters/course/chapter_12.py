@@ -170,7 +170,7 @@ EXERCISES = {
         {
             "that is the share of the 40: their number is asked": (0.01, 0.99),
             "that few get through at t = 400 or below: redraw from 500": (0, 9),
-            "that many get through from t = 700 on: redraw from 500": (28, 38),
+            "that many get through from t = 600 on: redraw from 500": (28, 38),
             "all 40: were they read as 3, or drawn from pure noise?": (39, 40),
         },
     ),

@@ -153,6 +153,13 @@ starts = noise(60, 1, 1, 1, number=7)
 ends = points[torch.randint(3, (60,), generator=seed(2))]
 guess(my_guess, crossings(torch.stack([starts, ends])), " crossings")
 
+# %% [markdown]
+r"""
+## Sixty lines, sixty paths
+
+The lines; the paths that follow $\hat u$ from the same noises; and fifteen paths with fresh noise.
+"""
+
 # %% tags=["share"]
 levels = size_at(tau_of(flow))
 lines = torch.stack([line(ends, starts, tau) for tau in torch.linspace(1, 0, 101)])
@@ -197,7 +204,7 @@ r"""
 ## Five views of one answer
 
 A network may be asked for $x_0$, for $\varepsilon$, for $u$, or for $v = \sqrt{\bar\alpha_t}\,\varepsilon - \sqrt{1-\bar\alpha_t}\,x_0$
-([Salimans & Ho 2022](https://arxiv.org/abs/2202.00512)); and the *score*, the gradient of the log-density, has a fifth name. At a given $x_t$ they are one
+([Salimans & Ho 2022](https://arxiv.org/abs/2202.00512)); and the *score*, the gradient of the log-density, is the fifth. At a given $x_t$ they are one
 answer in five coordinates. From $\hat x_0$:
 
 $$\hat\varepsilon = \frac{x_t - \sqrt{\bar\alpha_t}\,\hat x_0}{\sqrt{1-\bar\alpha_t}}, \quad \hat v = \sqrt{\bar\alpha_t}\,\hat\varepsilon - \sqrt{1-\bar\alpha_t}\,\hat x_0, \quad \hat u = \hat\varepsilon - \hat x_0, \quad \text{score} = -\frac{\hat\varepsilon}{\sqrt{1-\bar\alpha_t}} \tag{10.5}$$
@@ -283,7 +290,7 @@ for dark, usual in expected.items():
     name = f"blind below log-SNR {dark}" if dark > -99 else "as it is"
     found = losses(torch.where((lam[t] >= dark)[:, None, None, None], answer, -1))
     for kind, loss in zip(("eps", "v", "flow"), usual):
-        band(found[kind], 0.9 * loss, 1.1 * loss, f"{kind} loss, {name}")
+        band(found[kind], round(0.9 * loss, 3), round(1.1 * loss, 3), f"{kind} loss, {name}")
     denoiser = blindfolded(ddpm.denoiser(ten), dark)
     rows[name] = last(ddim(denoiser, start, ddpm.schedule, ddpm.schedule.grid(15))).x_t
 tiles(rows, alt="Ten digits in three rows: good; with thin and broken strokes; and nearly black")
@@ -395,8 +402,9 @@ for (name, denoiser), (low, high) in zip(museum.items(), ((0.13, 0.175), (1.2, 1
 
 # %% [markdown]
 r"""
-The third mistake hides best: the film arrives at good digits, because at its end both formulas agree. Only a number shows it. The line
-that catches all three: convert a known pair there and back, as the cell of (10.5) does.
+The third mistake hides best: the film arrives at good digits, because at its end both formulas agree. Only a number shows it. To catch the first
+and the third, convert a known pair there and back, as the cell of (10.5) does. That says nothing of a network's clock: to catch the second,
+noise a known image and look at the error, as this cell does.
 
 ## Exercises
 
@@ -432,14 +440,14 @@ def answer_10a(score, x_t, t, schedule):
 The score points from the noise back to the data, hence its sign.
 </details>
 
-**10b.** In the other convention the film starts at $s = 0$, which is noise, and ends at $s = 1$; its network returns
+**10b.** In the other convention the film starts at $r = 0$, which is noise, and ends at $r = 1$; its network returns
 $x_0 - \varepsilon$. Write Euler's method for it.
 """
 
 
 # %%
 def answer_10b(velocity, z, steps):
-    """velocity(z, s) with a number s. Returns z at s = 1 after `steps` equal steps."""
+    """velocity(z, r) with a number r. Returns z at r = 1 after `steps` equal steps."""
     ...
 
 
@@ -449,7 +457,7 @@ check("10b", answer_10b)
 r"""
 <details><summary>Hint 10b</summary>
 
-At which $s$ is the first call, and at which the last? And do you go along the velocity, or against it?
+At which $r$ is the first call, and at which the last? And do you go along the velocity, or against it?
 </details>
 
 <details><summary>Solution 10b</summary>

@@ -201,8 +201,14 @@ plt.plot(*zip(*dial), "--", color=STEERED)
 for name, (impossible, distance) in judged.items():
     colour, marker = (EXACT, "*") if name == "exact" else (STEERED, "s") if "grad" in name else (SIGNAL, "o")
     plt.plot(impossible, distance, marker, color=colour, markersize=9 if name == "exact" else 5)
-    down = {"exact": 4, "RePaint, 8 times": -11}.get(name, -3)  # clear of other labels
-    place = {"xytext": (7, down), "textcoords": "offset points"}
+    places = {
+        "exact": (45, 4),
+        "replace": (-8, 5),
+        "RePaint, 3 times": (5, 5),
+        "RePaint, 8 times": (7, -11),
+        "gradient, c = 2": (7, -9),
+    }
+    place = {"xytext": places.get(name, (7, -3)), "textcoords": "offset points"}  # clear of lines and other labels
     plt.annotate(name.removeprefix("gradient, "), (impossible, distance), color=colour, fontsize=7.5, **place)
 plt.annotate("gradient", (38, 0.36), color=STEERED)
 plt.xlabel("% of the completions that are impossible")
@@ -542,7 +548,7 @@ check("12d", (prediction, measured))
 r"""
 <details><summary>Hint 12d</summary>
 
-Look at the lower row of the figure "redrawn" above: t = 500 is in the middle of the change.
+In the lower row of the figure above one 3 gives way between $t$ = 200 and 400. Others hold out longer.
 </details>
 
 <details><summary>Solution 12d</summary>

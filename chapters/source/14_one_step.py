@@ -119,7 +119,8 @@ has one end: a function from $x_T$ to $x_0$, which a network may learn.
 
 We need a world in which that function is known. Take pixels from a normal distribution of mean $m$ and standard deviation
 $\sigma$. On the straight path $z = (1-u)\,x_0 + u\,\varepsilon$, where the clock $u$ runs from 0 (clean) to 1 (noise), $z$ is
-normal, too, with mean $(1-u)\,m$ and standard deviation $\sigma_u$. The equation keeps each pixel at its place among the
+normal, too, with mean $(1-u)\,m$ and standard deviation $\sigma_u$. (Chapter 10 wrote $\tau$ for this clock, and $u$ for the velocity,
+which is $\dot z$ here.) The differential equation keeps each pixel at its place among the
 others, so many standard deviations from the mean:
 
 $$z_{u'} = (1-u')\,m + \frac{\sigma_{u'}}{\sigma_u}\,\bigl(z_u - (1-u)\,m\bigr), \qquad \sigma_u^2 = (1-u)^2\sigma^2 + u^2 \tag{14.2}$$
@@ -412,8 +413,8 @@ Song et al. ([2023](https://arxiv.org/abs/2303.01469)) need no pairs. A path has
 $$f(x_t, t) = f(x_s, s) \quad\text{on one path}, \qquad f(x, 0) = x \tag{14.6}$$
 
 So take $x_t$, let one small step of the teacher lead to $x_s$, and train $f(x_t, t)$ towards $f(x_s, s)$, again without
-gradient. From $t = 0$, where the answer is known, it spreads to $T$. As $f$ serves the network's $\hat x_0$: with
-`flow` or `v` predicted it is $x$ itself at $t = 0$. For more than one step, go to the end, add fresh noise, go again.
+gradient. From $t = 0$, where the answer is known, it spreads to $T$. The network's $\hat x_0$ serves as $f$: with `flow` or
+`v` predicted it is $x$ itself at $t = 0$. For more than one step, go to the end, add fresh noise, go again.
 """
 
 
@@ -482,7 +483,7 @@ show_figure(
 
 # %% [markdown]
 r"""
-Look at both panels: two steps of the teacher are read as easily as forty, but they are more alike. Whoever measures only one of
+Look at both panels: two steps of the teacher are read at least as easily as forty, but they are more alike. Whoever measures only one of
 the two is misled (chapter 13).
 """
 
@@ -525,8 +526,8 @@ The lower loss draws the worse digits: **a loss whose target depends on the netw
 drawn. The line that catches it: `assert not target.requires_grad`.
 
 **NaN at the first step.** One step starts from pure noise, where $x_0 = (x_t - \sqrt{1-\bar\alpha_t}\,\varepsilon) /
-\sqrt{\bar\alpha_t}$ divides by 0. A network that predicts noise cannot say what the image is when all is noise. (Black
-images are a [frequent report](https://github.com/lucidrains/denoising-diffusion-pytorch/issues/92).) The library refuses.
+\sqrt{\bar\alpha_t}$ divides by 0. A network that predicts noise cannot say what the image is when all is noise. (NaN is usually saved as black, and black images are a
+[frequent report](https://github.com/lucidrains/denoising-diffusion-pytorch/issues/92), whatever their cause.) The library refuses.
 """
 
 # %%
