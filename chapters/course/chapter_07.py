@@ -41,7 +41,7 @@ def densities(values, samples):
     figure, axes = plt.subplots(1, len(samples), figsize=(7, 2.2), sharey=True)
     for panel, (scale, (by_ddim, by_ddpm, tilted)) in zip(axes, samples.items()):
         panel.plot(values, tilted, ":", color=EXACT, linewidth=2.5, label="tilted density")
-        for x, style, name in ((by_ddim, "-", "DDIM"), (by_ddpm, "--", "DDPM")):
+        for x, style, name in ((by_ddim, "-", "DDIM (line)"), (by_ddpm, "--", "DDPM (dashed)")):
             share = torch.histc(x, 40, -1, 3) / len(x) / 0.1
             panel.plot(torch.linspace(-0.95, 2.95, 40), share, style, color=STEERED, label=name)
         panel.set(title=f"scale {scale:g}", xlabel="x_0", xlim=(-1, 3))

@@ -524,9 +524,7 @@ def noise_level(x_t, x_0, t):
 levels = [noise_level(step.x_t, samples, step.t) for step in steps[:-1]]
 print(f"largest rms difference from a training digit below {1e-6 if rms.max() < 1e-6 else rms.max():.0e}")
 draws = 2000 * (1 - (1 - 1 / 2000) ** 64)  # how many different cards to expect in 64 draws from 2,000
-print(
-    f"different digits: {len(index.unique())} of 64; whoever draws 64 of 2,000 cards with replacement expects {draws:.0f}"
-)
+print(f"different digits: {len(index.unique())} of 64; 64 draws of 2,000 with replacement give about {draws:.0f}")
 print("of each class:", labels[index].bincount(minlength=10).tolist())
 print(f"noise level at the {len(levels)} times: {min(levels):.2f} to {max(levels):.2f}")
 

@@ -13,6 +13,7 @@ from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.state import (
     FILES,
     Damaged,
+    Position,
     clear_state,
     differences,
     is_unfinished,
@@ -63,6 +64,12 @@ def test_a_state_of_the_first_edition_is_refused_with_what_to_do(tmp_path):
     ):
         train(MINI, tmp_path, Fetched(), device="cpu", precision="no")
     assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize("count", [{"epoch": -1}, {"steps": -5}, {"batch": -1}])
+def test_a_position_with_negative_counts_is_refused(count):
+    with pytest.raises(ValueError, match="no count is negative, got epoch"):
+        Position(**count)
 
 
 def test_the_state_before_stands_in_for_a_damaged_one(tmp_path):

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ..diffusion import Denoiser, Images, q_sample
 from ..samplers import Generators, check_arguments, noise_like, times
-from ..schedules import Grid, Schedule
+from ..schedules import Grid, Schedule, require
 from ..tools.jobs import progress
 
 HALF_BIN = 1 / 255  # 256 grey values from -1 to 1
@@ -34,8 +34,7 @@ def bits_per_dim(
     finite and at least 0 for each t in 0..T, and as denoising_error does.
     """
     low, high = map(float, x_0.aminmax()) if x_0.numel() else (math.nan, math.nan)
-    if not (low >= -1 and high <= 1):  # NaN is neither
-        raise ValueError(f"images must be in [-1, 1], got [{low:.3g}, {high:.3g}]: see data.from_uint8")
+    require(low >= -1 and high <= 1, "images must be in [-1, 1]", f"[{low:.3g}, {high:.3g}]: see data.from_uint8")
     grid, T = check_arguments(x_0, schedule, grid, generator), schedule.T
     error = torch.zeros(T + 1) if error_variance is None else torch.as_tensor(error_variance)
     if (grid[0][0], grid[-1][1]) != (T, 0) or error.shape != (T + 1,) or not (error.isfinite() & (error >= 0)).all():

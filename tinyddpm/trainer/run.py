@@ -15,6 +15,7 @@ from ..data import mnist
 from ..datasets.own import as_data
 from ..files import writable_folder
 from ..pipeline import DDPM
+from ..schedules import require
 from ..tools.jobs import alone, needs
 from .batches import Data, check_data
 from .interrupt import Interrupts
@@ -99,10 +100,9 @@ def train(
 
 def check_length(epochs: float | None, minutes: float | None, processes: int) -> None:
     """Raises ValueError unless one of the two is given at most, above 0, and minutes to one process alone."""
-    if None not in (epochs, minutes):
-        raise ValueError(f"expected epochs or minutes, got {epochs} epochs and {minutes} minutes: leave one out")
+    both = f"{epochs} epochs and {minutes} minutes: leave one out"
+    require(None in (epochs, minutes), "expected epochs or minutes", both)
     unit, n = ("epochs", epochs) if minutes is None else ("minutes", minutes)
-    if n is not None and not 0 < n < math.inf:
-        raise ValueError(f"expected a number of {unit} above 0, got {n:g}")
-    if minutes is not None and processes > 1:
-        raise ValueError(f"minutes end a run of one process, got {processes} processes: give epochs instead")
+    require(n is None or 0 < n < math.inf, f"expected a number of {unit} above 0", f"{n or 0:g}")
+    if minutes is not None:
+        require(processes == 1, "minutes end a run of one process", f"{processes} processes: give epochs instead")

@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 from ..files import TEMPORARY, writable_folder, write_whole
+from ..schedules import require
 
 FILES = ("run.state", "run.state.before")  # the newest state, and the one before it
 DIGEST = 64  # letters of sha256 that each file begins with
@@ -87,8 +88,8 @@ class Position:
     minutes: float = 0.0
 
     def __post_init__(self):  # as a state may hold anything
-        self.steps, self.epoch, self.batch = (operator.index(n) for n in (self.steps, self.epoch, self.batch))
         self.progress, self.minutes = float(self.progress), float(self.minutes)
+        require(min(map(operator.index, (self.steps, self.epoch, self.batch))) >= 0, "no count is negative", self)
 
     def __str__(self) -> str:
         return f"epoch {self.epoch}, step {self.steps}, {self.minutes:.1f} minutes, {min(self.progress, 1):.0%} done"
