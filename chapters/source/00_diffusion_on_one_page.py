@@ -317,6 +317,7 @@ def network(x, angle, digit):
 ddpm = tinyddpm.load_pretrained()
 
 
+@torch.no_grad()
 def shipped(x, angle, digit):
     t = (ddpm.schedule.sqrt_alpha_bar.acos() - angle).abs().argmin()  # it counts time, not angles
     return ddpm.denoiser([digit] * len(x), scale=1.5)(x, t.expand(len(x)))  # 1.5: chapter 07
