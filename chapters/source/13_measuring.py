@@ -261,7 +261,7 @@ The cell measures both sides with the network, which is nearly the best denoiser
 # %%
 schedule, mean_image = ddpm.schedule, train.mean(0)
 generator, held_out = torch.Generator().manual_seed(4), (test[:20], y_test[:20])
-denoiser, every = ddpm.denoiser(held_out[1]), range(5, 1001, 20)
+denoiser, every = torch.no_grad()(ddpm.denoiser(held_out[1])), range(5, 1001, 20)
 own, room, blend = [], [], []  # at each time: the network's error, what a blend can add, and what half of it does add
 for t in every:
     x_0, times = held_out[0], torch.full((20,), t)
