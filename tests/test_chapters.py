@@ -7,6 +7,7 @@ import io
 import json
 import math
 import re
+import sys
 from pathlib import Path
 
 import matplotlib
@@ -212,8 +213,8 @@ def pictures(stem):
 def test_every_figure_is_sharp_and_is_described_in_words(stem):
     found = list(pictures(stem))
     assert len(found) >= 3
-    for about, picture, _ in found:
-        assert len(about.get("alt", "").split()) >= 4, text(_)
+    for about, picture, cell in found:
+        assert len(about.get("alt", "").split()) >= 4, text(cell)
         if picture.format == "PNG":
             assert picture.info["dpi"] == pytest.approx((DPI, DPI), abs=0.1)
     assert not re.search(r"plt\.show\(|legend\.frameon|rcParams", "\n".join(map(text, code(NOTEBOOKS[stem]))))
@@ -478,7 +479,7 @@ def test_a_film_is_a_slider_and_elsewhere_a_strip(displayed, monkeypatch):
     x_T = torch.randn(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
     steps = list(tinyddpm.ddim(denoiser, x_T, schedule))
     play(steps, schedule)
-    monkeypatch.setitem(__import__("sys").modules, "ipywidgets", None)
+    monkeypatch.setitem(sys.modules, "ipywidgets", None)
     play(steps, schedule)
     (rich, about), (plain, _) = displayed
     assert rich.pop("application/vnd.jupyter.widget-view+json")["model_id"]

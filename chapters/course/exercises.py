@@ -63,24 +63,26 @@ def verdict(exercise: Exercise | Experiment, answer: object) -> str:
     if exercise.arguments is not None and not callable(answer):
         return f"expected a function, got {kind(answer)}"
     found, again = (attempt(exercise, answer, seed) for seed in (0, 1))
-    stopped = next((each for each in (found, again) if isinstance(each, Exception)), None)
-    if stopped is None:
-        if any(value is None or value is ... for value in found):
-            return NOT_ATTEMPTED
-        right, right_again = (outcome(exercise, exercise.reference, seed) for seed in (0, 1))
-        problem = difference(found, right, exercise)
-        if not problem and not difference(again, right_again, exercise):
-            return OK
-    for says, wrong in exercise.misconceptions.items():
-        if alike(found, attempt(exercise, wrong), exercise):
-            return says
-    if stopped is not None:
-        reason = str(stopped).partition("\n")[0]
-        return f"your answer stopped with {type(stopped).__name__}: {reason}"
+    for each in (found, again):
+        if isinstance(each, Exception):
+            reason = str(each).partition("\n")[0]
+            return known_mistake(exercise, found) or f"your answer stopped with {type(each).__name__}: {reason}"
+    if any(value is None or value is ... for value in found):
+        return NOT_ATTEMPTED
+    right, right_again = (outcome(exercise, exercise.reference, seed) for seed in (0, 1))
+    problem = difference(found, right, exercise)
+    if not problem and not difference(again, right_again, exercise):
+        return OK
     moved = difference(again, found, exercise) if exercise.arguments else ""
     if moved and "NaN" not in moved and not difference(right_again, right, exercise):
-        return own_noise(exercise)
-    return problem
+        problem = own_noise(exercise)
+    return known_mistake(exercise, found) or problem
+
+
+def known_mistake(exercise: Exercise, found: list | Exception) -> str:
+    """What is said of this outcome; empty where no known mistake has it."""
+    known = exercise.misconceptions.items()
+    return next((says for says, wrong in known if alike(found, attempt(exercise, wrong), exercise)), "")
 
 
 def attempt(exercise: Exercise, answer: object, seed: int = 0) -> list | Exception:

@@ -19,7 +19,7 @@ DPI = 150
 SIGNAL, NOISE = "#0072B2", "#D55E00"  # the data and the clean image; noise
 EXACT, BLINKERED, NETWORK = "#E69F00", "#56B4E9", "#009E73"  # who denoises
 STEERED, REST, TEXT = "#CC79A7", "#777777", "#000000"  # guided or edited; all else
-BLUE, ORANGE, GREEN, GREY = "#56b4e9", "#e69f00", "#2fbf8f", "#b8bec6"  # on the dark ground between tiles
+BLUE, ORANGE, GREEN, GREY = BLINKERED, EXACT, "#2fbf8f", "#b8bec6"  # on the dark ground between tiles
 GROUND = 0x1C / 255  # the grey between tiles
 
 plt.rcParams.update(

@@ -20,8 +20,8 @@ from tinyddpm.extensions.few_steps import (
     ReflowLoss,
     TwoTimes,
     average_velocity,
-    clock,
     consistency_sampling,
+    flow_time,
     mean_flow,
     mean_flow_target,
     reflow_pairs,
@@ -126,7 +126,7 @@ class Exact:
 def point(world, schedule, t, n=64, seed=0):
     """x_t of n single pixels, its z, and its u as (n,)."""
     x_0 = MEAN + VARIANCE**0.5 * randn(n, 1, 1, 1, seed=seed) if world is Gaussian else randn(n, 1, 1, 1).sign()
-    x_t, u = q_sample(x_0, t, randn(n, 1, 1, 1, seed=seed + 1), schedule), clock(t, x_0, schedule)
+    x_t, u = q_sample(x_0, t, randn(n, 1, 1, 1, seed=seed + 1), schedule), flow_time(t, x_0, schedule)
     return x_t, x_t / sum(schedule.coefficients(t, x_t)), u
 
 
@@ -143,7 +143,7 @@ def test_the_closed_forms_are_the_ode_of_the_oracle(world):
     )
     steps = [(t, t - 1) for t in range(900, 400, -1)]
     walked = last(heun(world.oracle(schedule), x_t, schedule, steps)).x_t
-    u_s = clock(400, x_t, schedule)
+    u_s = flow_time(400, x_t, schedule)
     flown = world.flow(z, wide(u), wide(u_s)) * sum(schedule.coefficients(400, x_t))
     assert_close(walked, flown, rtol=0, atol=1e-4)
 
@@ -151,7 +151,7 @@ def test_the_closed_forms_are_the_ode_of_the_oracle(world):
 @schedules
 def test_the_clock_puts_every_schedule_on_the_straight_path(schedule):
     x_0, eps, t = randn(5, 1, 2, 2), randn(5, 1, 2, 2, seed=1), torch.tensor([1, 20, 50, 99, 100])
-    u = clock(t, x_0, schedule)
+    u = flow_time(t, x_0, schedule)
     z = q_sample(x_0, t, eps, schedule) / sum(schedule.coefficients(t, x_0))
     assert_close(z, (1 - wide(u)) * x_0 + wide(u) * eps)
     if schedule is FLOW:
@@ -164,7 +164,7 @@ def test_the_clock_puts_every_schedule_on_the_straight_path(schedule):
 def identity(world, schedule, t, s, sign=1.0, swapped=False, velocity_sign=1.0):
     """The two sides of the MeanFlow identity at the exact average velocity, or at a wrong version of it."""
     _, z, u = point(world, schedule, t)
-    u_s, exact = clock(s, z, schedule), Exact(world)
+    u_s, exact = flow_time(s, z, schedule), Exact(world)
     model = (lambda x_t, t, y, s: exact(x_t, s, y, t)) if swapped else lambda *inputs: sign * exact(*inputs)
     average = partial(average_velocity, model, None, 100, u_s)
     return mean_flow_target(average, z, u, u_s, velocity_sign * world.velocity(z, wide(u)))
@@ -207,7 +207,7 @@ def test_the_derivative_in_time_matters(monkeypatch):
 def test_the_target_is_right_on_average_for_the_velocity_of_one_pair(world):
     """The loss has eps - x_0 where the identity has its mean given z; the target is affine in it."""
     _, z, u = point(world, FLOW, 80)
-    u_s, v, off = clock(30, z, FLOW), world.velocity(z, wide(u)), randn(64, 1, 1, 1, seed=9)
+    u_s, v, off = flow_time(30, z, FLOW), world.velocity(z, wide(u)), randn(64, 1, 1, 1, seed=9)
     average = partial(average_velocity, Exact(world), None, 100, u_s)
     targets = [mean_flow_target(average, z, u, u_s, v + d)[1] for d in (-off, 0 * off, off)]
     assert_close((targets[0] + targets[2]) / 2, targets[1])
@@ -283,14 +283,14 @@ def test_where_both_times_are_one_it_is_flow_matching():
 def test_mean_flow_lands_exactly_in_any_number_of_steps(world, schedule, steps):
     x_T = randn(64, 1, 1, 1)
     denoiser = TwoTimes.make_denoiser(Exact(world), schedule)
-    u, z = clock(100, x_T, schedule), x_T / sum(schedule.coefficients(100, x_T))
+    u, z = flow_time(100, x_T, schedule), x_T / sum(schedule.coefficients(100, x_T))
     end = world.flow(z, wide(u), torch.zeros(64, 1, 1, 1).double())
     walk = list(mean_flow(denoiser, x_T, schedule, schedule.grid(steps)))
     assert [step.t for step in walk] == [t for t, _ in schedule.grid(steps)] + [0]
     assert_close(walk[-1].x_t, end, **EXACT)
     if steps > 1:
         middle = walk[1]
-        u_s = wide(clock(middle.t, x_T, schedule))
+        u_s = wide(flow_time(middle.t, x_T, schedule))
         on_path = world.flow(z, wide(u), u_s) * sum(schedule.coefficients(middle.t, x_T))
         assert_close(middle.x_t, on_path, **EXACT)
         chord = list(ddim(denoiser, x_T, schedule, schedule.grid(steps)))[1].x_t  # towards the end, not towards s
@@ -331,7 +331,7 @@ def test_the_end_is_the_same_from_all_along_the_path(world, schedule):
 
 
 def step_0(world, schedule, x_T):
-    u, z = clock(100, x_T, schedule), x_T / sum(schedule.coefficients(100, x_T))
+    u, z = flow_time(100, x_T, schedule), x_T / sum(schedule.coefficients(100, x_T))
     return world.flow(z, wide(u), torch.zeros(64, 1, 1, 1).double())
 
 

@@ -92,7 +92,7 @@ def consistency_sampling(
 VELOCITY = {"flow": "eps - x_0, or its average between two times"}
 
 
-def clock(t: Times, x: Images, schedule: Schedule) -> Tensor:
+def flow_time(t: Times, x: Images, schedule: Schedule) -> Tensor:
     """u = noise / (signal + noise) of each image: (b,)."""
     signal, noise = schedule.coefficients(t, x)
     return (noise / (signal + noise)).flatten()
@@ -128,7 +128,7 @@ class MeanFlowLoss(DenoisingLoss):
         s = self.times(len(x_0), self.schedule.T, generator) - 1
         t, s = t.maximum(s), t.minimum(s)
         s = torch.where(torch.rand(len(x_0), generator=generator, device=x_0.device) < self.instant, t, s)
-        u, u_s = (clock(time, x_0, self.schedule) for time in (t, s))
+        u, u_s = (flow_time(time, x_0, self.schedule) for time in (t, s))
         z = x_0 + u.reshape(-1, 1, 1, 1) * (eps - x_0)
         average = partial(average_velocity, model, y, self.schedule.T, u_s)
         found, target = mean_flow_target(average, z, u, u_s, eps - x_0)
@@ -151,7 +151,7 @@ class TwoTimes(SelfConditioned):
         choose(VELOCITY, predicts, "prediction of two times")
 
         def denoiser(x_t: Images, t: Tensor, s: int = 0) -> Images:
-            u, u_s = (clock(time, x_t, schedule) for time in (t, s))
+            u, u_s = (flow_time(time, x_t, schedule) for time in (t, s))
             z = x_t / sum(schedule.coefficients(t, x_t))
             return z - u.reshape(-1, 1, 1, 1) * average_velocity(model, y, schedule.T, u_s, z, u)
 

@@ -42,7 +42,7 @@ def euler_maruyama(
         if s == 0:
             return x_0_hat
         B = math.log(schedule.alpha_bar[s] / schedule.alpha_bar[t])
-        slope = -eps_from_x_0(x_0_hat, x_t, t, schedule) / schedule.signal_noise(t)[1]  # the score
+        slope = score(lambda *_: x_0_hat, schedule)(x_t, times(t, x_t))
         return x_t + B * (x_t / 2 + slope) + B**0.5 * noise_like(x_t, generator)
 
     return trajectory(denoiser, x_T, grid, update)
