@@ -33,8 +33,9 @@ COMMANDS = [
     "train --data fashion --root data",
     "train --data folder --root pictures --recipe nano --batch-size 2 --epochs 1 --device cpu --out runs/folder",
     "train --recipe nano --minutes 0.1 --device cpu --tensorboard --out runs/board",
+    "export",
 ]
-EXTRAS = ("train", "app", "notebooks", "tensorboard", "datasets", "interop")
+EXTRAS = ("train", "app", "notebooks", "tensorboard", "datasets", "onnx", "interop")
 
 
 def run(*words: object, cwd: Path | None = None) -> subprocess.CompletedProcess:

@@ -9,6 +9,7 @@ import tyro
 from tyro.conf import Fixed, Positional, Suppress
 
 from ..trainer.recipes import Recipe
+from .export import Export as Export
 
 DIGIT = 28  # pixels on a side of MNIST's images, without their border
 GREYS = 16  # levels of a GIF: most of its bytes are noise
@@ -27,6 +28,7 @@ EXAMPLES = {  # shown in the help of each command
     "inpaint": ("--hide top --out inpaint.png", "--digits 47 --labelled --scale 2"),
     "style": ("--out style.png", "--image mine.png --label 7 --digits 0123456789"),
     "write": ("'2026 11 21'", "31415926 --variety 1 --out pi.gif"),
+    "export": ("--out digits.onnx", "--weights runs/mine/model.safetensors"),
     "app": ("--port 8000", "--no-browser"),
     "eval": ("--n 1000 --no-sweeps", "runs/nano/model.safetensors --out report-nano"),
     "train": ("--recipe nano", "--minutes 30 --out runs/mine", "--recipe nano --data folder --root photos --size 32"),
