@@ -146,7 +146,7 @@ class Schedule:
 
     def at(self, table: Table, t: Times, x: Tensor) -> Float[Tensor, "b 1 1 1"]:
         """table[t] for each image of x, in the dtype and on the device of x, shaped to multiply it."""
-        t = torch.as_tensor(t, device=x.device).expand(len(x))
+        t = torch.as_tensor(t, device=x.device).expand(x.shape[0])
         return table.to(x.dtype).to(x.device).index_select(0, t).reshape(-1, *[1] * (x.ndim - 1))
 
     def coefficients(self, t: Times, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -138,6 +138,24 @@ def test_a_network_with_a_denoiser_of_its_own_is_refused(tmp_path):
         onnx_bytes(DDPM(network, Schedule.named("cosine", 20), "v"))
 
 
+class OfTwo(torch.nn.Module):
+    """A network whose graph is of as many images as it was traced with."""
+
+    num_classes = None
+
+    def __init__(self):
+        super().__init__()
+        self.conv = torch.nn.Conv2d(1, 1, 1)
+
+    def forward(self, x, t, y=None):
+        return self.conv(x) + t.expand(len(x)).reshape(-1, 1, 1, 1)
+
+
+def test_a_network_of_a_fixed_number_of_images_is_refused():
+    with pytest.raises(ValueError, match="a network of any number of images, got one that fixes it, as len"):
+        onnx_bytes(DDPM(OfTwo(), Schedule.named("cosine", 20), "x_0", (1, 8, 8)))
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -161,7 +179,7 @@ def test_a_bad_path_ends_in_one_line_before_the_work(words, message, tmp_path, m
 def test_what_was_there_stays_when_the_export_fails(small, tmp_path, monkeypatch):
     path = tmp_path / "model.onnx"
     path.write_bytes(b"before")
-    monkeypatch.setattr("tinyddpm.extensions.onnx_export.described", lambda *_: 1 / 0)
+    monkeypatch.setattr("tinyddpm.extensions.onnx_export.onnx_bytes", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         export_onnx(small, path)
     assert path.read_bytes() == b"before" and list(tmp_path.iterdir()) == [path]

@@ -36,7 +36,7 @@ class ExportedDenoiser(nn.Module):
 def onnx_bytes(ddpm: DDPM) -> bytes:
     """The network as an ONNX model: inputs x_t (b, c, h, w) float32 and t (b,) int64, and y (b,) int64 for a network
     with labels; output x_0_hat (b, c, h, w), not clipped, for any b. Raises MissingExtra, a ValueError, without the
-    packages of the extra "onnx", and ValueError for a network that brings its own denoiser."""
+    packages of the extra "onnx", and ValueError for a network that brings its own denoiser or fixes b."""
     needs("onnx", "an export to ONNX", "onnx", "onnxscript")
     own = hasattr(ddpm.model, "make_denoiser")  # which remembers, or takes two times
     require(not own, "an export needs a network of x_t, t and y alone", f"a {type(ddpm.model).__name__}")
@@ -51,7 +51,12 @@ def onnx_bytes(ddpm: DDPM) -> bytes:
         module, names = ExportedDenoiser(ddpm).eval(), list(inputs)
         how: dict = {"input_names": names, "output_names": ["x_0_hat"], "dynamic_shapes": batch, "verbose": False}
         program = torch.onnx.export(module, kwargs=inputs, dynamo=True, **how)
-    return described(program.model_proto, ddpm)
+    proto = program.model_proto
+    free = all(put.type.tensor_type.shape.dim[0].dim_param for put in proto.graph.input)
+    require(
+        free, "an export needs a network of any number of images", "one that fixes it, as len(x) does: use x.shape[0]"
+    )
+    return described(proto, ddpm)
 
 
 def described(proto, ddpm: DDPM) -> bytes:
