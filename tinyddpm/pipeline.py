@@ -14,7 +14,7 @@ from .files import asset, read_checkpoint, write_checkpoint
 from .guidance import Scale, branches, check_scale, classifier_free_guidance, clip_x_0
 from .nn import NETWORKS
 from .samplers import SAMPLERS, Sampler, Step, ddim, last, noise_like
-from .schedules import Grid, Schedule, choose
+from .schedules import Grid, Schedule, choose, require
 
 FORMAT_VERSION = 2
 BETA = "schedule.beta"  # the only tensor in a file that is not a weight
@@ -68,22 +68,26 @@ class DDPM:
     ) -> Denoiser:
         """(x_t, t) -> x_0_hat in [-1, 1]: `guidance` of the conditional and the unconditional branch, then `guide`,
         then clipping. Without labels y it is unconditional. Raises ValueError for unknown labels and invalid scales."""
-        make = getattr(self.model.eval(), "make_denoiser", make_denoiser)  # a network may bring its own
+        make: Any = getattr(self.model.eval(), "make_denoiser", make_denoiser)  # a network may bring its own
         what = self.model, self.schedule, self.predicts
         denoiser = make(*what)
         if y is not None:
             check_scale(scale, self.schedule.T)
             y = self.check_labels(y).to(self.device)
             joined = make is make_denoiser and (callable(scale) or scale != 0)
-            pair = branches(*what, y, cast(int, self.num_classes)) if joined else (make(*what, y), denoiser)
-            denoiser = guidance(*pair, scale)
+            if getattr(self.model, "sees_scale", False):
+                denoiser = make(*what, y, scale)
+            else:
+                alone = make(*what, y), denoiser
+                conditional, unconditional = branches(*what, y, cast(int, self.num_classes)) if joined else alone
+                denoiser = guidance(conditional, unconditional, scale)
         return clip_x_0(denoiser if guide is None else guide(denoiser))
 
     def sample_steps(
         self,
         y: LabelsLike | None = None,
         n: int | None = None,
-        steps: int = 50,
+        steps: int | None = None,
         sampler: Sampler | str = ddim,
         scale: Scale = 1.0,
         seeds: Seeds | None = None,
@@ -94,7 +98,8 @@ class DDPM:
         """The sampling trajectory of one image for each label in y, or of n images without labels. Raises ValueError,
         at the call, for arguments that do not fit the model.
 
-        steps     of a grid uniform in t; or give a `grid`, such as schedule.grid(20, "log-snr")
+        steps     of a grid uniform in t, by default 50, or 1 for a network made for a few, which refuses more than its
+                  attribute `steps`; or give a `grid`, such as schedule.grid(20, "log-snr")
         sampler   a function with the signature of ddim, such as partial(ddim, eta=0.5), or a name in SAMPLERS
         scale     of classifier-free guidance: 1 conditional, 0 unconditional, or a function of t such as `interval`
         seeds     one for each image: an image depends on its own seed, not on its batch; random by default
@@ -102,7 +107,10 @@ class DDPM:
         guidance  (conditional, unconditional, scale) -> denoiser; one network call if it asks unconditional first
         """
         walk = choose(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
+        few = getattr(self.model, "steps", None)
+        steps = (1 if few else 50) if steps is None else steps
         grid = self.schedule.grid(steps) if grid is None else grid
+        require(few is None or len(grid) <= few, f"this network was made for at most {few} steps", len(grid))
         y, generators = self.ask(y, n, seeds)
         x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
         return walk(self.denoiser(y, scale, guide, guidance), x_T, self.schedule, grid, generators)

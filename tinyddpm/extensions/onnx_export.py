@@ -4,6 +4,7 @@ import json
 import logging
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,12 +51,11 @@ def onnx_bytes(ddpm: DDPM) -> bytes:
         batch = {name: {0: torch.export.Dim("b")} for name in inputs}
         module, names = ExportedDenoiser(ddpm).eval(), list(inputs)
         how: dict = {"input_names": names, "output_names": ["x_0_hat"], "dynamic_shapes": batch, "verbose": False}
-        program = torch.onnx.export(module, kwargs=inputs, dynamo=True, **how)
+        program: Any = torch.onnx.export(module, kwargs=inputs, dynamo=True, **how)
     proto = program.model_proto
     free = all(put.type.tensor_type.shape.dim[0].dim_param for put in proto.graph.input)
-    require(
-        free, "an export needs a network of any number of images", "one that fixes it, as len(x) does: use x.shape[0]"
-    )
+    found = "one that fixes it, as len(x) does: use x.shape[0]"
+    require(free, "an export needs a network of any number of images", found)
     return described(proto, ddpm)
 
 

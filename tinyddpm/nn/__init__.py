@@ -16,3 +16,4 @@ from .unet import UNet
 NETWORKS: dict[str, Any] = {"UNet": UNet}
 NETWORKS |= {"SelfConditioned": "tinyddpm.extensions.self_conditioning:SelfConditioned"}
 NETWORKS |= {"TwoTimes": "tinyddpm.extensions.few_steps:TwoTimes"}
+NETWORKS |= {"GuidedNetwork": "tinyddpm.extensions.distillation:GuidedNetwork"}

@@ -1,0 +1,316 @@
+"""Distillation: the direction is that of two exact denoisers, and following it moves a student onto its teacher."""
+
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from tinyddpm.diffusion import q_sample
+from tinyddpm.extensions.distillation import DistributionMatchingLoss, GuidedNetwork, through_clip
+from tinyddpm.extensions.few_steps import reflow_pairs
+from tinyddpm.nn import UNet
+from tinyddpm.oracle import gaussian_oracle
+from tinyddpm.pipeline import DDPM
+from tinyddpm.samplers import ddim
+from tinyddpm.schedules import Schedule
+from tinyddpm.training import train_steps
+
+SCHEDULE = Schedule.named("flow", 100)
+MEAN, VARIANCE = 0.1, 0.02
+SHAPE = (1, 8, 8)
+
+
+def seeded(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+class Exact(nn.Module):
+    """The denoiser of a Gaussian as a network of x_0, with labels: each adds to the mean."""
+
+    def __init__(self, mean=MEAN, variance=VARIANCE, num_classes=None):
+        super().__init__()
+        self.mean, self.variance, self.num_classes = mean, variance, num_classes
+        self.weight = nn.Parameter(torch.zeros(()))
+
+    def forward(self, x_t, t, y=None, scale=1.0):
+        oracle = gaussian_oracle(self.mean, self.variance, SCHEDULE)
+        shift = 0 if y is None else (0.1 * (y % 10) * (y < 10)).reshape(-1, 1, 1, 1)
+        return oracle(x_t, t) + shift + 0 * self.weight
+
+
+class Affine(nn.Module):
+    """A student that sends noise to spread eps + mean."""
+
+    num_classes = None
+
+    def __init__(self, mean=-0.3, spread=0.4):
+        super().__init__()
+        self.mean, self.spread = nn.Parameter(torch.tensor(mean)), nn.Parameter(torch.tensor(spread))
+
+    def forward(self, x_t, t, y=None, scale=1.0):
+        return self.spread * x_t + self.mean
+
+
+class Following(nn.Module):
+    """The follower that is always exact: it reads the student."""
+
+    def __init__(self, student):
+        super().__init__()
+        self.student, self.weight = [student], nn.Parameter(torch.zeros(()))
+
+    def forward(self, x_t, t, y=None, scale=1.0):
+        mean, spread = (float(p.detach()) for p in (self.student[0].mean, self.student[0].spread))
+        return gaussian_oracle(mean, spread**2, SCHEDULE)(x_t, t) + 0 * self.weight
+
+
+def loss_of(follower, teacher=None, **settings):
+    teacher = DDPM(Exact(), SCHEDULE, "x_0", SHAPE) if teacher is None else teacher
+    return DistributionMatchingLoss(teacher, follower, torch.optim.SGD(follower.parameters(), 0.0), **settings)
+
+
+def pairs(n=64, seed=0, y=None):
+    eps = torch.randn(n, *SHAPE, generator=seeded(seed))
+    return torch.cat([MEAN + VARIANCE**0.5 * eps, eps], 1)
+
+
+def trained(loss, student, steps=300, rate=0.05):
+    optimizer = torch.optim.Adam(student.parameters(), rate)
+    batches = ((pairs(64, k), None) for k in range(steps))
+    for _ in train_steps(student, batches, loss, optimizer, lambda n: rate * (1 - n / (steps + 1)), generator=seeded()):
+        pass
+    return float(student.mean.detach()), abs(float(student.spread.detach()))
+
+
+# --- the direction -------------------------------------------------------------------------------------------------
+
+
+def test_a_student_as_its_teacher_has_no_direction_to_go():
+    made = MEAN + VARIANCE**0.5 * torch.randn(8, *SHAPE, generator=seeded())
+    direction = loss_of(Exact()).direction(made, None, torch.ones(8), seeded(1))
+    assert_close(direction, torch.zeros_like(made), rtol=0, atol=1e-6)
+
+
+def test_the_direction_is_the_difference_of_two_exact_denoisers():
+    made = 0.3 * torch.randn(8, *SHAPE, generator=seeded())
+    found = loss_of(Exact(0.4, 0.09)).direction(made, None, torch.ones(8), seeded(1))
+    generator = seeded(1)
+    u = torch.randint(1, 101, (8,), generator=generator)
+    x_u = q_sample(made, u, torch.randn(made.shape, generator=generator), SCHEDULE)
+    ours, theirs = (gaussian_oracle(m, v, SCHEDULE)(x_u, u).clamp(-1, 1) for m, v in ((0.4, 0.09), (MEAN, VARIANCE)))
+    assert_close(found, (ours - theirs) / (made - theirs).abs().mean((1, 2, 3), keepdim=True), rtol=0, atol=1e-6)
+
+
+def test_matching_moves_a_student_onto_the_mean_and_the_spread_of_its_teacher():
+    student = Affine()
+    mean, spread = trained(loss_of(Following(student), regress=0.0), student)
+    assert abs(mean - MEAN) < 0.02 and abs(spread - VARIANCE**0.5) < 0.02, (mean, spread)
+
+
+def test_the_other_sign_moves_it_away():
+    class Backwards(DistributionMatchingLoss):
+        def direction(self, *arguments):
+            return -super().direction(*arguments)
+
+    student = Affine()
+    loss = loss_of(Following(student), regress=0.0)
+    away = Backwards(loss.teacher, loss.follower, loss.optimizer, regress=0.0)
+    mean, _ = trained(away, student, 30)
+    assert abs(mean - MEAN) > 0.4
+
+
+def test_a_follower_that_learns_leads_there_too():
+    class Learning(nn.Module):
+        """The denoiser of a Gaussian whose mean and variance are learned."""
+
+        def __init__(self):
+            super().__init__()
+            self.mean, self.log_variance = nn.Parameter(torch.tensor(-0.3)), nn.Parameter(torch.tensor(-2.0))
+
+        def forward(self, x_t, t, y=None, scale=1.0):
+            return gaussian_oracle(self.mean, self.log_variance.exp(), SCHEDULE)(x_t, t)
+
+    student, follower = Affine(), Learning()
+    teacher = DDPM(Exact(), SCHEDULE, "x_0", SHAPE)
+    loss = DistributionMatchingLoss(teacher, follower, torch.optim.Adam(follower.parameters(), 0.1), regress=0.0)
+    mean, spread = trained(loss, student, 500, 0.005)
+    assert abs(mean - MEAN) < 0.03 and abs(spread - VARIANCE**0.5) < 0.03, (mean, spread)
+
+
+def test_no_gradient_flows_through_the_two_networks_that_are_compared():
+    student, follower = Affine(), Exact(0.4, 0.09)
+    loss = loss_of(follower, regress=0.0)
+    losses, t = loss(student, pairs(8), None, seeded())
+    losses.mean().backward()
+    assert losses.shape == (8,) and (t == 100).all()
+    assert loss.teacher.model.weight.grad is None and follower.weight.grad is None
+    made = student(pairs(8)[:, 1:], t).detach()
+    generator = seeded()
+    loss.draw(pairs(8)[:, :1], None, generator)
+    direction = loss.direction(made.clamp(-1, 1), None, torch.ones(8), generator)
+    assert_close(student.mean.grad, direction.flatten(1).mean(1).mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_regression_alone_finds_the_pairs():
+    class Still(DistributionMatchingLoss):
+        def direction(self, made, *rest):
+            return torch.zeros_like(made)
+
+    student = Affine()
+    loss = loss_of(Exact(), regress=1.0)
+    mean, spread = trained(Still(loss.teacher, loss.follower, loss.optimizer, regress=1.0), student, 200)
+    assert abs(mean - MEAN) < 0.01 and abs(spread - VARIANCE**0.5) < 0.01
+
+
+def test_a_later_time_sees_the_students_own_image_with_the_noise_that_it_came_from():
+    seen = {}
+
+    class Spy(Affine):
+        def forward(self, x_t, t, y=None, scale=1.0):
+            seen[int(t[0])] = x_t.detach()
+            return super().forward(x_t, t, y, scale)
+
+    student = Spy()
+    eps = pairs(8)[:, 1:]
+    loss_of(Exact(), times=(40,), first=0.0)(student, pairs(8), None, seeded())
+    made = (student.spread * eps + student.mean).detach().clamp(-1, 1)
+    assert_close(seen[40], q_sample(made, 40, eps, SCHEDULE))
+
+
+def test_guidance_scales_the_teacher_and_is_shown_to_the_follower():
+    teacher = DDPM(Exact(num_classes=10), SCHEDULE, "x_0", SHAPE)
+    shown = []
+
+    class Shown(Exact):
+        def forward(self, x_t, t, y=None, scale=1.0):
+            shown.append(scale)
+            return super().forward(x_t, t, y, scale)
+
+    made, y, scale = torch.zeros(4, *SHAPE), torch.tensor([1, 2, 3, 4]), torch.tensor([1.0, 1.5, 2.0, 3.0])
+    loss = loss_of(Shown(num_classes=10), teacher)
+    found = loss.direction(made, y, scale, seeded(1))
+    generator = seeded(1)
+    u = torch.randint(1, 101, (4,), generator=generator)
+    x_u = q_sample(made, u, torch.randn(made.shape, generator=generator), SCHEDULE)
+    plain, shift = gaussian_oracle(MEAN, VARIANCE, SCHEDULE)(x_u, u), (0.1 * y).reshape(-1, 1, 1, 1)
+    theirs = (plain + scale.reshape(-1, 1, 1, 1) * shift).clamp(-1, 1)
+    wanted = ((plain + shift).clamp(-1, 1) - theirs) / theirs.abs().mean((1, 2, 3), keepdim=True)
+    assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+    assert shown[0] is scale
+
+
+@pytest.mark.parametrize("plain", [0.0, 1.0])
+def test_labels_are_dropped_at_scale_1_alone(plain):
+    loss = loss_of(Exact(), DDPM(Exact(num_classes=10), SCHEDULE, "x_0", SHAPE), plain=plain, label_drop=0.5)
+    t, scale, y = loss.draw(torch.zeros(400, *SHAPE), torch.full((400,), 3), seeded())
+    assert (t == 100).all() and set(y.tolist()) == ({3, 10} if plain else {3})
+    assert (scale == 1).all() if plain else (scale.min() < 1.1 and scale.max() > 2.9 and (scale >= 1).all())
+
+
+def test_the_clip_passes_the_gradient():
+    x = torch.tensor([-2.0, -0.5, 3.0], requires_grad=True)
+    out = through_clip(x)
+    out.sum().backward()
+    assert out.tolist() == [-1.0, -0.5, 1.0] and x.grad.tolist() == [1.0, 1.0, 1.0]
+
+
+# --- the network that sees the scale -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def unet():
+    torch.manual_seed(0)
+    model = UNet((8, 16), image_size=8, attention=(2,), num_classes=3, patch=2, groups=4)
+    for p in model.parameters():
+        p.data += 0.05 * torch.randn_like(p)
+    return model.eval()
+
+
+@pytest.fixture
+def guided(unet):
+    return DDPM(GuidedNetwork.of(unet, steps=2).eval(), SCHEDULE, "x_0", SHAPE)
+
+
+def test_a_copy_starts_as_its_teacher_at_every_scale_and_learns_to_tell_scales_apart(unet):
+    model, x, t, y = GuidedNetwork.of(unet), torch.randn(3, *SHAPE), torch.tensor([100, 50, 1]), torch.tensor([0, 1, 3])
+    for scale in (1.0, 2.5, torch.tensor([1.0, 2.0, 3.0])):
+        assert_close(model(x, t, y, scale), unet(x, t, y))
+    model(x, t, y, 2.0).sum().backward()
+    weight = model.network.stem[1].weight
+    assert weight.grad[:, 4:].abs().max() > 0
+    weight.data[:, 4:] = 0.1
+    assert (model(x, t, y, 2.0) - unet(x, t, y)).abs().max() > 1e-3
+    assert_close(model(x, t, y), unet(x, t, y))
+
+
+def test_a_scale_costs_no_second_call(guided, monkeypatch):
+    sizes = []
+    forward = guided.model.network.forward
+    monkeypatch.setattr(guided.model.network, "forward", lambda x, *more: sizes.append(len(x)) or forward(x, *more))
+    guided.sample([0, 1], scale=2.0, seeds=[1, 2])
+    assert sizes == [2]
+    guided.sample([0, 1], steps=2, scale=2.0, seeds=[1, 2])
+    assert sizes == [2, 2, 2]
+
+
+def test_one_step_is_one_call_at_T_and_two_steps_are_ddims(guided):
+    x_T = torch.stack([torch.randn(SHAPE, generator=seeded(k)) for k in (1, 2)])
+    one = guided.model(x_T, torch.full((2,), 100), torch.tensor([0, 1])).clamp(-1, 1)
+    assert_close(guided.sample([0, 1], seeds=[1, 2]), one.detach())
+    *_, two = ddim(guided.denoiser([0, 1]), x_T, SCHEDULE, SCHEDULE.grid(2))
+    assert_close(guided.sample([0, 1], steps=2, seeds=[1, 2]), two.x_t)
+
+
+def test_a_saved_network_is_read_again(guided, tmp_path):
+    guided.save(tmp_path / "x.safetensors")
+    again = DDPM.load(tmp_path / "x.safetensors")
+    assert isinstance(again.model, GuidedNetwork) and again.model.steps == 2
+    assert_close(again.sample([2], scale=1.5, seeds=[5]), guided.sample([2], scale=1.5, seeds=[5]))
+
+
+def test_a_batch_of_pairs_trains_a_copy(unet):
+    teacher = DDPM(unet, SCHEDULE, "x_0", SHAPE)
+    student, follower = GuidedNetwork.of(unet), GuidedNetwork.of(unet)
+    loss = DistributionMatchingLoss(teacher, follower, torch.optim.Adam(follower.parameters(), 1e-3), times=(50,))
+    before = {name: p.clone() for name, p in (*student.named_parameters(), *follower.named_parameters("follower"))}
+    y = torch.arange(16) % 3
+    x = reflow_pairs(teacher.denoiser(y), torch.randn(16, *SHAPE), SCHEDULE, SCHEDULE.grid(3), ddim)
+    steps = train_steps(student, [(x, y)] * 6, loss, torch.optim.Adam(student.parameters(), 1e-3), lambda n: 1e-3)
+    assert all(step.losses.isfinite().all() for step in steps)
+    after = dict((*student.named_parameters(), *follower.named_parameters("follower")))
+    assert all((after[name] != p).any() for name, p in before.items() if p.numel() > 64)
+
+
+# --- bad input -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [3, 50])
+def test_more_steps_than_a_network_was_made_for_are_refused(guided, steps):
+    with pytest.raises(ValueError, match=f"made for at most 2 steps, got {steps}"):
+        guided.sample([0], steps=steps)
+    with pytest.raises(ValueError, match="made for at most 2 steps"):
+        guided.sample_steps([0], grid=SCHEDULE.grid(steps))
+
+
+@pytest.mark.parametrize("scale", [0.0, 0.5, 3.5, lambda t: t * 0 + 1.0])
+def test_scales_that_it_was_not_trained_for_are_refused(guided, scale):
+    with pytest.raises(ValueError, match="guidance scales from 1 to 3, got"):
+        guided.sample([0], scale=scale)
+
+
+def test_a_teacher_of_another_prediction_or_schedule_is_refused(unet):
+    for predicts, name in (("eps", "linear"), ("x_0", "linear-unscaled")):
+        with pytest.warns() if "unscaled" in name else pytest.MonkeyPatch.context():
+            teacher = DDPM(unet, Schedule.named(name, 100), predicts, SHAPE)
+        with pytest.raises(ValueError, match=f"keeps at most a tenth of the signal, got {predicts} and"):
+            loss_of(Exact(), teacher)
+
+
+def test_times_beyond_T_are_refused():
+    with pytest.raises(ValueError, match="t=101"):
+        loss_of(Exact(), times=(50, 101))
+
+
+def test_only_a_unet_is_copied():
+    with pytest.raises(ValueError, match="only a U-Net is copied with the channels of the scale, got"):
+        GuidedNetwork.of(Exact())

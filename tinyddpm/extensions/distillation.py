@@ -1,0 +1,168 @@
+"""Distillation into one call: a student whose images are distributed as its teacher's (Yin et al. 2024, "DMD", "DMD2").
+
+    student, follower = GuidedNetwork.of(teacher.model), GuidedNetwork.of(teacher.model)
+    loss = DistributionMatchingLoss(teacher, follower, optimizer)
+
+is an objective of train_steps for the student; its batches are reflow_pairs of the teacher.
+
+The student sees the guidance scale, so that no scale costs a second call (Meng et al. 2023, section 3).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..diffusion import Denoiser, Images, Labels, diffusion_loss, make_denoiser, q_sample
+from ..guidance import Scale, branches, classifier_free_guidance, clip_x_0
+from ..nn import UNet
+from ..pipeline import DDPM
+from ..samplers import times as same_time
+from ..schedules import Schedule, check_step, require
+from ..training import Losses, drop_labels, uniform_times
+from .self_conditioning import SelfConditioned
+
+LARGEST_SCALE = 3.0
+
+
+class GuidedNetwork(SelfConditioned):
+    """A network of a few steps that sees the guidance scale, around one of 2c channels in and c out, which finds
+    scale - 1 in the other channels: a module, or the name of its class in NETWORKS with the arguments of that class.
+    steps: the most that it was trained for. Raises ValueError as SelfConditioned does."""
+
+    sees_scale = True
+
+    def __init__(self, network: nn.Module | str, steps: int = 1, **arguments):
+        super().__init__(network, **arguments)
+        self.steps = steps
+        self.arguments |= {"steps": steps}
+
+    @classmethod
+    def of(cls, network: UNet, steps: int = 1) -> "GuidedNetwork":
+        """A copy of a U-Net, which the scale does not change at first: its weights for the new channels are 0. Raises
+        ValueError for another network."""
+        require(isinstance(network, UNet), "only a U-Net is copied with the channels of the scale", type(network))
+        wide = UNet(**network.arguments | {"channels": 2 * network.channels, "out_channels": network.channels})
+        weights = {name: value.clone() for name, value in network.state_dict().items()}
+        stem = weights["stem.1.weight"]
+        weights["stem.1.weight"] = torch.cat([stem, torch.zeros_like(stem)], dim=1)
+        wide.load_state_dict(weights)
+        return cls(wide, steps)
+
+    def forward(self, x_t: Images, t: Tensor, y: Labels | None = None, scale: Any = 1.0) -> Images:
+        """scale: of classifier-free guidance, one number or one for each image."""
+        more = torch.as_tensor(scale, dtype=x_t.dtype, device=x_t.device) - 1
+        return super().forward(x_t, t, y, more.reshape(-1, 1, 1, 1).expand_as(x_t))
+
+    @staticmethod
+    def make_denoiser(
+        model: Callable, schedule: Schedule, predicts: str = "x_0", y: Labels | None = None, scale: Scale = 1.0
+    ) -> Denoiser:
+        """(x_t, t) -> x_0_hat at this scale, by one call. Raises ValueError as make_denoiser does, and for scales
+        outside [1, 3] and those that depend on t."""
+        fits = not callable(scale) and 1 <= scale <= LARGEST_SCALE
+        require(fits, f"this network was trained for guidance scales from 1 to {LARGEST_SCALE:g}", scale)
+        return make_denoiser(partial(model, scale=scale), schedule, predicts, y)
+
+
+def through_clip(x: Images) -> Images:
+    """x clamped to [-1, 1], with the gradient of x (Bengio et al. 2013, the straight-through estimator). An error of
+    clamped images pushes the black of a student beyond -1, where the clipping of samplers makes it even."""
+    return x + (x.clamp(-1, 1) - x).detach()
+
+
+@dataclass(frozen=True)
+class DistributionMatchingLoss:
+    """Moves the student's images to where, with noise, the teacher finds them more probable than a second network does,
+    which follows the student (Yin et al. 2024, "DMD", eq. 7 and 8; "DMD2", algorithm 1):
+
+        direction = (x_0_hat of the second network - x_0_hat of the teacher) / mean |image - x_0_hat of the teacher|
+
+    An objective of train_steps. Its batches are reflow_pairs of the teacher, to which the student is also regressed:
+    `regress` times the pseudo-Huber distance (Song & Dhariwal 2024, eq. 7). It teaches the second network, the
+    follower, once a step. The losses have the right gradients; their values mean nothing.
+
+    times       below T, at which the student is asked again, of its own image with the noise that it came from
+    first       the share of images at T; all without other times
+    plain       the share of batches at scale 1; the images of the others have scales in [1, 3]
+    label_drop  the share of images of a batch at scale 1 that have no label
+
+    Raises ValueError for a teacher that predicts eps, which says nothing of x_0 at T, or whose x_T is not pure noise.
+    """
+
+    teacher: DDPM
+    follower: nn.Module  # the second network, a GuidedNetwork
+    optimizer: torch.optim.Optimizer  # of the follower
+    times: tuple[int, ...] = ()
+    first: float = 0.75
+    plain: float = 0.8
+    label_drop: float = 0.05
+    regress: float = 0.001
+
+    def __post_init__(self):
+        signal = float(self.schedule.sqrt_alpha_bar[-1])
+        wanted = "a teacher predicts x_0, v or flow, and at T keeps at most a tenth of the signal"
+        require(self.teacher.predicts != "eps" and signal <= 0.1, wanted, f"{self.teacher.predicts} and {signal:.2f}")
+        for t in self.times:
+            check_step(t, 0, self.schedule.T)
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.teacher.schedule
+
+    def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
+        x_0, eps = x_0.chunk(2, dim=1)
+        t, scale, y = self.draw(x_0, y, generator)
+        student, T = self.denoiser(model, y, scale), self.schedule.T
+        with torch.no_grad():
+            x_t = q_sample(student(eps, same_time(T, eps)).clamp(-1, 1), t, eps, self.schedule)
+        torch.clear_autocast_cache()  # see self_conditioning
+        made = through_clip(student(torch.where((t == T).reshape(-1, 1, 1, 1), eps, x_t), t))
+        losses = (made * self.direction(made.detach(), y, scale, generator)).flatten(1).mean(1)
+        self.follow(made.detach(), y, scale, generator)
+        c = 0.00054 * x_0[0].numel() ** 0.5
+        huber = ((made - x_0).square().flatten(1).sum(1) + c**2).sqrt() - c
+        return losses + self.regress * huber * ((t == T) & (scale == 1)), t
+
+    def draw(self, x_0: Images, y: Labels | None, generator: Generator) -> tuple[Tensor, Tensor, Labels | None]:
+        """The times, scales and labels of a batch."""
+        where: dict = {"generator": generator, "device": x_0.device}
+        n, classes = len(x_0), self.teacher.num_classes
+        t = torch.full((n,), self.schedule.T, device=x_0.device)
+        if self.times:
+            later = torch.tensor(self.times, device=x_0.device)[torch.randint(len(self.times), (n,), **where)]
+            t = torch.where(torch.rand(n, **where) < self.first, t, later)
+        scale = torch.ones(n, device=x_0.device)
+        if y is None or classes is None:
+            return t, scale, None
+        if torch.rand((), **where) < self.plain:
+            return t, scale, drop_labels(y, classes, self.label_drop, generator)
+        return t, scale + (LARGEST_SCALE - 1) * torch.rand(n, **where), y
+
+    def denoiser(self, model: Callable, y: Labels | None, scale: Tensor) -> Denoiser:
+        return make_denoiser(partial(model, scale=scale), self.schedule, self.teacher.predicts, y)
+
+    @torch.no_grad()
+    def direction(self, made: Images, y: Labels | None, scale: Tensor, generator: Generator) -> Images:
+        """What the second network sees in the noisy images minus what the teacher sees, over the teacher's error."""
+        u, eps = uniform_times(len(made), self.schedule.T, generator), torch.randn(made.shape, generator=generator)
+        x_u, teacher = q_sample(made, u, eps, self.schedule), self.teacher
+        wanted = make_denoiser(teacher.model, self.schedule, teacher.predicts)
+        if y is not None:
+            pair = branches(teacher.model, self.schedule, teacher.predicts, y, cast(int, teacher.num_classes))
+            wanted = classifier_free_guidance(*pair, lambda t: scale)
+        x_wanted, x_found = (clip_x_0(d)(x_u, u) for d in (wanted, self.denoiser(self.follower, y, scale)))
+        torch.clear_autocast_cache()
+        return (x_found - x_wanted) / (made - x_wanted).abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-3)
+
+    def follow(self, made: Images, y: Labels | None, scale: Tensor, generator: Generator) -> None:
+        """One step of the second network, of denoising the student's images."""
+        u, eps = uniform_times(len(made), self.schedule.T, generator), torch.randn(made.shape, generator=generator)
+        network, kind = partial(self.follower, scale=scale), (self.teacher.predicts, "mse", "clamped-snr")
+        diffusion_loss(network, made, u, eps, self.schedule, y, *kind).backward()
+        nn.utils.clip_grad_norm_(self.follower.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
