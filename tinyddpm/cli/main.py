@@ -37,7 +37,7 @@ def parsed(argv: list[str]):
     about = f"{classes[argv[0]].__doc__}\n\nExamples:" if argv[0] in COMMANDS else ABOUT
     about += "".join(f"\n    tinyddpm {argv[0]} {example}" for example in options.EXAMPLES.get(argv[0], ()))
     classes["train"] = partial(options.Train, settings=RECIPES[recipe], command=resuming(argv))
-    how: dict = {"description": about, "config": (tyro.conf.FlagCreatePairsOff,)}
+    how: dict = {"description": about, "config": (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)}
     if argv[0] not in COMMANDS:
         return tyro.extras.subcommand_cli_from_dict(classes, prog="tinyddpm", args=argv, **how)
     return tyro.cli(classes[argv[0]], prog=f"tinyddpm {argv[0]}", args=words, **how)
