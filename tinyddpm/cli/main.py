@@ -31,7 +31,10 @@ def parsed(argv: list[str]):
 
     recipe, words = "tiny", argv[1:]
     if argv[0] == "train":
-        find = options.recipe_name
+
+        def find(recipe: options.RecipeName = "tiny") -> str:
+            return recipe
+
         recipe, _ = tyro.cli(find, prog="tinyddpm train", args=words, return_unknown_args=True, add_help=False)
     classes = {name: getattr(options, name.title()) for name in COMMANDS}
     about = f"{classes[argv[0]].__doc__}\n\nExamples:" if argv[0] in COMMANDS else ABOUT

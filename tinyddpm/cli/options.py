@@ -173,10 +173,6 @@ class Train:
     command: Suppress[Fixed[tuple[str, ...]]] = ()  # the words that resume the run
 
 
-def recipe_name(recipe: RecipeName = "tiny") -> str:
-    return recipe
-
-
 def labels_in(digits: str) -> list[int]:
     """[2, 0] for "20", [3, 14] for "3,14"."""
     right = re.fullmatch("[0-9]+(,[0-9]+)*", digits)

@@ -110,9 +110,9 @@ class DiT(nn.Module):
 
     def __init__(
         self,
-        dim: int = 192,
-        depth: int = 3,
-        heads: int = 3,
+        dim: int = 128,
+        depth: int = 5,
+        heads: int = 4,
         patch: int = 4,
         cross: bool = False,
         channels: int = 1,

@@ -12,9 +12,9 @@ class DiTConfig:
     """Its geometry. The image's channels and the number of classes come from the data; images of another size are more
     or fewer patches."""
 
-    dim: int = 192  # channels of each token, a multiple of 4 heads
-    depth: int = 3  # blocks
-    heads: int = 3  # heads of each attention
+    dim: int = 128  # channels of each token, a multiple of 4 heads
+    depth: int = 5  # blocks
+    heads: int = 4  # heads of each attention
     patch: int = 4  # side of the squares of pixels that are a token each
     cross: bool = False  # read labels by cross-attention, in place of adding them to the time
 

@@ -137,8 +137,7 @@ NANO = Recipe(UNetConfig((16, 32, 64)), weights="none", batch_size=48, warmup=50
 RECIPES = {
     "tiny": Recipe(),  # the shipped weights
     "nano": NANO,
-    "dit": Recipe(DiTConfig()),
-    "dit-cross": Recipe(DiTConfig(cross=True)),
+    "dit": Recipe(DiTConfig()), "dit-cross": Recipe(DiTConfig(cross=True)),
     "learned-variance": replace(NANO, objective="learned-variance", predicts="eps", schedule="cosine", epochs=10),
     "self-conditioned": replace(NANO, objective="self-conditioned", weights="clamped-snr", epochs=10),
     "unconditional-300": replace(
