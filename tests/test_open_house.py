@@ -259,20 +259,6 @@ def test_the_script_with_types_runs(tmp_path, monkeypatch):
     assert images.shape == (20, 1, 32, 32) and images.isfinite().all() and Path("net.safetensors").exists()
 
 
-# --- and nothing was touched -----------------------------------------------------------------------
-
-
-def test_no_module_or_table_of_the_package_holds_anything_of_this_file():
-    ours = {id(value) for value in globals().values() if getattr(value, "__module__", None) == __name__}
-    assert len(ours) > 10
-    for name, module in list(sys.modules.items()):
-        if name.split(".")[0] == "tinyddpm" and inspect.ismodule(module):
-            held = dict(vars(module))
-            tables = [(key, table) for key, table in held.items() if type(table) is dict]
-            held |= {(key, row): value for key, table in tables for row, value in table.items()}
-            assert not [key for key, value in held.items() if id(value) in ours], name
-
-
 def test_the_example_of_attention_shows_where_patches_look():
     example = runpy.run_path(str(EXAMPLES / "attention_maps.py"))
     torch.manual_seed(0)
@@ -285,3 +271,17 @@ def test_the_example_of_attention_shows_where_patches_look():
         assert image.shape == (1, 32, 32) and image.max() == 1 and image.min() >= -1
     with pytest.raises(ValueError, match="only a DiT has patches that look, got a UNet: train the recipe dit"):
         example["picture"](tinyddpm.load_pretrained())
+
+
+# --- and nothing was touched -----------------------------------------------------------------------
+
+
+def test_no_module_or_table_of_the_package_holds_anything_of_this_file():
+    ours = {id(value) for value in globals().values() if getattr(value, "__module__", None) == __name__}
+    assert len(ours) > 10
+    for name, module in list(sys.modules.items()):
+        if name.split(".")[0] == "tinyddpm" and inspect.ismodule(module):
+            held = dict(vars(module))
+            tables = [(key, table) for key, table in held.items() if type(table) is dict]
+            held |= {(key, row): value for key, table in tables for row, value in table.items()}
+            assert not [key for key, value in held.items() if id(value) in ours], name
