@@ -137,7 +137,6 @@ NANO = Recipe(UNetConfig((16, 32, 64)), weights="none", batch_size=48, warmup=50
 RECIPES = {
     "tiny": Recipe(),  # the shipped weights
     "nano": NANO,
-    "dit": Recipe(DiTConfig()), "dit-cross": Recipe(DiTConfig(cross=True)),
     "learned-variance": replace(NANO, objective="learned-variance", predicts="eps", schedule="cosine", epochs=10),
     "self-conditioned": replace(NANO, objective="self-conditioned", weights="clamped-snr", epochs=10),
     "unconditional-300": replace(
@@ -153,6 +152,7 @@ RECIPES = {
         PUBLISHED, network=UNetConfig((64, 128, 256, 512), patch=1, blocks=2, attention=(16, 4)), num_classes=10,
         batch_size=64, loss="l1",
     ),
+    "dit": Recipe(DiTConfig()), "dit-cross": Recipe(DiTConfig(cross=True)),
 }  # fmt: skip
 
 
