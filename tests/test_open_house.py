@@ -259,6 +259,20 @@ def test_the_script_with_types_runs(tmp_path, monkeypatch):
     assert images.shape == (20, 1, 32, 32) and images.isfinite().all() and Path("net.safetensors").exists()
 
 
+def test_the_example_of_attention_shows_where_patches_look():
+    example = runpy.run_path(str(EXAMPLES / "attention_maps.py"))
+    torch.manual_seed(0)
+    model = tinyddpm.DiT(dim=16, depth=1, heads=2, num_classes=10)
+    ddpm = DDPM(model, Schedule.named("cosine-shifted", 60), "x_0")
+    picture = example["picture"](ddpm, digit=3, rows=2)
+    assert picture.shape[0] == 1 and picture.shape[2] == 5 * 32 * 4 and picture.shape[1] % 128 == 0
+    x = torch.full((1, 1, 32, 32), 0.3)
+    for image in example["looks"](model, x, 30, torch.tensor([3])):  # patches of equal content look by place alone
+        assert image.shape == (1, 32, 32) and image.max() == 1 and image.min() >= -1
+    with pytest.raises(ValueError, match="only a DiT has patches that look, got a UNet: train the recipe dit"):
+        example["picture"](tinyddpm.load_pretrained())
+
+
 # --- and nothing was touched -----------------------------------------------------------------------
 
 

@@ -27,6 +27,7 @@ from .extensions.score_sde import predictor_corrector as predictor_corrector, sc
 from .extensions.self_conditioning import SelfConditioned as SelfConditioned, SelfConditionedLoss as SelfConditionedLoss
 from .guidance import classifier_free_guidance as classifier_free_guidance, clip_x_0 as clip_x_0, interval as interval
 from .nn import NETWORKS as NETWORKS, UNet as UNet
+from .nn.dit import DiT as DiT
 from .oracle import dataset_oracle as dataset_oracle, gaussian_oracle as gaussian_oracle, local_oracle as local_oracle
 from .pipeline import DDPM as DDPM, load_pretrained as load_pretrained
 from .samplers import Step as Step, ddim as ddim, dpm_solver_pp as dpm_solver_pp, heun as heun, last as last

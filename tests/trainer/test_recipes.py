@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tinyddpm import Schedule
+from tinyddpm import DDPM, Schedule
 from tinyddpm.diffusion import PREDICTIONS
 from tinyddpm.nn import Attention
 from tinyddpm.trainer.objectives import TABLES, TIMES
@@ -19,6 +19,8 @@ SIZES = {28: (28, 56, 112), 32: (32, 64, 128)}
 PARAMETERS = {  # in millions
     "tiny": 2.13,
     "nano": 0.58,
+    "dit": 1.55,
+    "dit-cross": 1.88,
     "learned-variance": 0.58,
     "self-conditioned": 0.58,
     "unconditional-300": 2.13,
@@ -46,7 +48,7 @@ def test_each_recipe_has_the_network_that_it_is_known_for(name):
             Schedule.named(recipe.schedule, recipe.T)
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", [name for name in RECIPES if isinstance(RECIPES[name].network, UNetConfig)])
 def test_each_doubling_of_the_image_is_a_level_and_the_small_maps_stay(name):
     recipe, config = RECIPES[name], RECIPES[name].network
     for doublings, size in enumerate(SIZES[recipe.image_size]):
@@ -68,6 +70,18 @@ def test_networks_of_all_sizes_take_and_give_images(size, channels):
     assert net(x, torch.tensor([1, 9]), torch.tensor([0, 3])).shape == x.shape
     assert set(seen) == {4}
     assert net.arguments["dims"] == RECIPES["nano"].network.levels(size)
+
+
+@pytest.mark.parametrize("name", ["dit", "dit-cross"])
+def test_a_transformer_takes_every_size_that_its_patches_divide(name):
+    config = RECIPES[name].network
+    assert [n for n in range(28, 65) if config.fits(n)] == list(range(28, 65, 4))
+    net = config.build((3, 64, 64), 10, out_channels=6)
+    for h, w in [(28, 28), (64, 64), (32, 16)]:
+        assert net(torch.zeros(1, 3, h, w), torch.tensor([1]), torch.tensor([3])).shape == (1, 6, h, w)
+    assert not replace(config, patch=0).fits(32)
+    with pytest.raises(ValueError, match="got 1x32x32: pad to 33x33, or build it with a patch in 1, 2, 4, 8, 16, 32"):
+        DDPM(replace(config, patch=3).build((1, 32, 32)), Schedule.named("cosine", 10), "x_0")
 
 
 @pytest.mark.parametrize(

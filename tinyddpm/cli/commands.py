@@ -70,12 +70,10 @@ def run_eval(ask: Eval) -> None:
 def run_train(ask: Train) -> None:
     expect(ask.data != "folder" or ask.root, "--root PATH, your folder of images, beside --data folder", "no --root")
     recipe = ask.settings
-    out = ask.out or Path("runs", ask.recipe if ask.data == "mnist" else f"{ask.recipe}-{ask.data}")
-    writable_folder(out)
+    out = writable_folder(ask.out or Path("runs", ask.recipe if ask.data == "mnist" else f"{ask.recipe}-{ask.data}"))
     least = max(recipe.image_size, DATASETS[ask.data].smallest)
     number_in(ask.seed, "--seed", 0, 2**62)
-    fitting = (n for n in range(least, LARGEST + 1) if recipe.network.fits(n))
-    size = next(fitting, least) if ask.size is None else ask.size
+    size = next(filter(recipe.network.fits, range(least, LARGEST + 1)), least) if ask.size is None else ask.size
     data = load_data(ask.data, ask.root, size, skip_broken=ask.skip_broken)
     epochs = None if recipe.epochs == RECIPES[ask.recipe].epochs else recipe.epochs  # refused beside minutes
     options = {name: getattr(ask, name) for name in ("precision", "compile", "fresh", "accumulate", "tensorboard")}

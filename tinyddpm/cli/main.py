@@ -31,13 +31,16 @@ def parsed(argv: list[str]):
 
     recipe, words = "tiny", argv[1:]
     if argv[0] == "train":
-        find = options.recipe_name
+
+        def find(recipe: options.RecipeName = "tiny") -> str:
+            return recipe
+
         recipe, _ = tyro.cli(find, prog="tinyddpm train", args=words, return_unknown_args=True, add_help=False)
     classes = {name: getattr(options, name.title()) for name in COMMANDS}
     about = f"{classes[argv[0]].__doc__}\n\nExamples:" if argv[0] in COMMANDS else ABOUT
     about += "".join(f"\n    tinyddpm {argv[0]} {example}" for example in options.EXAMPLES.get(argv[0], ()))
     classes["train"] = partial(options.Train, settings=RECIPES[recipe], command=resuming(argv))
-    how: dict = {"description": about, "config": (tyro.conf.FlagCreatePairsOff,)}
+    how: dict = {"description": about, "config": (tyro.conf.FlagCreatePairsOff, tyro.conf.AvoidSubcommands)}
     if argv[0] not in COMMANDS:
         return tyro.extras.subcommand_cli_from_dict(classes, prog="tinyddpm", args=argv, **how)
     return tyro.cli(classes[argv[0]], prog=f"tinyddpm {argv[0]}", args=words, **how)

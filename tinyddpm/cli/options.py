@@ -3,12 +3,12 @@
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 from tyro.conf import Fixed, Positional, Suppress
 
-from ..trainer.recipes import Recipe
+from ..trainer.recipes import RECIPES, Recipe
 from .export import Export as Export
 
 DIGIT = 28  # pixels on a side of MNIST's images, without their border
@@ -16,10 +16,10 @@ GREYS = 16  # levels of a GIF: most of its bytes are noise
 SamplerName = Literal["ddim", "ddpm", "heun", "dpm_solver_pp", "euler_maruyama", "predictor_corrector"]
 Spacing = Literal["uniform", "quadratic", "log-snr"]
 DataName = Literal["mnist", "fashion", "kmnist", "letters", "cifar10", "folder"]
-RecipeName = Literal[
-    "tiny", "nano", "learned-variance", "self-conditioned", "unconditional-300", "conditional-500",
-    "unconditional-1000", "l1-1000", "large-1000",
-]  # fmt: skip
+if TYPE_CHECKING:
+    RecipeName = str
+else:
+    RecipeName = Literal[tuple(RECIPES)]
 Half = Literal["left", "right", "top", "bottom", "middle"]
 EXAMPLES = {  # shown in the help of each command
     "sample": ("--show --digits 2026 --per-digit 1", "--digits 7 --per-digit 20 --scale 2 --out sevens.png"),
@@ -173,10 +173,6 @@ class Train:
     fresh: bool = False  # begin anew if the folder holds a run
     settings: Annotated[Recipe, tyro.conf.arg(name="")]
     command: Suppress[Fixed[tuple[str, ...]]] = ()  # the words that resume the run
-
-
-def recipe_name(recipe: RecipeName = "tiny") -> str:
-    return recipe
 
 
 def labels_in(digits: str) -> list[int]:

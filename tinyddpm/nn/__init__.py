@@ -13,7 +13,7 @@ from .resnet import ResnetBlock
 from .unet import UNet
 
 # the classes that a checkpoint may name; add yours, or "package.module:Class", to load checkpoints of it
-NETWORKS: dict[str, Any] = {"UNet": UNet}
+NETWORKS: dict[str, Any] = {"UNet": UNet, "DiT": "tinyddpm.nn.dit:DiT"}
 NETWORKS |= {"SelfConditioned": "tinyddpm.extensions.self_conditioning:SelfConditioned"}
 NETWORKS |= {"TwoTimes": "tinyddpm.extensions.few_steps:TwoTimes"}
 NETWORKS |= {"GuidedNetwork": "tinyddpm.extensions.distillation:GuidedNetwork"}

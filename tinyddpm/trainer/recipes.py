@@ -6,6 +6,8 @@ import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from .dit import DiTConfig
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -68,7 +70,7 @@ class Recipe:
     """All that decides the weights, except the data, the seed and the length of the run. The comment beside a field is
     its help in `tinyddpm train --help`. Raises ValueError for a name that is in none of the tables."""
 
-    network: UNetConfig = field(default_factory=UNetConfig)  # the U-Net
+    network: UNetConfig | DiTConfig = field(default_factory=UNetConfig)  # a U-Net, or a diffusion transformer
     objective: str = "denoising"  # what is learned: denoising, learned-variance or self-conditioned
     num_classes: int | None = 10  # number of labels; None: without labels
     schedule: str = "cosine-shifted"  # flow, linear, linear-unscaled, linear-zero-snr, cosine, cosine-shifted, sigmoid
@@ -150,6 +152,7 @@ RECIPES = {
         PUBLISHED, network=UNetConfig((64, 128, 256, 512), patch=1, blocks=2, attention=(16, 4)), num_classes=10,
         batch_size=64, loss="l1",
     ),
+    "dit": Recipe(DiTConfig()), "dit-cross": Recipe(DiTConfig(cross=True)),
 }  # fmt: skip
 
 
