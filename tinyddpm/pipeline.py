@@ -75,12 +75,10 @@ class DDPM:
             check_scale(scale, self.schedule.T)
             y = self.check_labels(y).to(self.device)
             joined = make is make_denoiser and (callable(scale) or scale != 0)
-            if getattr(self.model, "sees_scale", False):
-                denoiser = make(*what, y, scale)
-            else:
-                alone = make(*what, y), denoiser
-                conditional, unconditional = branches(*what, y, cast(int, self.num_classes)) if joined else alone
-                denoiser = guidance(conditional, unconditional, scale)
+            alone = make(*what, y), denoiser
+            pair: tuple[Denoiser, Denoiser] = branches(*what, y, cast(int, self.num_classes)) if joined else alone
+            sees = getattr(self.model, "sees_scale", False)  # and needs no second branch
+            denoiser = make(*what, y, scale) if sees else guidance(*pair, scale)
         return clip_x_0(denoiser if guide is None else guide(denoiser))
 
     def sample_steps(
@@ -108,8 +106,7 @@ class DDPM:
         """
         walk = choose(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
         few = getattr(self.model, "steps", None)
-        steps = (1 if few else 50) if steps is None else steps
-        grid = self.schedule.grid(steps) if grid is None else grid
+        grid = self.schedule.grid((1 if few else 50) if steps is None else steps) if grid is None else grid
         require(few is None or len(grid) <= few, f"this network was made for at most {few} steps", len(grid))
         y, generators = self.ask(y, n, seeds)
         x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)

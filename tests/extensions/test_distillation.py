@@ -1,6 +1,5 @@
 """Distillation: the direction is that of two exact denoisers, and following it moves a student onto its teacher."""
 
-
 import pytest
 import torch
 from torch import nn
