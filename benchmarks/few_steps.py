@@ -1,0 +1,307 @@
+"""One call as good as fifty: what was tried, and how mnist-onestep was trained.
+
+    python benchmarks/few_steps.py pairs                   # 8 core-minutes: noise, and where the teacher's ODE leads
+    python benchmarks/few_steps.py run [NAME ...] [--minutes 12] [--seeds 0]        # each objective for as long
+    python benchmarks/few_steps.py train --minutes 100     # the weights that ship; resumes
+    python benchmarks/few_steps.py table                   # of all runs, as markdown
+    python benchmarks/few_steps.py gif                     # assets/pictures/few_steps.gif
+
+Minutes are CPU time of one thread, without the time of measuring. bfloat16 where the processor has it natively.
+"""
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+
+from tinyddpm import (
+    DDPM,
+    EMA,
+    ConsistencyLoss,
+    MeanFlowLoss,
+    ReflowLoss,
+    TwoTimes,
+    UNet,
+    consistency_sampling,
+    dpm_solver_pp,
+    image_grid,
+    load_pretrained,
+    mnist,
+    reflow_pairs,
+    save_gif,
+    train_steps,
+)
+from tinyddpm.evaluation import score
+from tinyddpm.evaluation.metrics import METRICS
+from tinyddpm.extensions.distillation import DistributionMatchingLoss, GuidedNetwork
+from tinyddpm.files import write_whole
+from tinyddpm.samplers import ddim
+from tinyddpm.trainer.optim import muon
+from tinyddpm.trainer.processes import native_bf16
+
+HERE, RUNS = Path(__file__).parent, Path("runs/few-steps")
+SHIPPED = HERE.parent / "assets" / "weights" / "mnist-onestep.safetensors"
+BATCH, N = 64, 10_000
+TIMES = (750, 500, 250)  # at which a student of four steps is asked after T
+
+
+# --- pairs ---------------------------------------------------------------------------------------------------------
+
+
+def half(device: str = "cpu") -> contextlib.AbstractContextManager:
+    return torch.autocast(device, torch.bfloat16, enabled=native_bf16(device))
+
+
+def make_pairs(n: int, batch: int = 200) -> None:
+    """Noise and the image that 8 steps of DPM-Solver++ make of it. Uniform in t: in 6 steps, even in log-SNR, they
+    have a distance of 0.125 from real digits, and uniform ones 0.03."""
+    teacher, generator = load_pretrained(), Generator().manual_seed(1)
+    teacher.model = torch.compile(teacher.model)  # type: ignore[assignment]
+    parts, labels, started = [], [], time.process_time()
+    with torch.no_grad(), half():
+        for _ in range(n // batch):
+            y = torch.randint(10, (batch,), generator=generator)
+            noise = torch.randn(batch, 1, 32, 32, generator=generator)
+            grid = teacher.schedule.grid(8)
+            parts.append(reflow_pairs(teacher.denoiser(y), noise, teacher.schedule, grid, dpm_solver_pp).float())
+            labels.append(y)
+    RUNS.mkdir(parents=True, exist_ok=True)
+    torch.save({"x": torch.cat(parts), "y": torch.cat(labels)}, RUNS / "pairs.pt")
+    print(f"{n} pairs in {(time.process_time() - started) / 60:.1f} core-minutes")
+
+
+def pairs(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    data, generator = torch.load(RUNS / "pairs.pt"), Generator().manual_seed(seed)
+    while True:
+        chosen = torch.randint(len(data["x"]), (BATCH,), generator=generator)
+        yield data["x"][chosen], data["y"][chosen]
+
+
+def digits(seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    (x, y), generator = mnist().tensors(), Generator().manual_seed(seed)
+    while True:
+        chosen = torch.randint(len(x), (BATCH,), generator=generator)
+        yield x[chosen], y[chosen]
+
+
+# --- what is tried: a student, its objective, its batches, and how it is sampled ------------------------------------
+
+
+class AsVelocity(nn.Module):
+    """A network that predicts x_0 as one that predicts v, which leaves a clean image as it is."""
+
+    def __init__(self, network: nn.Module, schedule):
+        super().__init__()
+        self.network, self.schedule, self.num_classes = network, schedule, network.num_classes
+
+    def forward(self, x_t, t, y=None):
+        signal, noise = self.schedule.coefficients(t.clamp(min=1), x_t)
+        return (signal * x_t - self.network(x_t, t, y)) / noise
+
+
+def first_time(n: int, T: int, generator: Generator) -> Tensor:
+    return torch.full((n,), T)
+
+
+def regression(teacher: DDPM):
+    loss = ReflowLoss(teacher.schedule, "x_0", "huber", label_drop=0.0, times=first_time)
+    return GuidedNetwork.of(teacher.model, 4), loss, pairs, "x_0", ddim
+
+
+def reflow(teacher: DDPM):
+    return copy_of(teacher), ReflowLoss(teacher.schedule, "x_0", label_drop=0.0), pairs, "x_0", ddim
+
+
+def consistency(teacher: DDPM, distil: bool):
+    own = teacher.denoiser if distil else None
+    loss = ConsistencyLoss(teacher.schedule, "v", "huber", "clamped-snr", 0.0, teacher=own, gap=50)
+    return AsVelocity(copy_of(teacher), teacher.schedule), loss, digits, "v", consistency_sampling
+
+
+def average_velocity(teacher: DDPM):
+    network = UNet(**teacher.model.arguments | {"channels": 2, "out_channels": 1})
+    return TwoTimes(network), MeanFlowLoss(teacher.schedule, "flow"), digits, "flow", ddim
+
+
+def matching(teacher: DDPM, **settings):
+    """Distribution matching, after regression for a fifteenth of the time."""
+    follower = GuidedNetwork.of(teacher.model).train()
+    loss = DistributionMatchingLoss(teacher, follower, muon(follower, 0.0, native_bf16("cpu")), TIMES, **settings)
+    return regression(teacher)[0], loss, pairs, "x_0", ddim
+
+
+def copy_of(teacher: DDPM) -> UNet:
+    network = UNet(**teacher.model.arguments)
+    network.load_state_dict(teacher.model.state_dict())
+    return network
+
+
+METHODS = {
+    "regression": regression,
+    "reflow": reflow,
+    "consistency distillation": partial(consistency, distil=True),
+    "consistency training": partial(consistency, distil=False),
+    "MeanFlow, from nothing": average_velocity,
+    "distribution matching": matching,
+    "distribution matching, first call alone": partial(matching, first=1.0),
+    "distribution matching, no regression to the pairs": partial(matching, regress=0.0),
+    "distribution matching, scale 1 alone": partial(matching, plain=1.0),
+}
+
+
+# --- one run -------------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """The training of one student for some minutes of CPU time, without the time of measuring."""
+
+    def __init__(self, name: str, minutes: float, seed: int, rate: float = 1e-3):
+        torch.manual_seed(seed)
+        self.name, self.minutes, self.seed, self.rate, self.spent = name, minutes, seed, rate, 0.0
+        self.teacher = load_pretrained()
+        self.teacher.model.requires_grad_(False)
+        self.student, self.loss, self.batches, self.predicts, self.sampler = METHODS[name](self.teacher)
+        self.optimizer = muon(self.student.train(), 0.0, native_bf16("cpu"))
+        self.ema = EMA(self.student, 0.998 if minutes > 20 else 0.99)
+        self.generator, self.steps = Generator().manual_seed(seed), 0
+        self.warm = regression(self.teacher)[1] if isinstance(self.loss, DistributionMatchingLoss) else None
+
+    @property
+    def progress(self) -> float:
+        return self.spent / (60 * self.minutes)
+
+    def objective(self, model, x_0, y, generator):
+        loss = self.warm if self.warm is not None and self.progress < 1 / 15 else self.loss
+        with contextlib.nullcontext() if isinstance(loss, MeanFlowLoss) else half():  # no jvp under autocast
+            losses, t = loss(model, x_0, y, generator)
+        return losses.float(), t
+
+    def decayed(self, number: int) -> float:
+        """Constant after a short rise, and falling to 0 over the last 40 %."""
+        share = min(1, number / 30) * min(1, (1 - min(self.progress, 1)) / 0.4)
+        if self.warm is not None:
+            for group in self.loss.optimizer.param_groups:
+                group["lr"] = self.rate * max(share, 0.2)
+        return self.rate * share
+
+    def train(self, keep: Path | None = None) -> None:
+        started, saved = time.process_time(), self.spent
+        parts = self.student, self.batches(self.seed + self.steps), self.objective, self.optimizer, self.decayed
+        before = self.spent
+        for step in train_steps(*parts, self.ema, self.generator, start=self.steps):
+            self.spent, self.steps = before + time.process_time() - started, step.number
+            if keep is not None and self.spent - saved > 300:
+                torch.save(self.state(), keep.with_suffix(".new"))
+                keep.with_suffix(".new").replace(keep)
+                saved = self.spent
+                print(f"{self.name}: step {self.steps}, {self.spent / 60:.1f} of {self.minutes:g} minutes", flush=True)
+            if self.progress >= 1:
+                return
+
+    def parts(self) -> dict:
+        parts = {"student": self.student, "average": self.ema.model, "optimizer": self.optimizer}
+        if self.warm is not None:
+            parts |= {"follower": self.loss.follower, "its optimizer": self.loss.optimizer}
+        return parts
+
+    def state(self) -> dict:
+        own = {"spent": self.spent, "steps": self.steps, "generator": self.generator.get_state()}
+        return own | {name: part.state_dict() for name, part in self.parts().items()}
+
+    def restore(self, state: dict) -> None:
+        for name, part in self.parts().items():
+            part.load_state_dict(state[name])
+        self.spent, self.steps, self.ema.updates = state["spent"], state["steps"], state["steps"]
+        self.generator.set_state(state["generator"])
+
+    def ddpm(self) -> DDPM:
+        how = {"objective": self.name, "core minutes": round(self.minutes), "seed": self.seed, "steps": self.steps}
+        notes = {"schedule": "cosine-shifted", "data": "MNIST", "teacher": "mnist-tiny", "batch_size": BATCH, **how}
+        return DDPM(self.ema.model, self.teacher.schedule, self.predicts, notes=notes)
+
+    def measured(self, n: int = N) -> dict:
+        """Of n images in 1, 2 and 4 calls."""
+        found: dict = {"name": self.name, "minutes": self.minutes, "seed": self.seed, "steps": self.steps, "n": n}
+        ddpm = self.ddpm()
+        for calls in (1, 2, 4):
+            result = score(ddpm, n, calls, self.sampler, seed=10**6)
+            more = result.samples.measure(METRICS["precision_recall"])
+            found[str(calls)] = [result.accuracy, result.distance, *more]
+        return found
+
+
+def run(names: list[str], minutes: float, seeds: list[int]) -> None:
+    for name in names or list(METHODS):
+        for seed in seeds:
+            path = RUNS / f"{name.replace(' ', '-')}-{minutes:g}-{seed}.json"
+            if not path.exists():
+                trial = Run(name, minutes, seed)
+                trial.train()
+                write_whole(path, json.dumps(found := trial.measured()).encode())
+                print(found, flush=True)
+
+
+def train(minutes: float, out: Path) -> None:
+    trial, state = Run("distribution matching", minutes, 0), RUNS / "onestep.pt"
+    if state.exists():
+        trial.restore(torch.load(state))
+    trial.train(state)
+    trial.ddpm().save(out)
+    print(json.dumps(trial.measured()), f"\n{out}")
+
+
+def table() -> None:
+    rows = ["| objective | minutes of one core | seeds | 1 call | 2 calls | 4 calls |", "|---|---|---|---|---|---|"]
+    found = [json.loads(path.read_text()) for path in sorted(RUNS.glob("*.json"))]
+    for name in METHODS:
+        for minutes in sorted({one["minutes"] for one in found if one["name"] == name}):
+            same = [one for one in found if (one["name"], one["minutes"]) == (name, minutes)]
+            cells = []
+            for calls in "124":
+                means = torch.tensor([one[calls] for one in same]).mean(0).tolist()
+                cells.append("{:.1%}, **{:.3f}**, {:.2f} / {:.2f}".format(*means))
+            rows.append(f"| {name} | {minutes:g} | {len(same)} | {' | '.join(cells)} |")
+    print("\n".join(rows))
+
+
+def gif(out: Path) -> None:
+    """Ten digits from the same noise in 1, 2 and 4 calls, side by side; a frame is a call."""
+    ddpm, y, frames = load_pretrained("mnist-onestep"), list(range(10)), []
+    paths = [[step.x_t for step in ddpm.sample_steps(y, steps=steps, seeds=range(10))] for steps in (1, 2, 4)]
+    for call in (0, 1, 2, 3, 4, 4, 4):
+        now = [image_grid(path[min(call, len(path) - 1)], columns=2, enlarge=2) for path in paths]
+        gap = torch.zeros(1, now[0].shape[1], 16, dtype=now[0].dtype)
+        frames.append(torch.cat([now[0], gap, now[1], gap, now[2]], dim=2))
+    save_gif(frames, out, hold=0.8)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["pairs", "run", "train", "table", "gif"])
+    parser.add_argument("names", nargs="*", help=", ".join(METHODS))
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--n", type=int, default=72_000, help="pairs")
+    parser.add_argument("--out", type=Path, default=SHIPPED)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    if args.what == "pairs":
+        make_pairs(args.n)
+    elif args.what == "run":
+        run(args.names, args.minutes, args.seeds)
+    elif args.what == "train":
+        train(args.minutes, args.out)
+    elif args.what == "table":
+        table()
+    else:
+        gif(HERE.parent / "assets" / "pictures" / "few_steps.gif")
+
+
+if __name__ == "__main__":
+    main()
