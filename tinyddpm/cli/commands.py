@@ -64,8 +64,8 @@ def run_eval(ask: Eval) -> None:
     expect(not (ask.checkpoint and ask.weights), "one checkpoint", f"{ask.checkpoint} and --weights {ask.weights}")
     ddpm = load(replace(ask, weights=ask.checkpoint or ask.weights))
     bits = number_in(ask.bits_n, "--bits-n", 2) if ask.bits else 0
-    beside = reference_for(ddpm, ask.root) if ask.root else None
-    print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), ask.sweeps, reference=beside, bits=bits)), end="")
+    beside = {"reference": reference_for(ddpm, ask.root)} if ask.root else {}
+    print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), sweeps=ask.sweeps, bits=bits, **beside)), end="")
     print(f"the report is in {ask.out}")
 
 
