@@ -64,7 +64,7 @@ def run_eval(ask: Eval) -> None:
     expect(not (ask.checkpoint and ask.weights), "one checkpoint", f"{ask.checkpoint} and --weights {ask.weights}")
     ddpm = load(replace(ask, weights=ask.checkpoint or ask.weights))
     bits = number_in(ask.bits_n, "--bits-n", 2) if ask.bits else 0
-    beside = {"reference": reference_for(ddpm, ask.root)} if ask.root else {}
+    beside: dict = {"reference": reference_for(ddpm, ask.root)} if ask.root else {}
     print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), sweeps=ask.sweeps, bits=bits, **beside)), end="")
     print(f"the report is in {ask.out}")
 
