@@ -26,8 +26,7 @@ from tinyddpm.editing.handwriting import brightness, handwriting, slant, stroke_
 from tinyddpm.editing.inpainting import complete, hide_half
 from tinyddpm.editing.inversion import round_trip_error
 from tinyddpm.editing.strip import windows_of, write
-from tinyddpm.evaluation import Score, classify, load_classifier, score
-from tinyddpm.evaluation.evaluate import mnist_reference
+from tinyddpm.evaluation import Score, classify, load_classifier, reference_for, score
 from tinyddpm.extensions.gradient_guidance import classifier_guidance
 
 WAYS = [("ddim", "uniform"), ("ddim", "quadratic"), ("ddim", "log-snr"), ("heun", "uniform")]
@@ -135,7 +134,7 @@ def seam(x: torch.Tensor) -> float:
 
 def guidance(ddpm: DDPM, args: argparse.Namespace) -> None:
     """Ways to steer, at 20 steps of DDIM: first with labels, then by the classifier alone, then by measures."""
-    n, T, labels = args.n, ddpm.schedule.T, mnist_reference().labels[: args.n]
+    n, T, labels = args.n, ddpm.schedule.T, reference_for(ddpm).labels[: args.n]
     ways = {"scale 1": {}, "scale 3": {"scale": 3.0}, "scale 8": {"scale": 8.0}}
     ways |= {f"scale 3 at t in {a}..{b}": {"scale": interval(3.0, a, b)} for a, b in ((1, T // 2), (T // 2, T))}
     ways["scale 8, dynamic threshold"] = {"scale": 8.0, "guide": dynamic_threshold}

@@ -1,7 +1,23 @@
+from pathlib import Path
+
 import pytest
 import torch
 
 from tinyddpm import DDPM, Schedule, UNet
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # apt install dataset-fashion-mnist
+
+
+@pytest.fixture(scope="session")
+def debian(tmp_path_factory):
+    """A root for load_data with FashionMNIST in it."""
+    if not DEBIAN.is_dir():
+        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
+    raw = tmp_path_factory.mktemp("fashion") / "FashionMNIST" / "raw"
+    raw.mkdir(parents=True)
+    for path in DEBIAN.glob("*.gz"):
+        (raw / path.name).symlink_to(path)
+    return raw.parent.parent
 
 
 @pytest.fixture

@@ -87,12 +87,14 @@ def test_files_and_functions_of_the_package_stay_small():
     paths = sorted((ROOT / "tinyddpm").rglob("*.py"))
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
     # as it is today; the aim is 4,600 lines
-    # these rooms were not there when this was set: the app, few steps, the export, distillation, the transformer
+    # rooms that were not there when this was set: the app, few steps, the export, distillation, the transformer, other
+    # data and their judges
     later = {"tinyddpm/apps/": 580, "tinyddpm/extensions/few_steps.py": 170}
     later |= {"tinyddpm/extensions/onnx_export.py": 78, "tinyddpm/cli/export.py": 22}
     later |= {"tinyddpm/extensions/distillation.py": 168, "tinyddpm/nn/dit.py": 189, "tinyddpm/trainer/dit.py": 31}
+    later |= {"tinyddpm/evaluation/judges.py": 142, "tinyddpm/datasets/resized.py": 26}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}
-    assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5709
+    assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5685
     assert all(sum(n for name, n in lines.items() if name.startswith(room)) <= most for room, most in later.items())
     assert sum(len(re.findall(r"^ *raise\b", text, re.M)) for text in texts.values()) <= 130
     assert not {name for name, text in texts.items() if len(text.splitlines()) > 300}
@@ -284,7 +286,7 @@ def test_the_wheel_carries_data_and_weights_and_works_alone(tmp_path):
 def test_the_papers_of_the_project_say_what_is_so():
     contributing, card = ROOT / "CONTRIBUTING.md", ROOT / "assets" / "weights" / "README.md"
     assert len(contributing.read_text().splitlines()) <= 120
-    tables = {"SAMPLERS", "NETWORKS", "OBJECTIVES", "BETAS", "PREDICTIONS", "DATASETS", "METRICS", "RECIPES"}
+    tables = {"SAMPLERS", "NETWORKS", "OBJECTIVES", "BETAS", "PREDICTIONS", "DATASETS", "METRICS", "JUDGES", "RECIPES"}
     source = "".join(path.read_text() for path in (ROOT / "tinyddpm").rglob("*.py"))
     assert tables == {table for table in re.findall(r"`([A-Z]+)`", contributing.read_text())}
     assert all(re.search(rf"^{table}\b.* = {{", source, re.M) for table in tables)

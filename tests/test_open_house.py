@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 import tinyddpm
 from tinyddpm import DDPM, EMA, DenoisingLoss, Schedule, ddim, q_sample, train_steps, trajectory
 from tinyddpm.data import ImageDataset, mnist
-from tinyddpm.evaluation import ReferenceDigits, score
+from tinyddpm.evaluation import Reference, score
 from tinyddpm.nn import NETWORKS, LabelEmbedding, SinusoidalEmbedding
 from tinyddpm.samplers import noise_like
 from tinyddpm.trainer import train
@@ -218,7 +218,7 @@ def test_its_digits_are_evaluated():
     model, schedule = PatchTransformer(10), Schedule(laplace_betas(50))
     ema, _ = train_30_steps(model, mnist(), ContrastiveFlowLoss(schedule))
     real = [ImageDataset(digits.images[:600], digits.labels[:600]) for digits in (mnist(), mnist(train=False))]
-    ddpm, own = DDPM(ema.model, schedule, "flow", SIZE), dict(sampler=renoise, reference=ReferenceDigits(*real))
+    ddpm, own = DDPM(ema.model, schedule, "flow", SIZE), dict(sampler=renoise, reference=Reference(*real))
     found = score(ddpm, 200, steps=5, scale=2.0, **own)
     assert found.samples.images.shape == (200, *SIZE) and 0 <= found.accuracy < found.floor_accuracy
     assert found.distance > 2 * found.floor_distance  # thirty steps are not enough

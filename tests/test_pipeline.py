@@ -238,3 +238,15 @@ def test_a_model_in_half_precision_is_refused_with_what_to_do():
     ddpm.model.half()
     with pytest.raises(ValueError, match="all in float32 .torch.float32, weights torch.float16"):
         ddpm.sample([3], steps=2)
+
+
+def test_what_ships_is_found_by_name_and_is_no_classifier(small, tmp_path, monkeypatch):
+    for name in ("mnist-tiny", "fashion-tiny", "garment-classifier"):
+        small.notes["name"] = name
+        small.save(tmp_path / f"{name}.safetensors")
+    (tmp_path / "notes.md").write_text("no weights")
+    monkeypatch.setattr("tinyddpm.pipeline.asset", {"weights": tmp_path}.__getitem__)
+    for name in ("mnist-tiny", "fashion-tiny"):
+        assert load_pretrained(name).notes["name"] == name
+    with pytest.raises(ValueError, match="'garment-classifier': choose one of mnist-tiny, fashion-tiny$"):
+        load_pretrained("garment-classifier")

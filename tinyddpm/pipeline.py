@@ -230,5 +230,6 @@ def find_device(name: torch.device | str | None = None) -> torch.device:
 
 def load_pretrained(name: str = "mnist-tiny", device: torch.device | str = "cpu") -> DDPM:
     """The weights of that name that ship with the package. Raises ValueError for another name, with those there are."""
-    shipped = {path.stem: path for path in sorted(asset("weights").glob("mnist-*.safetensors"))}
+    paths = sorted(asset("weights").glob("*.safetensors"), reverse=True)
+    shipped = {path.stem: path for path in paths if not path.stem.endswith("-classifier")}
     return DDPM.load(choose(shipped, name, "weights"), device)

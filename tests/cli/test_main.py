@@ -235,6 +235,7 @@ def other_weights(channels=1, size=32, classes=10, **notes):
         (dict(data="letters", classes=26), (28, 28)),
         (dict(data="fashion", size=64), (28, 28)),
         (dict(data="mnist", size=28), (28, 28)),
+        (dict(data="mnist-resized", size=64), (64, 64)),
         (dict(data="unknown"), (32, 32)),
         (dict(size=64), (64, 64)),
         (dict(data="cifar10", channels=3), (32, 32, 3)),
@@ -299,6 +300,16 @@ def test_eval_that_is_interrupted_says_how_to_resume(weights, monkeypatch, capsy
     assert capsys.readouterr().err.endswith(f"resume with: tinyddpm eval {weights} --out 'my report'\n")
 
 
+def test_eval_reads_the_data_of_a_model_from_root(monkeypatch):
+    asked = []
+    monkeypatch.setattr("tinyddpm.cli.commands.reference_for", lambda ddpm, root: (ddpm.notes["data"], str(root)))
+    monkeypatch.setattr("tinyddpm.cli.commands.page", lambda report: "")
+    monkeypatch.setattr("tinyddpm.cli.commands.evaluate", lambda *_, **how: asked.append(how.get("reference")))
+    path = other_weights(data="fashion")
+    assert main(["eval", path, "--steps", "2", "--root", "there"]) == 0 == main(["eval", path, "--steps", "2"])
+    assert asked == [("fashion", "there"), None]
+
+
 # --- train
 
 
@@ -321,6 +332,13 @@ def test_every_recipe_trains_as_it_is(name, trained):
     assert call["recipe"] == RECIPES[name] and call["out"] == f"runs/{name}"
     assert call["epochs"] is None and call["minutes"] is None and call["precision"] == "auto"
     assert call["data"].size == RECIPES[name].image_size
+
+
+def test_digits_are_enlarged_for_a_network_of_one_level_more(trained):
+    assert main("train --recipe tiny --data mnist-resized --size 64".split()) == 0
+    call = trained[0]
+    assert call["data"][0][0].shape == (1, 64, 64) and call["out"] == "runs/tiny-mnist-resized"
+    assert call["recipe"].build((1, 64, 64)).arguments["dims"] == (32, 64, 128, 128)
 
 
 def test_every_setting_of_a_recipe_is_an_option(trained, capsys):

@@ -5,7 +5,6 @@ import hashlib
 import io
 import pickle
 import tarfile
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +14,6 @@ from tinyddpm import data
 from tinyddpm.datasets import DATASETS, as_data, load_data
 from tinyddpm.datasets.named import cache_dir, torchvision_datasets
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # apt install dataset-fashion-mnist
 FOLDERS = {"fashion": "FashionMNIST", "kmnist": "KMNIST", "letters": "EMNIST"}
 
 
@@ -181,17 +179,6 @@ def test_a_folder_of_files_that_takes_none_is_enough(tmp_path):
 def test_names_and_sizes_that_there_are_not_are_refused(name, size, message):
     with pytest.raises(ValueError, match=message):
         load_data(name, "nowhere", size)
-
-
-@pytest.fixture(scope="module")
-def debian(tmp_path_factory):
-    if not DEBIAN.is_dir():
-        pytest.skip("Debian's package dataset-fashion-mnist is not installed")
-    raw = tmp_path_factory.mktemp("fashion") / "FashionMNIST" / "raw"
-    raw.mkdir(parents=True)
-    for path in DEBIAN.glob("*.gz"):
-        (raw / path.name).symlink_to(path)
-    return raw.parent.parent
 
 
 def test_fashion_is_read_from_the_files_of_debian(debian, no_network):

@@ -17,7 +17,7 @@ from tinyddpm import DDPM, Schedule, UNet, mnist
 from tinyddpm.cli.main import COMMANDS, main, parsed
 from tinyddpm.data import ImageDataset
 from tinyddpm.editing.handwriting import slant
-from tinyddpm.evaluation import METRICS, ReferenceDigits, classify, load_classifier
+from tinyddpm.evaluation import METRICS, Reference, classify, load_classifier
 
 ROOT = Path(__file__).parent.parent.parent
 PAGES = {str(path.relative_to(ROOT)): path.read_text(encoding="utf-8") for path in [
@@ -99,7 +99,7 @@ def cheap(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     few = [ImageDataset(part.images[:200], part.labels[:200]) for part in (mnist(), mnist(train=False))]
     module = sys.modules["tinyddpm.evaluation.evaluate"]  # the package has a function of this name
-    monkeypatch.setattr(module, "mnist_reference", lambda: ReferenceDigits(*few))
+    monkeypatch.setattr(module, "reference_for", lambda ddpm: Reference(*few))
     for name in ("train_on_synthetic", "memorisation"):  # slow; asks for 1,000 digits: tests/evaluation measures both
         monkeypatch.delitem(METRICS, name)
     return tmp_path

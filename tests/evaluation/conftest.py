@@ -1,7 +1,7 @@
 import pytest
 
 from tinyddpm.data import ImageDataset, mnist
-from tinyddpm.evaluation import ReferenceDigits
+from tinyddpm.evaluation import Reference
 
 
 def few(train: bool, n: int) -> ImageDataset:
@@ -12,4 +12,4 @@ def few(train: bool, n: int) -> ImageDataset:
 @pytest.fixture(scope="session")
 def reference():
     """600 training and 1,000 test digits."""
-    return ReferenceDigits(few(True, 600), few(False, 1000))
+    return Reference(few(True, 600), few(False, 1000))

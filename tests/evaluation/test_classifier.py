@@ -4,7 +4,7 @@ import torch
 
 from tinyddpm.data import mnist
 from tinyddpm.evaluation import (
-    DigitClassifier,
+    Classifier,
     classify,
     features,
     label_accuracy,
@@ -110,7 +110,7 @@ def test_files_that_hold_no_classifier_are_refused(tmp_path):
 
 
 def test_weights_that_do_not_fit_their_description_are_refused(tmp_path):
-    model = DigitClassifier((8, 8, 8))
+    model = Classifier((8, 8, 8))
     model.arguments = {"dims": (8, 8, 16), "num_classes": 10}
     save_classifier(model, tmp_path / "c.safetensors")
     with pytest.raises(ValueError, match="c.safetensors holds no digit classifier .*loading state_dict"):
@@ -121,4 +121,4 @@ def test_less_than_a_batch_is_refused():
     x, y = torch.full((20, 1, 32, 32), -1.0), torch.zeros(20, dtype=torch.long)
     with pytest.raises(ValueError, match="for each of 20 images, at least 100"):
         train_classifier(x, y)
-    assert isinstance(train_classifier(x, y, 1, batch_size=10), DigitClassifier)
+    assert isinstance(train_classifier(x, y, 1, batch_size=10), Classifier)

@@ -13,7 +13,7 @@ from tinyddpm import DDPM, Schedule, UNet, ddim
 from tinyddpm.data import ImageDataset, mnist, pad_to
 from tinyddpm.evaluation import (
     METRICS,
-    ReferenceDigits,
+    Reference,
     SampleSpec,
     classify,
     evaluate,
@@ -28,7 +28,7 @@ from tinyddpm.evaluation import (
     train_on_synthetic,
 )
 from tinyddpm.evaluation.evaluate import bound
-from tinyddpm.evaluation.metrics import DigitBatch, confusion
+from tinyddpm.evaluation.metrics import ImageBatch, confusion
 from tinyddpm.evaluation.report import page, save_pictures
 from tinyddpm.extensions.likelihood import bits_per_dim, denoising_error
 
@@ -101,7 +101,7 @@ def test_the_samples_have_the_labels_of_the_floors_digits(toy, reference):
 
 def test_kept_samples_are_not_drawn_again_except_for_other_labels(small, reference, tmp_path):
     digits = mnist()
-    other = ReferenceDigits(ImageDataset(digits.images[:600], (digits.labels[:600] + 1) % 10), digits_of(reference))
+    other = Reference(ImageDataset(digits.images[:600], (digits.labels[:600] + 1) % 10), digits_of(reference))
     how = {"n": 130, "steps": 2, "folder": tmp_path}
     first, second = (score(small, reference=beside, **how).samples.images for beside in (reference, other))
     assert (first - second).abs().max() > 0.1 and len(list(tmp_path.glob("*.safetensors"))) == 2
@@ -305,7 +305,7 @@ def test_the_pictures_show_what_their_names_say(tmp_path):
     generator = torch.Generator().manual_seed(0)
     grey, train = ((torch.randperm(256, generator=generator)[:n] / 127.5 - 1) for n in (120, 30))
     y, p = torch.arange(120) % 10, torch.rand(120, 10, generator=generator)
-    batch = DigitBatch(flat(grey), y, None, p, None, flat(train), None, None)
+    batch = ImageBatch(flat(grey), y, None, p, None, flat(train), None, None)
     save_pictures(tmp_path, batch)
     close = partial(pytest.approx, abs=1e-3)
     assert greys(tmp_path / "samples.png", 10) == close([grey[10 * i + d].item() for d in range(10) for i in range(10)])

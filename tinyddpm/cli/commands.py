@@ -15,6 +15,7 @@ from ..data import crop_to, to_uint8
 from ..datasets.named import DATASETS, LARGEST, load_data
 from ..editing.strip import LONGEST
 from ..evaluation.evaluate import SampleSpec, evaluate
+from ..evaluation.judges import reference_for
 from ..evaluation.report import page
 from ..files import writable_folder, write_whole
 from ..pipeline import DDPM, load_pretrained
@@ -63,7 +64,8 @@ def run_eval(ask: Eval) -> None:
     expect(not (ask.checkpoint and ask.weights), "one checkpoint", f"{ask.checkpoint} and --weights {ask.weights}")
     ddpm = load(replace(ask, weights=ask.checkpoint or ask.weights))
     bits = number_in(ask.bits_n, "--bits-n", 2) if ask.bits else 0
-    print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), sweeps=ask.sweeps, bits=bits)), end="")
+    beside: dict = {"reference": reference_for(ddpm, ask.root)} if ask.root else {}
+    print(page(evaluate(ddpm, ask.out, spec_of(ask, ask.n), sweeps=ask.sweeps, bits=bits, **beside)), end="")
     print(f"the report is in {ask.out}")
 
 

@@ -15,7 +15,7 @@ DIGIT = 28  # pixels on a side of MNIST's images, without their border
 GREYS = 16  # levels of a GIF: most of its bytes are noise
 SamplerName = Literal["ddim", "ddpm", "heun", "dpm_solver_pp", "euler_maruyama", "predictor_corrector"]
 Spacing = Literal["uniform", "quadratic", "log-snr"]
-DataName = Literal["mnist", "fashion", "kmnist", "letters", "cifar10", "folder"]
+DataName = Literal["mnist", "mnist-resized", "fashion", "kmnist", "letters", "cifar10", "folder"]
 if TYPE_CHECKING:
     RecipeName = str
 else:
@@ -135,13 +135,14 @@ class Write(Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Eval(Sampling):
-    """Measure samples beside real digits, and write a report."""
+    """Measure samples beside real images, and write a report."""
 
     checkpoint: Positional[Path | None] = None  # checkpoint file; None: the shipped weights
     n: int = 10_000  # samples
+    root: Path | None = None  # folder of downloaded data, for a model of data that do not ship
     out: Path = Path("report")  # folder to write; the same command resumes an interrupted report
     sweeps: bool = True  # --no-sweeps leaves out the plots against guidance scale and steps
-    bits: bool = True  # --no-bits leaves out the bound on bits per dimension of test digits
+    bits: bool = True  # --no-bits leaves out the bound on bits per dimension of test images
     bits_n: int = 100  # of how many: each takes two calls of the network for each t
 
 

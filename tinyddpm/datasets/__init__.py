@@ -2,3 +2,4 @@
 
 from .named import DATASETS, load_data
 from .own import as_data, image_folder
+from .resized import Resized, resize

@@ -13,6 +13,7 @@ from ..data import ImageDataset, mnist
 from ..files import writable_folder, write_whole
 from ..schedules import choose
 from .own import LazyImageDataset, image_folder, torchvision_datasets
+from .resized import Resized
 
 LARGEST = 128
 IDX = tuple(f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1"))
@@ -67,6 +68,7 @@ def unpack(folder: Path, files: tuple[str, ...]) -> None:
 
 DATASETS = {
     "mnist": Named(),
+    "mnist-resized": Named(smallest=32),
     "fashion": Named("FashionMNIST", "FashionMNIST/raw", IDX),
     "kmnist": Named("KMNIST", "KMNIST/raw", IDX),
     "letters": Named("EMNIST", "EMNIST/raw", LETTERS, {"split": "letters"}, 26, upright_from_0),
@@ -78,11 +80,11 @@ DATASETS = {
 def load_data(
     name: str, root: str | Path | None = None, size: int | None = None, train: bool = True, skip_broken: bool = False
 ) -> ImageDataset | LazyImageDataset:
-    """A data set by its name in DATASETS: mnist, which ships with the package; fashion, kmnist, letters or cifar10,
-    which are downloaded; or a folder of images. Items are ((c, size, size) float32 in [-1, 1], label).
+    """A data set by its name in DATASETS: mnist or mnist-resized, which ship with the package; fashion, kmnist, letters
+    or cifar10, which are downloaded; or a folder of images. Items are ((c, size, size) float32 in [-1, 1], label).
 
     root         the folder of images, or where downloaded files are kept (default: the cache folder)
-    size         height and width in pixels, by default 32: a folder's images are resized, others are padded
+    size         height and width in pixels, by default 32: mnist-resized and a folder are resized, others are padded
     train        the training or the test images; a folder has no such division
     skip_broken  leave out a folder's broken images
 
@@ -91,8 +93,8 @@ def load_data(
     row, size = choose(DATASETS, name, "data set"), 32 if size is None else size
     if not row.smallest <= size <= LARGEST:
         raise ValueError(f"{name} comes in sizes from {row.smallest} to {LARGEST}, got {size}")
-    if name == "mnist":
-        return mnist(train, size)
+    if name.startswith("mnist"):
+        return mnist(train, size) if name == "mnist" else Resized(mnist(train, 28), size, name)
     if name == "folder":
         return image_folder(root, size, skip_broken)
     images, labels = row.read(cache_dir() if root is None else Path(root).expanduser(), train)

@@ -1,6 +1,7 @@
-"""Evaluation of models of digits: a classifier reads samples, and metrics compare them with real digits."""
+"""Evaluation of models: a classifier reads samples, and metrics compare them with real images."""
 
-from .classifier import DigitClassifier, classify, features, load_classifier, save_classifier, train_classifier
-from .evaluate import METRICS, ReferenceDigits, SampleSpec, Score, evaluate, score
+from .classifier import Classifier, classify, features, load_classifier, save_classifier, train_classifier
+from .evaluate import METRICS, SampleSpec, Score, evaluate, score
+from .judges import JUDGES, Judge, Reference, reference_for
 from .metrics import frechet_digit_distance, inception_score, kernel_distance, label_accuracy
 from .metrics import memorisation, nearest, precision_recall, train_on_synthetic

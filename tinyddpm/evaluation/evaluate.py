@@ -1,7 +1,6 @@
 """The one way to draw samples and to measure them: `score` for two metrics, `evaluate` for a report with all."""
 
 import contextlib
-import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -11,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor, nn
 
-from ..data import ImageDataset, crop_to, from_uint8, mnist, pad_to, to_uint8
+from ..data import crop_to, from_uint8, to_uint8
 from ..extensions.likelihood import bits_per_dim, denoising_error
 from ..extensions.score_sde import euler_maruyama, predictor_corrector
 from ..files import digest, read_checkpoint, writable_folder, write_checkpoint
@@ -21,8 +20,9 @@ from ..samplers import SAMPLERS, Sampler, ddim
 from ..schedules import Grid, Schedule, choose
 from ..tools.jobs import alone, needs, progress, say
 from ..tools.plots import save_panels
-from .classifier import features, load_classifier, not_finite, read
-from .metrics import METRICS, WITHOUT_FLOOR, DigitBatch, check_at_least
+from .classifier import not_finite
+from .judges import Reference, check_measurable, in_words, reference_for
+from .metrics import METRICS, WITHOUT_FLOOR, ImageBatch, check_at_least
 from .report import ReportCache, save_pictures
 
 NAMED_SAMPLERS = SAMPLERS | {"euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
@@ -31,50 +31,17 @@ SWEEP_SAMPLES = 1000  # for each point of a curve, at most
 CURVES = ("label_accuracy", "frechet_digit_distance")
 
 
-class ReferenceDigits:
-    """The real digits beside which samples are measured, MNIST by default, in a random order: the first n test digits
-    are a fair sample. Samples take the labels of the training digits, since the classes of MNIST differ in size."""
-
-    def __init__(self, train: ImageDataset | None = None, test: ImageDataset | None = None):
-        self.classifier = load_classifier()
-        self.floors: dict[int, DigitBatch] = {}
-        self.train, y_train = (mnist() if train is None else train).tensors()
-        self.test, self.test_labels = (mnist(train=False) if test is None else test).tensors()
-        generator = Generator().manual_seed(0)
-        self.order = torch.randperm(len(self.train), generator=generator)
-        self.test_order = torch.randperm(len(self.test), generator=generator)
-        self.labels = y_train[self.order]
-
-    @functools.cached_property
-    def test_features(self) -> Tensor:
-        return features(self.classifier, self.test[self.test_order])
-
-    def batch(self, x: Tensor, y: Tensor | None) -> DigitBatch:
-        """Images with all that their metrics need. Raises ValueError for invalid digits."""
-        real = self.test_features[: len(x)], self.train, self.test, self.test_labels
-        return DigitBatch(x, y, *read(self.classifier, x), *real)
-
-    def floor(self, n: int) -> DigitBatch:
-        """n training digits."""
-        if n not in self.floors:
-            self.floors[n] = self.batch(self.train[self.order[:n]], self.labels[:n])
-        return self.floors[n]
-
-
-mnist_reference = functools.cache(ReferenceDigits)
-
-
 @dataclass(frozen=True)
 class Score:
     """The share of samples that the classifier reads as their label (None without labels) and the Frechet digit
-    distance, both also of as many real digits; the CPU time of an image; and the samples."""
+    distance, both also of as many real images; the CPU time of an image; and the samples."""
 
     accuracy: float | None
     distance: float
     floor_accuracy: float
     floor_distance: float
     milliseconds: float
-    samples: DigitBatch
+    samples: ImageBatch
 
 
 def score(
@@ -87,28 +54,31 @@ def score(
     grid: Grid | None = None,
     guide: Guide | None = None,
     batch_size: int = 200,
-    reference: ReferenceDigits | None = None,
+    reference: Reference | None = None,
     folder: Path | None = None,
 ) -> Score:
-    """Draws n samples (see DDPM.sample) with seeds from `seed` on and the labels of real digits, rounds them to 256
-    grey values as real digits are, and compares them with as many test digits. Batches are kept in `folder` and read
-    from it: one for each model and each way to sample. Raises ValueError for a model of other images than digits, for
-    too few or too many samples, and for samples that are not finite."""
-    reference = mnist_reference() if reference is None else reference
+    """Draws n samples (see DDPM.sample) with seeds from `seed` on and the labels of real images, rounds them to
+    256 grey values as those are, and compares them with as many of the test set: of the data that the model was trained
+    on (see reference_for). Batches are kept in `folder` and read from it: one for each model and each way to sample.
+    Raises ValueError for a model of data without a judge, for too few or too many samples, and for samples that are not
+    finite."""
+    reference = reference_for(ddpm) if reference is None else reference
     check_measurable(ddpm, n, seed, reference)
     seeds, started = torch.arange(seed, seed + n), time.process_time()
     y = None if ddpm.model.num_classes is None else reference.labels[seeds % len(reference.labels)]
     sample = partial(ddpm.sample, steps=steps, sampler=sampler, scale=scale, grid=grid, guide=guide)
     parts = progress(torch.arange(n).split(batch_size), "batches of samples")
-    x = torch.cat([draw(sample, None if y is None else y[part], seeds[part], folder) for part in parts])
+    x = torch.cat([draw(sample, None if y is None else y[part], seeds[part], folder, reference) for part in parts])
     milliseconds = (time.process_time() - started) * 1000 / n
     samples, floor = reference.batch(x, y), reference.floor(n)
     ours, real = ([batch.measure(METRICS[name]) for name in CURVES] for batch in (samples, floor))
     return Score(ours[0], ours[1], real[0], real[1], milliseconds, samples)
 
 
-def draw(sample: Callable[..., Tensor], y: Tensor | None, seeds: Tensor, folder: Path | None) -> Tensor:
-    """A batch (b, 1, 32, 32), read from the folder if it holds one of these seeds and labels."""
+def draw(
+    sample: Callable[..., Tensor], y: Tensor | None, seeds: Tensor, folder: Path | None, reference: Reference
+) -> Tensor:
+    """A batch as the classifier sees it, (b, 1, 32, 32), read from the folder if it holds these seeds and labels."""
     labels = "" if y is None else "-" + digest({}, {"labels": y})[:16]
     path = folder and folder / f"{seeds[0]}-{seeds[-1]}{labels}.safetensors"
     if path and path.exists():
@@ -117,24 +87,10 @@ def draw(sample: Callable[..., Tensor], y: Tensor | None, seeds: Tensor, folder:
     x = sample(y, n=len(seeds) if y is None else None, seeds=seeds.tolist(), batch_size=len(seeds))
     if bad := not_finite(x):
         raise ValueError(f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values")
-    pixels = to_uint8(pad_to(x.cpu()))
+    pixels = to_uint8(reference.judge.show(x.cpu()))
     if path:
         write_checkpoint(path, 1, {}, {"pixels": pixels})
     return from_uint8(pixels)
-
-
-def check_measurable(ddpm: DDPM, n: int, seed: int, reference: ReferenceDigits) -> None:
-    """Raises ValueError unless the model draws digits, and n samples can be compared with as many test digits."""
-    shape, classes, data = ddpm.image_shape, ddpm.model.num_classes, str(ddpm.notes.get("data", "unknown"))
-    digits = shape in ((1, 32, 32), (1, 28, 28)) and classes in (None, 10)
-    if not digits or data.lower() not in ("mnist", "unknown"):
-        found = f"this one draws images {shape} of {classes} classes and was trained on {data}"
-        raise ValueError(f"only models of MNIST's digits can be measured: {found}")
-    least, most = reference.classifier.head.in_features + 1, len(reference.test)
-    if not (least <= n <= most and 0 <= seed < 2**62):
-        wanted = "more samples than the classifier has features and as many test digits as samples"
-        found = f"take n in {least}..{most} and a seed from 0, got {n} and {seed}"
-        raise ValueError(f"the distance needs {wanted}: {found}")
 
 
 def fingerprint(model: nn.Module, **more: str) -> str:
@@ -165,7 +121,7 @@ class SampleSpec:
         sampler(lambda x, t: x, torch.zeros(1, 1, 1, 1), schedule, grid)  # refuses what does not fit it
         return {"n": self.n, "seed": self.seed, "sampler": sampler, "scale": self.scale, "grid": grid}
 
-    def score(self, ddpm: DDPM, folder: Path, reference: ReferenceDigits) -> Score:
+    def score(self, ddpm: DDPM, folder: Path, reference: Reference) -> Score:
         own = folder / f"{self.sampler}-{self.steps}-{self.scale}-{self.eta}-{self.spacing}"
         return score(ddpm, **self.arguments(ddpm.schedule), reference=reference, folder=own)
 
@@ -176,25 +132,27 @@ def evaluate(
     spec: SampleSpec = SampleSpec(),
     sweeps: bool | Mapping[str, Sequence[float]] = True,
     metrics: Mapping[str, tuple] = METRICS,
-    reference: ReferenceDigits | None = None,
+    reference: Reference | None = None,
     bits: int = 100,
 ) -> dict:
     """Measures the samples of spec and writes report.json, report.md, samples.png, worst.png, nearest.png and a plot
-    for each sweep, a field of spec and its values (True: SWEEPS), to out. bits is the number of test digits whose bits
+    for each sweep, a field of spec and its values (True: SWEEPS), to out. bits is the number of test images whose bits
     per dimension are bounded, each by 2 T calls of the network; 0: no bound. Returns what report.json holds. Called
     again, it resumes where it was interrupted. Raises ValueError as `score` does, without matplotlib unless sweeps is
     False, and for a folder that holds the report of another model or other samples, or in which one is being written.
     """
-    reference = mnist_reference() if reference is None else reference
+    reference = reference_for(ddpm) if reference is None else reference
     check_measurable(ddpm, spec.n, spec.seed, reference)
-    check_at_least(2 if bits else 0, bits, "digits whose bits are bounded")
+    check_at_least(2 if bits else 0, bits, f"{reference.judge.noun}s whose bits are bounded")
     spec.arguments(ddpm.schedule)
     if curves := SWEEPS if sweeps is True else sweeps or {}:
         needs("train", "a report with plots", "matplotlib")
     with alone(writable_folder(out), "write to another one (--out)"):
         weights = fingerprint(ddpm.model, betas=repr(ddpm.schedule.beta.tolist()), predicts=ddpm.predicts)
         what = {"weights": weights, "data": ddpm.notes.get("data", "unknown"), "samples": asdict(spec)}
-        cache = ReportCache(Path(out) / "report.json", what | {"classifier": fingerprint(reference.classifier)})
+        what |= {"classifier": fingerprint(reference.classifier)}
+        what |= {} if reference.name == "mnist" else {"beside": reference.name}
+        cache = ReportCache(Path(out) / "report.json", what)
         if (kept := cache.get("bits_per_dim")) and kept[2:] != [bits or kept[-1]]:  # of another number of digits
             del cache["bits_per_dim"]
         measure(ddpm, spec, metrics, cache, reference)
@@ -205,8 +163,8 @@ def evaluate(
     return cache
 
 
-def measure(ddpm: DDPM, spec: SampleSpec, metrics: Mapping, cache: ReportCache, reference: ReferenceDigits) -> None:
-    """Draws the samples, shows them, and adds each metric of them and of as many real digits to the report."""
+def measure(ddpm: DDPM, spec: SampleSpec, metrics: Mapping, cache: ReportCache, reference: Reference) -> None:
+    """Draws the samples, shows them, and adds each metric of them and of as many real images to the report."""
     say(f"evaluating: {spec.n} samples in {spec.steps} steps")
     samples, floor = spec.score(ddpm, cache.samples, reference).samples, reference.floor(spec.n)
     save_pictures(cache.folder, samples)
@@ -218,33 +176,33 @@ def measure(ddpm: DDPM, spec: SampleSpec, metrics: Mapping, cache: ReportCache, 
                 cache.once(f"floor of {name}", floor.measure, metric)
 
 
-def point(ddpm: DDPM, spec: SampleSpec, folder: Path, reference: ReferenceDigits) -> dict[str, float]:
+def point(ddpm: DDPM, spec: SampleSpec, folder: Path, reference: Reference) -> dict[str, float]:
     """What the curves show of these samples."""
     found = spec.score(ddpm, folder, reference)
     return {name: value for name, value in zip(CURVES, (found.accuracy, found.distance)) if value is not None}
 
 
-def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: ReportCache, reference: ReferenceDigits):
+def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: ReportCache, reference: Reference):
     """Plots accuracy and distance against one field of spec; not against the scale of a model without labels."""
     if axis == "scale" and ddpm.model.num_classes is None:
         return
     values = [v for v in values if axis != "steps" or v <= ddpm.schedule.T] or [ddpm.schedule.T]
     specs = {f"{axis} {v:g}": replace(spec, **{axis: v}) for v in values}
     points = [cache.once(name, point, ddpm, own, cache.samples, reference) for name, own in specs.items()]
-    panels = {}
+    panels, noun = {}, reference.judge.noun
     for name in points[0]:
         floor = reference.floor(spec.n).measure(METRICS[name])
         ours = [found[name] for found in points]
-        panels[name.replace("_", " ")] = {"samples": ours, "real digits": [floor] * len(points)}
+        panels[in_words(name, noun)] = {"samples": ours, f"real {noun}s": [floor] * len(points)}
     save_panels(values, panels, cache.folder / f"{axis}.png", label=f"{axis} (n = {spec.n})")
 
 
-def bound(ddpm: DDPM, reference: ReferenceDigits, n: int) -> tuple[float, float, int]:
-    """The mean of bits_per_dim over n test digits given their labels, with the error variance of n training digits; its
+def bound(ddpm: DDPM, reference: Reference, n: int) -> tuple[float, float, int]:
+    """The mean of bits_per_dim over n test images given their labels, with the error variance of n training images; its
     standard error; and n."""
     generator, chosen = Generator().manual_seed(0), reference.test_order[:n]
-    digits = (reference.train[reference.order[:n]], reference.test[chosen])
-    x, x_test = (crop_to(part, ddpm.image_shape[-1]).to(ddpm.device) for part in digits)
+    both = reference.data[0][reference.order[:n]][0], reference.data[1][chosen][0]  # not as the classifier sees them
+    x, x_test = (crop_to(part, ddpm.image_shape[-1]).to(ddpm.device) for part in both)
     y, y_test = (reference.labels[:n], reference.test_labels[chosen]) if ddpm.num_classes else (None, None)
     error_variance = denoising_error(ddpm.denoiser(y), x, ddpm.schedule, generator=generator)
     found = bits_per_dim(ddpm.denoiser(y_test), x_test, ddpm.schedule, None, error_variance, generator)

@@ -11,13 +11,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from .classifier import DigitClassifier, Digits, Labels, check_digits, check_labels, classify, train_classifier
+from .classifier import Classifier, Images, Labels, check_labels, check_readable, classify, train_classifier
 
 Features = Float[Tensor, "n d"]
 
 
-def label_accuracy(classifier: DigitClassifier, x: Digits, y: Labels) -> float:
-    """The share of images that are read as the digit in y. Raises ValueError for invalid digits or labels."""
+def label_accuracy(classifier: Classifier, x: Images, y: Labels) -> float:
+    """The share of images that are read as the digit in y. Raises ValueError for invalid images or labels."""
     check_labels(x, y)
     return accuracy(classify(classifier, x), y)
 
@@ -114,11 +114,11 @@ def nearest(
     return (x - data[index]).flatten(1).norm(dim=1), index
 
 
-def memorisation(x: Digits, train: Digits, test: Digits, quantile: float = 0.001) -> dict[str, float]:
+def memorisation(x: Images, train: Images, test: Images, quantile: float = 0.001) -> dict[str, float]:
     """The distances of samples to their nearest training digits, and those of test digits, the floor. "copied" is the
     share of samples nearer than this quantile of the test digits: without memorisation, about the quantile itself.
-    Raises ValueError for invalid digits, a quantile outside (0, 1), and too few test digits to estimate it."""
-    check_digits(x)
+    Raises ValueError for invalid images, a quantile outside (0, 1), and too few test digits to estimate it."""
+    check_readable(x)
     if not 0 < quantile < 1 or len(test) < 1 / quantile:
         raise ValueError(f"a quantile in (0, 1) needs 1 / quantile test digits, got {quantile} and {len(test)} digits")
     ours, floor = nearest(x, train)[0], nearest(test, train)[0]
@@ -128,9 +128,9 @@ def memorisation(x: Digits, train: Digits, test: Digits, quantile: float = 0.001
     return found | {"copied": float((ours < floor.quantile(quantile)).float().mean())}
 
 
-def train_on_synthetic(x: Digits, y: Labels, x_test: Digits, y_test: Labels, epochs: int = 20, seed: int = 0) -> float:
+def train_on_synthetic(x: Images, y: Labels, x_test: Images, y_test: Labels, epochs: int = 20, seed: int = 0) -> float:
     """The accuracy on test digits of a classifier trained on x and y alone (Ravuri & Vinyals 2019, "Classification
-    Accuracy Score"); its floor takes as many real digits. Raises ValueError for invalid digits or labels."""
+    Accuracy Score"); its floor takes as many real digits. Raises ValueError for invalid images or labels."""
     check_labels(x_test, y_test)
     return label_accuracy(train_classifier(x, y, epochs, seed=seed), x_test, y_test)
 
@@ -147,7 +147,7 @@ def check_features(a: Tensor, b: Tensor, least: int) -> None:
         raise ValueError(f"expected finite features (n, d) of at least {least} images a side, got {' and '.join(got)}")
 
 
-METRICS = {  # a metric: a function, and the fields of DigitBatch that are its arguments
+METRICS = {  # a metric: a function, and the fields of ImageBatch that are its arguments
     "confusion": (confusion, "probabilities", "labels"),
     "label_accuracy": (accuracy, "probabilities", "labels"),
     "frechet_digit_distance": (frechet_digit_distance, "features", "test_features"),
@@ -161,7 +161,7 @@ WITHOUT_FLOOR = ("confusion", "memorisation")  # the latter brings its own
 
 
 @dataclass(frozen=True)
-class DigitBatch:
+class ImageBatch:
     """What metrics are functions of: images (n, 1, 32, 32), labels (n,) or None, the classifier's features and
     probabilities, the features of n test digits, and all training and test digits."""
 

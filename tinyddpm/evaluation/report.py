@@ -9,7 +9,8 @@ import torch
 from ..files import write_whole
 from ..tools.jobs import say
 from ..viz import image_grid, save_picture
-from .metrics import DigitBatch, nearest
+from .judges import in_words, noun_of
+from .metrics import ImageBatch, nearest
 
 ROWS = (  # metric, its name in the table, its format
     ("label_accuracy", "read as the digit asked for", "{:.2%}"),
@@ -44,24 +45,24 @@ class ReportCache(dict):
 
     def write(self) -> None:
         write_whole(self.path, json.dumps(self, indent=1).encode())
-        shown = f"![samples, ten of each digit](samples.png)\n\n{page(self)}"
+        shown = f"![samples, ten of each {noun_of(self)}](samples.png)\n\n{page(self)}"
         write_whole(self.folder / "report.md", shown.encode())
 
     def once(self, name: str, find: Callable[..., object], *arguments: object):
         """self[name], the result of find(*arguments) unless it is known. Says on stderr what is being found."""
         if name not in self:
-            say(f"evaluating: {name.replace('_', ' ')}")
+            say(f"evaluating: {in_words(name, noun_of(self))}")
             self[name] = find(*arguments)
             self.write()
         return self[name]
 
 
-def save_pictures(out: Path, batch: DigitBatch) -> None:
-    """samples.png, ten a digit; worst.png, by the classifier's confidence; nearest.png, above training digits."""
+def save_pictures(out: Path, batch: ImageBatch) -> None:
+    """samples.png, ten a class; worst.png, by the classifier's confidence; nearest.png, above training images."""
     x, y, confidence, shown = batch.images, batch.labels, batch.probabilities.max(1).values, torch.arange(100)
     if y is not None:
         confidence = batch.probabilities.gather(1, y[:, None])[:, 0]
-        shown = torch.cat([(y == digit).nonzero()[:10, 0] for digit in y.unique()])
+        shown = torch.cat([(y == label).nonzero()[:10, 0] for label in y.unique()])
     distance, index = nearest(x, batch.train)
     closest = distance.argsort()[:20]
     pairs = torch.cat([x[closest], batch.train[index[closest]]])
@@ -71,23 +72,25 @@ def save_pictures(out: Path, batch: DigitBatch) -> None:
 
 
 def page(cache: dict) -> str:
-    """The report as Markdown: each metric of the samples beside that of real digits."""
-    spec = cache["of"]["samples"]
+    """The report as Markdown: each metric of the samples beside that of real images."""
+    spec, noun = cache["of"]["samples"], noun_of(cache)
     sampler = spec["sampler"] + (f" (eta {spec['eta']:g})" if spec["eta"] else "")
     lines = [
         f"{spec['n']} samples, {spec['steps']} steps of {sampler}, guidance scale {spec['scale']:g}, seeds from "
         f"{spec['seed']}; weights {cache['of']['weights']}.",
-        f"Beside them: {spec['n']} real training digits. Samples as good as the data score the same.",
+        f"Beside them: {spec['n']} real training {noun}s. Samples as good as the data score the same.",
         "",
-        "| metric | samples | real digits |",
+        f"| metric | samples | real {noun}s |",
         "|---|---|---|",
     ]
     own = [(name, name, "{}") for name in cache if f"floor of {name}" in cache and name not in {row[0] for row in ROWS}]
     for name, label, form in (row for row in (*ROWS, *own) if row[0] in cache):
         floor = form.format(cache[f"floor of {name}"]) if f"floor of {name}" in cache else ""
-        lines.append(f"| {label} | {form.format(cache[name])} | {floor} |")
+        line = f"| {label} | {form.format(cache[name])} | {floor} |"
+        lines.append(line if label == name else line.replace("digit", noun))
     if cache["of"]["data"] == "unknown":
-        lines += ["", "The checkpoint does not say what it was trained on; all metrics are beside MNIST."]
+        beside = cache["of"].get("beside", "MNIST")
+        lines += ["", f"The checkpoint does not say what it was trained on; all metrics are beside {beside}."]
     if counts := cache.get("confusion"):
         head = [f"read as {digit}" for digit in range(len(counts))]
         lines += ["", f"| asked for | {' | '.join(head)} | right |", "|---" * (len(counts) + 2) + "|"]
