@@ -87,7 +87,9 @@ def run_train(ask: Train) -> None:
 def load(ask: Drawing, digits: bool = False) -> DDPM:
     """The weights to draw with. Raises ValueError for too many steps; with `digits` unless they draw those by label."""
     number_in(ask.seed, "--seed", 0, 2**62)
-    ddpm = DDPM.load(ask.weights, ask.device) if ask.weights else load_pretrained(device=ask.device)
+    weights = ask.weights or Path("mnist-tiny")
+    named = not weights.suffix and not weights.exists()  # of what ships
+    ddpm = load_pretrained(str(weights), ask.device) if named else DDPM.load(weights, ask.device)
     right = not digits or ddpm.image_shape == (1, 32, 32) and ddpm.num_classes == 10
     found = f"images {ddpm.image_shape} of {ddpm.num_classes} classes: leave out --weights for the shipped ones"
     expect(right, "weights that draw digits (1, 32, 32) by label", found)

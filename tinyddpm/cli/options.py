@@ -47,7 +47,7 @@ class Drawing:
     steps: int = 50
     scale: float = 1.0
     seed: int = 0  # seed of the first image; each image after it has the next seed
-    weights: Path | None = None  # checkpoint file; None: the shipped weights
+    weights: Path | None = None  # checkpoint file, or the name of shipped weights; None: mnist-tiny
     device: str = "cpu"  # cpu, cuda or mps
 
 

@@ -158,7 +158,7 @@ def evaluate(
         measure(ddpm, spec, metrics, cache, reference)
         for axis, values in curves.items():
             sweep(ddpm, replace(spec, n=min(spec.n, SWEEP_SAMPLES)), axis, values, cache, reference)
-        if bits:
+        if bits and not hasattr(ddpm.model, "steps"):
             cache.once("bits_per_dim", bound, ddpm, reference, bits)
     return cache
 
@@ -183,8 +183,9 @@ def point(ddpm: DDPM, spec: SampleSpec, folder: Path, reference: Reference) -> d
 
 
 def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: ReportCache, reference: Reference):
-    """Plots accuracy and distance against one field of spec; not against the scale of a model without labels."""
-    if axis == "scale" and ddpm.model.num_classes is None:
+    """Plots accuracy and distance against one field of spec; not against the scale of a model without labels, and not
+    for a network of a few steps."""
+    if axis == "scale" and ddpm.model.num_classes is None or hasattr(ddpm.model, "steps"):
         return
     values = [v for v in values if axis != "steps" or v <= ddpm.schedule.T] or [ddpm.schedule.T]
     specs = {f"{axis} {v:g}": replace(spec, **{axis: v}) for v in values}
