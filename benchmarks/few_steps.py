@@ -32,6 +32,7 @@ from tinyddpm import (
     dpm_solver_pp,
     image_grid,
     load_pretrained,
+    mean_flow,
     mnist,
     reflow_pairs,
     save_gif,
@@ -126,7 +127,7 @@ def consistency(teacher: DDPM, distil: bool):
 
 def average_velocity(teacher: DDPM):
     network = UNet(**teacher.model.arguments | {"channels": 2, "out_channels": 1})
-    return TwoTimes(network), MeanFlowLoss(teacher.schedule, "flow"), digits, "flow", ddim
+    return TwoTimes(network), MeanFlowLoss(teacher.schedule, "flow"), digits, "flow", mean_flow
 
 
 def matching(teacher: DDPM, **settings):

@@ -1,5 +1,6 @@
 """Guidance: functions from denoiser to denoiser, so that each works with every sampler and with each other."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -71,6 +72,12 @@ def interval(scale: float, low: int, high: int, outside: float = 1.0) -> Callabl
 
 
 def clip_x_0(denoiser: Denoiser, low: float = -1.0, high: float = 1.0) -> Denoiser:
-    """x_0_hat clamped to the range of images; samplers derive eps from it anew. Raises ValueError unless low < high."""
+    """x_0_hat clamped to the range of images; samplers derive eps from it anew. That of two times is clamped for s = 0:
+    a chord to s > 0 points beyond the image. Raises ValueError unless low < high."""
     require(low < high, "clipping needs low < high", [low, high])
-    return lambda x_t, t: denoiser(x_t, t).clamp(low, high)
+
+    @functools.wraps(denoiser)
+    def clipped(x_t: Images, t: Int[Tensor, " b"], *s: int) -> Images:
+        return denoiser(x_t, t, *s) if any(s) else denoiser(x_t, t, *s).clamp(low, high)
+
+    return clipped

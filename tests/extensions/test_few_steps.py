@@ -585,6 +585,18 @@ def test_a_network_of_two_times_is_sampled_saved_and_loaded(tmp_path):
     assert images.shape == (2, 1, 8, 8) and images.isfinite().all()
 
 
+def test_a_model_follows_the_chords_of_its_network():
+    """Those to s > 0 point beyond the image, and are not clipped."""
+    ddpm = DDPM(network_of_two_times(), Schedule.named("flow", 20), "flow", (1, 8, 8))
+    ddpm.model.network.out[0].bias.data += 3.0
+    x_T, y = torch.stack([torch.randn(1, 8, 8, generator=seeded(seed)) for seed in (1, 2)]), torch.tensor([0, 2])
+    plain = ddpm.model.make_denoiser(ddpm.model, ddpm.schedule, "flow", y)
+    end = last(mean_flow(plain, x_T, ddpm.schedule, ddpm.schedule.grid(3))).x_t.clamp(-1, 1)
+    assert_close(ddpm.sample(y, steps=3, sampler=mean_flow, seeds=[1, 2]), end)
+    *_, clipped = ddim(lambda x_t, t: plain(x_t, t).clamp(-1, 1), x_T, ddpm.schedule, ddpm.schedule.grid(3))
+    assert (clipped.x_t - end).abs().max() > 0.1
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
