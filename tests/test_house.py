@@ -94,7 +94,7 @@ def test_files_and_functions_of_the_package_stay_small():
     later |= {"tinyddpm/extensions/distillation.py": 168, "tinyddpm/nn/dit.py": 189, "tinyddpm/trainer/dit.py": 31}
     later |= {"tinyddpm/evaluation/judges.py": 142, "tinyddpm/datasets/resized.py": 26}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}
-    assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5694
+    assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5701
     assert all(sum(n for name, n in lines.items() if name.startswith(room)) <= most for room, most in later.items())
     assert sum(len(re.findall(r"^ *raise\b", text, re.M)) for text in texts.values()) <= 130
     assert not {name for name, text in texts.items() if len(text.splitlines()) > 300}
