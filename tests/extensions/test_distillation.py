@@ -6,7 +6,7 @@ from torch import nn
 from torch.testing import assert_close
 
 from tinyddpm.diffusion import q_sample
-from tinyddpm.extensions.distillation import DistributionMatchingLoss, GuidedNetwork, through_clip
+from tinyddpm.extensions.distillation import Critic, DistributionMatchingLoss, GuidedNetwork, through_clip
 from tinyddpm.extensions.few_steps import reflow_pairs
 from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
@@ -280,6 +280,55 @@ def test_a_batch_of_pairs_trains_a_copy(unet):
     assert all((after[name] != p).any() for name, p in before.items() if p.numel() > 64)
 
 
+# --- the critic ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def critic(unet):
+    x = torch.cat([torch.full((30, *SHAPE), k / 4) for k in range(3)])
+    return Critic(DDPM(unet, SCHEDULE, "x_0", SHAPE), x, torch.arange(3).repeat_interleave(30), 1.0, (10,), 1e-3, 1)
+
+
+def test_real_images_have_the_labels_that_are_asked_for(critic):
+    y = torch.arange(4).repeat(50)
+    found = critic.real(y, seeded())[:, 0, 0, 0].reshape(50, 4)
+    assert (found[:, :3] == torch.tensor([0.0, 0.25, 0.5])).all()
+    assert len(found[:, 3].unique()) == 3  # the null label: any
+
+
+def test_a_student_like_real_images_loses_as_much_as_by_chance(critic):
+    x = critic.real(y := torch.arange(64) % 3, seeded(1))
+    critic.optimizer.param_groups[0]["lr"] = 0.0
+    losses = torch.stack([critic(x, y, seeded(k)) for k in range(20)])
+    assert losses.shape == (20, 64) and abs(float(losses.detach().mean()) - 0.693) < 0.03
+
+
+def test_a_critic_learns_to_tell_a_student_and_shows_it_the_way_to_real_images(critic):
+    y = torch.arange(32) % 3
+    made = (torch.zeros(32, *SHAPE) - 0.5).requires_grad_()
+    losses = [float(critic(made, y, seeded(k)).mean()) for k in range(40)]
+    assert losses[0] < 0.8 and losses[-1] > 1.5, losses
+    critic(made, y, seeded(50)).sum().backward()
+    assert (made.grad.mean((1, 2, 3)) < 0).float().mean() > 0.9  # brighter is better
+    others = [*critic.teacher[0].model.parameters(), *critic.parameters()]
+    assert all(p.grad is None for p in others)
+
+
+def test_the_weight_of_a_critic_rises(unet):
+    x, y = torch.zeros(6, *SHAPE), torch.arange(6) % 3
+    critic = Critic(DDPM(unet, SCHEDULE, "x_0", SHAPE), x, y, weight=2.0, times=(10,), rate=0.0, ramp=4)
+    found = [float(critic(x, y, seeded()).mean()) for _ in range(6)]
+    assert_close(torch.tensor(found), found[5] * torch.tensor([0.25, 0.5, 0.75, 1.0, 1.0, 1.0]))
+
+
+@pytest.mark.parametrize("plain", [1.0, 0.0])
+def test_a_critic_judges_batches_at_scale_1_alone(unet, critic, plain):
+    teacher = DDPM(unet, SCHEDULE, "x_0", SHAPE)
+    loss = loss_of(GuidedNetwork.of(unet), teacher, plain=plain, critic=critic)
+    loss(GuidedNetwork.of(unet), pairs(6), torch.arange(6) % 3, seeded())
+    assert critic.steps == int(plain)
+
+
 # --- bad input -----------------------------------------------------------------------------------------------------
 
 
@@ -305,9 +354,11 @@ def test_a_teacher_of_another_prediction_or_schedule_is_refused(unet):
             loss_of(Exact(), teacher)
 
 
-def test_times_beyond_T_are_refused():
+def test_times_beyond_T_are_refused(unet):
     with pytest.raises(ValueError, match="t=101"):
         loss_of(Exact(), times=(50, 101))
+    with pytest.raises(ValueError, match="t=101"):
+        Critic(DDPM(unet, SCHEDULE, "x_0", SHAPE), torch.zeros(3, *SHAPE), torch.arange(3), times=(101,))
 
 
 def test_only_a_unet_is_copied():

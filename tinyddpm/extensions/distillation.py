@@ -14,6 +14,8 @@ from functools import partial
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from ..diffusion import Denoiser, Images, Labels, diffusion_loss, make_denoiser, q_sample
@@ -74,6 +76,93 @@ def through_clip(x: Images) -> Images:
     return x + (x.clamp(-1, 1) - x).detach()
 
 
+class CriticHead(nn.Module):
+    """How real an image of label y is, by a map (b, c, h, w) of it at noise level t, normed in each pixel, with y and t
+    as projections (Miyato & Koyama 2018, eq. 7). Returns (b,)."""
+
+    def __init__(self, c: int, num_classes: int, T: int, stride: int, width: int = 64):
+        super().__init__()
+        first, second = nn.Conv2d(c, width, 3, stride, padding=1), nn.Conv2d(width, width, 3, padding=1)
+        self.net = nn.Sequential(first, nn.LeakyReLU(0.2), second, nn.LeakyReLU(0.2))
+        self.label, self.time = nn.Embedding(num_classes + 1, width), nn.Embedding(T + 1, width)
+        self.out = nn.Linear(width, 1)
+
+    def forward(self, maps: Tensor, y: Labels, t: Tensor) -> Tensor:
+        h = self.net(maps / (maps.square().mean(1, keepdim=True) + 1e-3).sqrt()).mean((2, 3))
+        return self.out(h).flatten() + (h * (self.label(y) + self.time(t))).mean(1)
+
+
+class Critic(nn.Module):
+    """Tells real images from the student's by what the teacher makes of them on its way down, with noise (Sauer et al.
+    2024, "LADD", section 3; Jolicoeur-Martineau 2019, eq. 7 and 8, where each is compared with a real one):
+
+        loss of the student = weight softplus(critic(real) - critic(image)), and of the critic with the other sign
+
+    A student that only follows its teacher loses variety; real images give it back. Each call trains the critic once.
+    The teacher is frozen.
+
+    x, y    real images, with labels, in 0..num_classes-1
+    rate    of its own optimizer, Adam without momentum
+    ramp    the steps over which the weight rises
+
+    Raises ValueError for times beyond T.
+    """
+
+    def __init__(
+        self,
+        teacher: DDPM,
+        x: Images,
+        y: Labels,
+        weight: float = 0.05,
+        times: tuple[int, ...] = (5, 60, 200, 400),
+        rate: float = 3e-4,
+        ramp: int = 150,
+    ):
+        super().__init__()
+        classes, T = cast(int, teacher.num_classes), teacher.schedule.T
+        for t in times:
+            check_step(t, 0, T)
+        self.teacher, self.weight, self.times, self.ramp = [teacher], weight, times, ramp  # not a part
+        teacher.model.requires_grad_(False)
+        maps = self.maps(x[:1], torch.ones(1, dtype=torch.long))
+        self.heads = nn.ModuleList(CriticHead(m.shape[1], classes, T, 1 + (m.shape[-1] > 4)) for m in maps)
+        self.optimizer = torch.optim.Adam(self.heads.parameters(), rate, betas=(0.0, 0.99))
+        self.x, self.order = x, torch.cat([y.argsort(), torch.randperm(len(y))])  # by label, and all for the null one
+        self.counts = torch.cat([y.bincount(minlength=classes), torch.tensor([len(y)])])
+        self.steps = 0
+
+    def maps(self, x: Images, t: Tensor) -> list[Tensor]:
+        return cast(UNet, self.teacher[0].model).encode(x, t)[0][1:]
+
+    def real(self, y: Labels, generator: Generator) -> Images:
+        """A real image of each label, at random."""
+        first, u = self.counts.cumsum(0) - self.counts, torch.rand(len(y), generator=generator)
+        return self.x[self.order[first[y] + (u * self.counts[y]).long()]]
+
+    def forward(self, made: Images, y: Labels, generator: Generator) -> Float[Tensor, " b"]:
+        """The loss of each image for the student, (b,)."""
+        schedule, n = self.teacher[0].schedule, len(made)
+        t = torch.tensor(self.times)[torch.randint(len(self.times), (n,), generator=generator)]
+        eps, real_eps = torch.randn(2, *made.shape, generator=generator)
+        with torch.no_grad():
+            real = self.maps(q_sample(self.real(y, generator), t, real_eps, schedule), t)
+        torch.clear_autocast_cache()
+        ours = self.maps(q_sample(made, t, eps, schedule), t)
+        F.softplus(-self.margins(real, [m.detach() for m in ours], y, t)).mean().backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        torch.clear_autocast_cache()
+        self.heads.requires_grad_(False)
+        losses = F.softplus(self.margins(real, ours, y, t)).mean(0)
+        self.heads.requires_grad_(True)
+        self.steps += 1
+        return self.weight * min(1, self.steps / self.ramp) * losses
+
+    def margins(self, real: list[Tensor], ours: list[Tensor], y: Labels, t: Tensor) -> Float[Tensor, "heads b"]:
+        """By how much each head finds the real image of a pair more real."""
+        return torch.stack([head(r, y, t) - head(o, y, t) for head, r, o in zip(self.heads, real, ours)]).float()
+
+
 @dataclass(frozen=True)
 class DistributionMatchingLoss:
     """Moves the student's images to where, with noise, the teacher finds them more probable than a second network does,
@@ -101,6 +190,7 @@ class DistributionMatchingLoss:
     plain: float = 0.8
     label_drop: float = 0.05
     regress: float = 0.001
+    critic: Critic | None = None  # at scale 1
 
     def __post_init__(self):
         signal = float(self.schedule.sqrt_alpha_bar[-1])
@@ -122,6 +212,8 @@ class DistributionMatchingLoss:
         torch.clear_autocast_cache()  # see self_conditioning
         made = through_clip(student(torch.where((t == T).reshape(-1, 1, 1, 1), eps, x_t), t))
         losses = (made * self.direction(made.detach(), y, scale, generator)).flatten(1).mean(1)
+        if self.critic is not None and y is not None and (scale == 1).all():
+            losses = losses + self.critic(made, y, generator)
         self.follow(made.detach(), y, scale, generator)
         c = 0.00054 * x_0[0].numel() ** 0.5
         huber = ((made - x_0).square().flatten(1).sum(1) + c**2).sqrt() - c
