@@ -75,10 +75,9 @@ class DDPM:
             check_scale(scale, self.schedule.T)
             y = self.check_labels(y).to(self.device)
             joined = make is make_denoiser and (callable(scale) or scale != 0)
-            alone = make(*what, y), denoiser
-            pair: tuple[Denoiser, Denoiser] = branches(*what, y, cast(int, self.num_classes)) if joined else alone
+            with_y, without = branches(*what, y, cast(int, self.num_classes)) if joined else (make(*what, y), denoiser)
             sees = getattr(self.model, "sees_scale", False)  # and needs no second branch
-            denoiser = make(*what, y, scale) if sees else guidance(*pair, scale)
+            denoiser = make(*what, y, scale) if sees else guidance(with_y, without, scale)
         return clip_x_0(denoiser if guide is None else guide(denoiser))
 
     def sample_steps(

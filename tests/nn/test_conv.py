@@ -67,11 +67,11 @@ def test_bfloat16_autocast_stays_within_2_percent_of_float32(c_in):  # trap 15
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_16_bit_weights_are_standardized_in_float32(dtype):  # trap 15
+def test_16_bit_weights_are_standardized_in_float32_and_rounded_once(dtype):  # trap 15
     conv = WeightStandardizedConv2d(64, 16, 3, padding=1).to(dtype)
-    weight = conv.standardized_weight()
-    assert weight.dtype == torch.float32
-    assert_close(weight.mean(dim=(1, 2, 3)), torch.zeros(16), rtol=0, atol=1e-5)
+    var, mean = torch.var_mean(conv.weight.float(), dim=(1, 2, 3), keepdim=True, unbiased=False)
+    exact = (conv.weight.float() - mean) / (var + conv.eps).sqrt()
+    assert_close(conv.standardized_weight().float(), exact, rtol=torch.finfo(dtype).eps, atol=1e-4)
     assert conv(torch.randn(1, 64, 4, 4, dtype=dtype)).dtype == dtype
 
 
