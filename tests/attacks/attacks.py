@@ -273,6 +273,13 @@ VALUES = [
 ]
 
 
+def small(ddpm):
+    """load_pretrained with a small network in place of the shipped one."""
+    from tinyddpm import load_pretrained as real
+
+    return lambda name, device="cpu": ddpm.to(device) if name == "mnist-tiny" else real(name, device)
+
+
 def commands(n: int, chance: random.Random, folder: Path) -> list[str]:
     """Random command lines, run with a small network in place of the shipped one: 0, 2 and no traceback."""
     from tinyddpm.cli.main import main
@@ -294,7 +301,7 @@ def commands(n: int, chance: random.Random, folder: Path) -> list[str]:
         return None
 
     quick = [
-        mock.patch("tinyddpm.cli.commands.load_pretrained", lambda device="cpu": (ddpm.schedule, ddpm.to(device))[1]),
+        mock.patch("tinyddpm.cli.commands.load_pretrained", small(ddpm)),
         mock.patch("tinyddpm.cli.commands.evaluate", lambda ddpm, out, spec, **how: spec.arguments(ddpm.schedule)),
         mock.patch("tinyddpm.cli.commands.page", str),
         mock.patch("tinyddpm.cli.commands.train", lambda *a, **k: None),
@@ -413,10 +420,7 @@ def disks(n: int, chance: random.Random, folder: Path) -> list[str]:
             return f"{name}: status {status}, lost {lost}, left {left}, said {said.getvalue()[-200:]}"
         return None
 
-    with (
-        mock.patch("tinyddpm.cli.commands.load_pretrained", lambda device="cpu": ddpm),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
+    with mock.patch("tinyddpm.cli.commands.load_pretrained", small(ddpm)), contextlib.redirect_stdout(io.StringIO()):
         for i in range(n):
             name = list(outputs)[i % len(outputs)]
             wrong += tried(f"disk {i}", lambda name=name: attack(name, outputs[name]), ())
