@@ -106,7 +106,7 @@ class DDPM:
         walk = choose(SAMPLERS, sampler, "sampler") if isinstance(sampler, str) else sampler
         few = getattr(self.model, "steps", None)
         grid = self.schedule.grid((1 if few else 50) if steps is None else steps) if grid is None else grid
-        require(few is None or len(grid) <= few, f"this network was made for at most {few} steps", len(grid))
+        require(few is None or len(grid) <= few, f"this network takes few steps: at most {few}", len(grid))
         y, generators = self.ask(y, n, seeds)
         x_T = noise_like(torch.empty(len(generators), *self.image_shape, device=self.device), generators)
         return walk(self.denoiser(y, scale, guide, guidance), x_T, self.schedule, grid, generators)

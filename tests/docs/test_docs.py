@@ -266,6 +266,7 @@ CHECKS = {
     "CONTRIBUTING.md": [{"images": reads("314")}],
     "docs/drawing.md": [
         {"x": reads("314")},
+        {"student": is_a("DDPM", num_classes=10), "ten": reads(range(10), wrong=1)},
         {
             "fast": reads(range(10)), "early": reads("44444444", wrong=1), "italic": leans,
             "halves": keeps_what_is_known, "strip": shaped(1, 1, 32, 230),

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+import tinyddpm
 from tinyddpm.diffusion import q_sample
 from tinyddpm.extensions.distillation import Critic, DistributionMatchingLoss, GuidedNetwork, through_clip
 from tinyddpm.extensions.few_steps import reflow_pairs
@@ -280,6 +281,25 @@ def test_a_batch_of_pairs_trains_a_copy(unet):
     assert all((after[name] != p).any() for name, p in before.items() if p.numel() > 64)
 
 
+# --- the weights that ship -----------------------------------------------------------------------------------------
+
+
+def test_the_shipped_student_draws_what_is_asked_in_one_call_and_never_copies():
+    from tinyddpm.evaluation.judges import reference_for
+
+    ddpm = tinyddpm.load_pretrained("mnist-onestep")
+    y = torch.arange(200) % 10
+    x = ddpm.sample(y, seeds=range(200))
+    batch = reference_for(ddpm).batch(x.round(decimals=4), y)
+    assert (batch.probabilities.argmax(1) == y).float().mean() > 0.95
+    assert torch.cdist(x.flatten(1), batch.train.flatten(1)).min() > 1.5
+    guided = ddpm.sample(y, scale=2.0, seeds=range(200))
+    assert (guided - x).abs().mean() > 0.01
+    assert (reference_for(ddpm).batch(guided, y).probabilities.argmax(1) == y).float().mean() > 0.98
+    with pytest.raises(ValueError, match="this network takes few steps: at most 1, got 2"):
+        ddpm.sample([0], steps=2)
+
+
 # --- the critic ----------------------------------------------------------------------------------------------------
 
 
@@ -334,9 +354,9 @@ def test_a_critic_judges_batches_at_scale_1_alone(unet, critic, plain):
 
 @pytest.mark.parametrize("steps", [3, 50])
 def test_more_steps_than_a_network_was_made_for_are_refused(guided, steps):
-    with pytest.raises(ValueError, match=f"made for at most 2 steps, got {steps}"):
+    with pytest.raises(ValueError, match=f"this network takes few steps: at most 2, got {steps}"):
         guided.sample([0], steps=steps)
-    with pytest.raises(ValueError, match="made for at most 2 steps"):
+    with pytest.raises(ValueError, match="this network takes few steps: at most 2"):
         guided.sample_steps([0], grid=SCHEDULE.grid(steps))
 
 
