@@ -199,6 +199,33 @@ def test_guidance_scales_the_teacher_and_is_shown_to_the_follower():
     assert shown[0] is scale
 
 
+def test_an_image_without_a_label_is_regressed_to_no_pair():
+    class Still(DistributionMatchingLoss):
+        def direction(self, made, *rest):
+            return torch.zeros_like(made)
+
+    teacher = DDPM(Exact(num_classes=10), SCHEDULE, "x_0", SHAPE)
+    optimizer = torch.optim.SGD([torch.zeros((), requires_grad=True)], 0.0)
+    for plain, drop, paired in ((1.0, 1.0, False), (0.0, 0.0, False), (1.0, 0.0, True)):
+        loss = Still(teacher, Exact(num_classes=10), optimizer, plain=plain, label_drop=drop, regress=1.0)
+        losses, _ = loss(Affine(), pairs(8), torch.full((8,), 3), seeded())
+        assert ((losses > 0.1) == paired).all()
+
+
+def test_only_images_below_T_cost_a_second_call():
+    sizes = []
+
+    class Counted(Affine):
+        def forward(self, x_t, t, y=None, scale=1.0):
+            sizes.append(len(x_t))
+            return super().forward(x_t, t, y, scale)
+
+    loss_of(Exact())(Counted(), pairs(8), None, seeded())
+    assert sizes == [8]
+    _, t = loss_of(Exact(), times=(40,), first=0.5)(Counted(), pairs(8), None, seeded())
+    assert sizes == [8, int((t < 100).sum()), 8]
+
+
 @pytest.mark.parametrize("plain", [0.0, 1.0])
 def test_labels_are_dropped_at_scale_1_alone(plain):
     loss = loss_of(Exact(), DDPM(Exact(num_classes=10), SCHEDULE, "x_0", SHAPE), plain=plain, label_drop=0.5)

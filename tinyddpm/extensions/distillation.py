@@ -101,7 +101,7 @@ class Critic(nn.Module):
     A student that only follows its teacher loses variety; real images give it back. Each call trains the critic once.
     The teacher is frozen.
 
-    x, y    real images, with labels, in 0..num_classes-1
+    x, y    real images on the student's device, with labels, in 0..num_classes-1
     rate    of its own optimizer, Adam without momentum
     ramp    the steps over which the weight rises
 
@@ -124,11 +124,14 @@ class Critic(nn.Module):
             check_step(t, 0, T)
         self.teacher, self.weight, self.times, self.ramp = [teacher], weight, times, ramp  # not a part
         teacher.model.requires_grad_(False)
-        maps = self.maps(x[:1], torch.ones(1, dtype=torch.long))
-        self.heads = nn.ModuleList(CriticHead(m.shape[1], classes, T, 1 + (m.shape[-1] > 4)) for m in maps)
+        maps = self.maps(x[:1], torch.ones_like(y[:1]))
+        self.heads = nn.ModuleList(CriticHead(m.shape[1], classes, T, 1 + (m.shape[-1] > 4)) for m in maps).to(x)
         self.optimizer = torch.optim.Adam(self.heads.parameters(), rate, betas=(0.0, 0.99))
-        self.x, self.order = x, torch.cat([y.argsort(), torch.randperm(len(y))])  # by label, and all for the null one
-        self.counts = torch.cat([y.bincount(minlength=classes), torch.tensor([len(y)])])
+        self.x, self.order = (
+            x,
+            torch.cat([y.argsort(), torch.randperm(len(y)).to(y)]),
+        )  # by label, and all for the null one
+        self.counts = torch.cat([y.bincount(minlength=classes), torch.tensor([len(y)]).to(y)])
         self.steps = 0
 
     def maps(self, x: Images, t: Tensor) -> list[Tensor]:
@@ -136,14 +139,15 @@ class Critic(nn.Module):
 
     def real(self, y: Labels, generator: Generator) -> Images:
         """A real image of each label, at random."""
-        first, u = self.counts.cumsum(0) - self.counts, torch.rand(len(y), generator=generator)
+        first, u = self.counts.cumsum(0) - self.counts, torch.rand(len(y), generator=generator, device=y.device)
         return self.x[self.order[first[y] + (u * self.counts[y]).long()]]
 
     def forward(self, made: Images, y: Labels, generator: Generator) -> Float[Tensor, " b"]:
         """The loss of each image for the student, (b,)."""
         schedule, n = self.teacher[0].schedule, len(made)
-        t = torch.tensor(self.times)[torch.randint(len(self.times), (n,), generator=generator)]
-        eps, real_eps = torch.randn(2, *made.shape, generator=generator)
+        where: dict = {"generator": generator, "device": made.device}
+        t = torch.tensor(self.times, device=made.device)[torch.randint(len(self.times), (n,), **where)]
+        eps, real_eps = torch.randn(2, *made.shape, **where)
         with torch.no_grad():
             real = self.maps(q_sample(self.real(y, generator), t, real_eps, schedule), t)
         torch.clear_autocast_cache()
@@ -206,18 +210,29 @@ class DistributionMatchingLoss:
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
         x_0, eps = x_0.chunk(2, dim=1)
         t, scale, y = self.draw(x_0, y, generator)
-        student, T = self.denoiser(model, y, scale), self.schedule.T
-        with torch.no_grad():
-            x_t = q_sample(student(eps, same_time(T, eps)).clamp(-1, 1), t, eps, self.schedule)
-        torch.clear_autocast_cache()  # see self_conditioning
-        made = through_clip(student(torch.where((t == T).reshape(-1, 1, 1, 1), eps, x_t), t))
+        x_t = self.asked(model, eps, t, y, scale)
+        made = through_clip(self.denoiser(model, y, scale)(x_t, t))
         losses = (made * self.direction(made.detach(), y, scale, generator)).flatten(1).mean(1)
         if self.critic is not None and y is not None and (scale == 1).all():
             losses = losses + self.critic(made, y, generator)
         self.follow(made.detach(), y, scale, generator)
         c = 0.00054 * x_0[0].numel() ** 0.5
         huber = ((made - x_0).square().flatten(1).sum(1) + c**2).sqrt() - c
-        return losses + self.regress * huber * ((t == T) & (scale == 1)), t
+        paired = (t == self.schedule.T) & (scale == 1)
+        if y is not None:
+            paired &= y != self.teacher.num_classes
+        return losses + self.regress * huber * paired, t
+
+    @torch.no_grad()
+    def asked(self, model: Callable, eps: Images, t: Tensor, y: Labels | None, scale: Tensor) -> Images:
+        """x_t: the noise at T, and below it the student's own image with that noise."""
+        x_t, T = eps.clone(), self.schedule.T
+        if len(again := (t < T).nonzero().flatten()):
+            first = self.denoiser(model, None if y is None else y[again], scale[again])
+            x_0_hat = first(eps[again], same_time(T, again)).clamp(-1, 1).to(eps.dtype)
+            x_t[again] = q_sample(x_0_hat, t[again], eps[again], self.schedule)
+            torch.clear_autocast_cache()  # see self_conditioning
+        return x_t
 
     def draw(self, x_0: Images, y: Labels | None, generator: Generator) -> tuple[Tensor, Tensor, Labels | None]:
         """The times, scales and labels of a batch."""
@@ -237,10 +252,15 @@ class DistributionMatchingLoss:
     def denoiser(self, model: Callable, y: Labels | None, scale: Tensor) -> Denoiser:
         return make_denoiser(partial(model, scale=scale), self.schedule, self.teacher.predicts, y)
 
+    def noise(self, made: Images, generator: Generator) -> tuple[Tensor, Images]:
+        """A time and noise for each image."""
+        u = uniform_times(len(made), self.schedule.T, generator)
+        return u, torch.randn(made.shape, generator=generator, device=made.device)
+
     @torch.no_grad()
     def direction(self, made: Images, y: Labels | None, scale: Tensor, generator: Generator) -> Images:
         """What the second network sees in the noisy images minus what the teacher sees, over the teacher's error."""
-        u, eps = uniform_times(len(made), self.schedule.T, generator), torch.randn(made.shape, generator=generator)
+        u, eps = self.noise(made, generator)
         x_u, teacher = q_sample(made, u, eps, self.schedule), self.teacher
         wanted = make_denoiser(teacher.model, self.schedule, teacher.predicts)
         if y is not None:
@@ -252,7 +272,7 @@ class DistributionMatchingLoss:
 
     def follow(self, made: Images, y: Labels | None, scale: Tensor, generator: Generator) -> None:
         """One step of the second network, of denoising the student's images."""
-        u, eps = uniform_times(len(made), self.schedule.T, generator), torch.randn(made.shape, generator=generator)
+        u, eps = self.noise(made, generator)
         network, kind = partial(self.follower, scale=scale), (self.teacher.predicts, "mse", "clamped-snr")
         diffusion_loss(network, made, u, eps, self.schedule, y, *kind).backward()
         nn.utils.clip_grad_norm_(self.follower.parameters(), 1.0)
