@@ -90,7 +90,7 @@ def test_files_and_functions_of_the_package_stay_small():
     # rooms that were not there when this was set: the app, few steps, the export, distillation, the transformer, other
     # data and their judges
     later = {"tinyddpm/apps/": 580, "tinyddpm/extensions/few_steps.py": 170}
-    later |= {"tinyddpm/extensions/onnx_export.py": 78, "tinyddpm/cli/export.py": 22}
+    later |= {"tinyddpm/extensions/onnx_export.py": 87, "tinyddpm/cli/export.py": 22}
     later |= {"tinyddpm/extensions/distillation.py": 280, "tinyddpm/nn/dit.py": 189, "tinyddpm/trainer/dit.py": 31}
     later |= {"tinyddpm/evaluation/judges.py": 142, "tinyddpm/datasets/resized.py": 26}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}

@@ -113,6 +113,19 @@ def test_other_networks_and_predictions(predicts, network):
     assert torch.is_tensor(ddpm.sample(n=1, steps=2))  # tracing leaves the schedule as it was
 
 
+def test_a_network_that_sees_the_scale_takes_it_as_an_input():
+    """The shipped network of one step: its image of a seed, at two scales in one batch."""
+    ddpm = load_pretrained("mnist-onestep")
+    file, T = opened(onnx_bytes(ddpm)), ddpm.schedule.T
+    facts = {name: json.loads(value) for name, value in file.get_modelmeta().custom_metadata_map.items()}
+    assert facts["steps"] == ddpm.model.steps
+    x_T = torch.cat([torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(k)) for k in (0, 1)])
+    given = {"x_t": x_T, "t": torch.full((2,), T), "y": torch.tensor([4, 2]), "scale": torch.tensor([1.0, 2.0])}
+    (out,) = file.run(["x_0_hat"], {name: value.numpy() for name, value in given.items()})
+    ours = torch.cat([ddpm.sample(y=[y], steps=1, scale=s, seeds=[k]) for k, y, s in ((0, 4, 1.0), (1, 2, 2.0))])
+    torch.testing.assert_close(torch.from_numpy(out).clamp(-1, 1), ours, rtol=0, atol=1e-4)
+
+
 # --- bad input
 
 
@@ -134,7 +147,7 @@ def test_without_its_packages_it_says_what_to_install(missing, small, tmp_path, 
 
 def test_a_network_with_a_denoiser_of_its_own_is_refused(tmp_path):
     network = SelfConditioned(UNet((8,), channels=2, out_channels=1, attention=()))
-    with pytest.raises(ValueError, match="an export needs a network of x_t, t and y alone, got a SelfConditioned"):
+    with pytest.raises(ValueError, match="x_t, t, y and the guidance scale alone, got a SelfConditioned"):
         onnx_bytes(DDPM(network, Schedule.named("cosine", 20), "v"))
 
 

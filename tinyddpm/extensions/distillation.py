@@ -127,10 +127,8 @@ class Critic(nn.Module):
         maps = self.maps(x[:1], torch.ones_like(y[:1]))
         self.heads = nn.ModuleList(CriticHead(m.shape[1], classes, T, 1 + (m.shape[-1] > 4)) for m in maps).to(x)
         self.optimizer = torch.optim.Adam(self.heads.parameters(), rate, betas=(0.0, 0.99))
-        self.x, self.order = (
-            x,
-            torch.cat([y.argsort(), torch.randperm(len(y)).to(y)]),
-        )  # by label, and all for the null one
+        self.x = x
+        self.order = torch.cat([y.argsort(), torch.randperm(len(y)).to(y)])  # by label, and all for the null one
         self.counts = torch.cat([y.bincount(minlength=classes), torch.tensor([len(y)]).to(y)])
         self.steps = 0
 
