@@ -196,6 +196,10 @@ class Run:
         if self.warm is not None:
             for group in self.loss.optimizer.param_groups:
                 group["lr"] = self.rate * max(share, 0.2)
+            if critic := self.loss.critic:  # or it would win against a student that hardly moves
+                critic.weight = 0.15 * max(share, 0.3)
+                for group in critic.optimizer.param_groups:
+                    group["lr"] = 3e-4 * max(share, 0.2)
         return self.rate * share
 
     def train(self, keep: Path | None = None) -> None:
