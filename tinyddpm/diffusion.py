@@ -16,7 +16,7 @@ from torch import Tensor
 from .schedules import Schedule, Table, Times, choose
 
 Images = Float[Tensor, "b c h w"]
-Labels = Int[Tensor, " b"]
+Labels = Int[Tensor, "b *k"]  # (b,), or for networks that read them captions (b, k)
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> x_0_hat
 
 

@@ -40,9 +40,9 @@ class EMA:
 
 
 def drop_labels(y: Labels, num_classes: int, p: float, generator: Generator | None = None) -> Labels:
-    """Replaces each label by the null class, num_classes, with probability p (Ho & Salimans 2022, algorithm 1)."""
-    dropped = torch.rand(y.shape, generator=generator, device=y.device) < p
-    return torch.where(dropped, num_classes, y)
+    """Replaces each label, or caption (b, k), by num_classes, null, with probability p (Ho & Salimans 2022, alg. 1)."""
+    dropped = torch.rand(len(y), generator=generator, device=y.device) < p
+    return torch.where(dropped.reshape(-1, *[1] * (y.ndim - 1)), num_classes, y)
 
 
 def uniform_times(n: int, T: int, generator: Generator) -> Int[Tensor, " n"]:

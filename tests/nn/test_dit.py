@@ -197,6 +197,14 @@ def test_dropped_labels_and_guidance_ask_for_null(randomise, cross):
     assert_close(ddpm.denoiser([0, 1, 2], scale=0.0)(x, torch.full((3,), 5)), unguided)
 
 
+def test_a_caption_is_dropped_whole_and_a_label_as_before():
+    captions = torch.arange(3000).reshape(1000, 3)
+    seed = torch.Generator().manual_seed
+    dropped = drop_labels(captions, 3000, 0.3, seed(0)) == 3000
+    assert (dropped.all(1) | ~dropped.any(1)).all() and 250 < dropped[:, 0].sum() < 350
+    assert torch.equal(dropped[:, 0], drop_labels(captions[:, 0], 3000, 0.3, seed(0)) == 3000)
+
+
 # Where patches look
 
 

@@ -10,7 +10,7 @@ from small_run import MINI, SMALL, Fetched, run, weights
 from torch import nn
 from torch.utils.data import Dataset, TensorDataset
 
-from tinyddpm import DDPM, DenoisingLoss, Schedule, UNet
+from tinyddpm import DDPM, DenoisingLoss, DiT, Schedule, UNet
 from tinyddpm.data import mnist
 from tinyddpm.datasets.own import as_data
 from tinyddpm.nn import NETWORKS
@@ -237,6 +237,25 @@ def test_the_processes_together_are_one_with_the_whole_batch(moved, parts):
     for a, b in zip(joined, whole):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
     assert torch.equal(next_0, next_1) and not torch.isclose(loss_0, loss_1).any()
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_captions_are_shared_out_too(parts):
+    """A batch of captions (b, k) in two processes, against the undivided one."""
+    torch.manual_seed(0)
+    net = DiT(dim=8, depth=1, heads=1, cross=True, num_classes=5)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    x, y = torch.randn(8, 1, 8, 8), torch.randint(5, (8, 2))
+    objective = DenoisingLoss(Schedule.named("cosine", 20), "v", label_drop=0.5)
+    whole = gradients(net, objective, x, y)
+    halves = [
+        gradients(Together(net), SharedObjective(objective, net, processes(2, k), parts), x[part], y[part])
+        for k, part in enumerate((slice(4), slice(4, 8)))
+    ]
+    torch.testing.assert_close(torch.cat([half[0] for half in halves]), whole[0], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close((halves[0][2] + halves[1][2]) / 2, whole[2], rtol=1e-4, atol=1e-6)
 
 
 def test_a_run_in_parts_is_the_run_of_whole_batches(tmp_path):

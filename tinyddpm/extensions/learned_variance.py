@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
-from ..diffusion import Images, check_predicts, diffusion_loss, q_sample
+from ..diffusion import Images, Labels, check_predicts, diffusion_loss, q_sample
 from ..schedules import Schedule, Table
 from ..training import DenoisingLoss, Losses
 from .likelihood import log_bin
@@ -54,7 +54,7 @@ def hybrid_loss(
     t: Int[Tensor, " b"],
     eps: Images,
     schedule: Schedule,
-    y: Int[Tensor, " b"] | None = None,
+    y: Labels | None = None,
     predicts: str = "eps",
     loss: str = "mse",
     weights: str = "none",
@@ -99,7 +99,7 @@ class LearnedVariance:
     """A denoiser that keeps the nu of its last call: p_sample_loop(clip_x_0(d), x_T, schedule, variance=d.variance).
     Raises ValueError as make_denoiser does, and when called unless the network returns 2c channels."""
 
-    def __init__(self, model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None):
+    def __init__(self, model: Callable, schedule: Schedule, predicts: str = "eps", y: Labels | None = None):
         self.to_x_0 = check_predicts(predicts, schedule).to_x_0
         self.model, self.schedule, self.y = model, schedule, y
         self.nu: Images | None = None

@@ -14,15 +14,13 @@ import torch
 from jaxtyping import Int
 from torch import Generator, Tensor, nn
 
-from ..diffusion import Denoiser, Images, check_predicts, diffusion_loss, make_denoiser, q_sample
+from ..diffusion import Denoiser, Images, Labels, check_predicts, diffusion_loss, make_denoiser, q_sample
 from ..nn import NETWORKS
 from ..schedules import Schedule, choose, require
 from ..training import DenoisingLoss, Losses
 
 
-def self_conditioned(
-    model: Callable, schedule: Schedule, predicts: str = "eps", y: Int[Tensor, " b"] | None = None
-) -> Denoiser:
+def self_conditioned(model: Callable, schedule: Schedule, predicts: str = "eps", y: Labels | None = None) -> Denoiser:
     """A denoiser that calls model(x_t, t, y, x_0_hat) with its last x_0_hat, clamped to [-1, 1] (Chen et al. 2023,
     algorithm 2); with zeros at first, where the shape changes, and for each image whose t rises, as in the next run.
 

@@ -139,7 +139,7 @@ class SharedObjective:
         n, processes = len(x_0), self.accelerator.num_processes
         first = n * self.accelerator.process_index
         ends = torch.arange(first, first + n).chunk(self.parts)
-        x_0, y = x_0.repeat(processes, 1, 1, 1), None if y is None else y.repeat(processes)
+        x_0, y = x_0.repeat(processes, 1, 1, 1), None if y is None else torch.cat([y] * processes)
         state, losses = generator.get_state(), []
         for k, part in enumerate(ends, 1):
             generator.set_state(state)
