@@ -291,18 +291,13 @@ def test_the_command_prints_and_writes_what_it_finds(digits, reference, tmp_path
     said = capsys.readouterr().out
     assert said.startswith("130 digits of a.npz, with labels.\nBeside them: 130 real training digits.")
     assert said == (tmp_path / "judged.md").read_text() + "this is in judged.md\n"
-    for row in (
-        "read as the digit",
-        "Frechet digit distance",
-        "precision, recall",
-        "coverage of",
-        "nearer to a training",
-    ):
+    for row in ("read as the digit", "Frechet digit distance", "precision, recall", "coverage of", "nearer to a"):
         assert f"| {row}" in said
     assert "a classifier trained on them" not in said
     assert main(["judge", "a.npz", "--no-train", "--n", "129", "--out", "judged.json"]) == 0
     found = json.loads((tmp_path / "judged.json").read_text())
     assert found["of"]["samples"]["n"] == 129 and found["coverage"] > 0.8
+    capsys.readouterr()
     for words, message in (
         ("none.npz", "does not exist"),
         ("a.npz --out x.png", ".md or .json"),
