@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from peers import file_name, run_all
+from settings import file_name, run_all
 from torch import Generator, Tensor, nn
 from torch.utils.data import Dataset
 

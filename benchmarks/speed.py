@@ -131,7 +131,7 @@ def before(path: Path, rounds: int) -> None:
 
 
 def beside_diffusers(threads: int, batch: int, rounds: int) -> None:
-    from peers import CourseNet
+    from settings import CourseNet
 
     torch.set_num_threads(threads)
     ours, theirs = training_step(tiny(), batch, 32), training_step(CourseNet(), batch, 28)

@@ -9,9 +9,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tomllib
 import torch
+from PIL import Image
 
 from tinyddpm import DDPM, Schedule, UNet, mnist
 from tinyddpm.cli.main import COMMANDS, main, parsed
@@ -60,6 +62,7 @@ LESS |= {r"--epochs \d+": "", "--compile": ""}
 QUICK = {
     "train": "--minutes 0.01 --device cpu --batch-size 4 --network.dims 8 8 16 --network.attention 4 --network.heads 1",
     "eval": "--n 150 --steps 2 --no-sweeps --no-bits",
+    "judge": "--n 130 --no-train",
 }
 CI, BROWSER = "CI runs it", "tests/docs/test_network.py"
 # Lines that no test can run as they stand: a pattern of the whole line, the reason, and what tests it instead.
@@ -100,15 +103,17 @@ def cheap(tmp_path, monkeypatch):
     few = [ImageDataset(part.images[:200], part.labels[:200]) for part in (mnist(), mnist(train=False))]
     module = sys.modules["tinyddpm.evaluation.evaluate"]  # the package has a function of this name
     monkeypatch.setattr(module, "reference_for", lambda ddpm: Reference(*few))
+    judge = sys.modules["tinyddpm.evaluation.judge"]
+    monkeypatch.setattr(judge, "load_reference", lambda *key: Reference(*few))
     for name in ("train_on_synthetic", "memorisation"):  # slow; asks for 1,000 digits: tests/evaluation measures both
-        monkeypatch.delitem(METRICS, name)
+        for metrics in (METRICS, judge.JUDGED):
+            monkeypatch.delitem(metrics, name)
     return tmp_path
 
 
 def prepare(words):
     """Writes the weights and the data that a line names."""
     from datasets.test_named import write_idx
-    from PIL import Image
 
     for word in words:
         if word.endswith(".safetensors"):
@@ -119,6 +124,11 @@ def prepare(words):
                     weight.add_(0.1 * torch.randn_like(weight))
             Path(word).parent.mkdir(parents=True)
             DDPM(network, Schedule.named("cosine", 20), "x_0").save(word)
+    if words[1] == "judge":
+        images, labels = mnist().images[:150, 0].numpy(), mnist().labels[:150].numpy()
+        np.savez(words[2], images=images, labels=labels) if words[2].endswith(".npz") else Path(words[2]).mkdir()
+        for i, image in enumerate(images if Path(words[2]).is_dir() else ()):
+            Image.fromarray(image).save(Path(words[2], f"{labels[i]}_{i}.png"))
     if "--root" in words:
         root, data = Path(words[words.index("--root") + 1]), words[words.index("--data") + 1]
         if data == "folder":

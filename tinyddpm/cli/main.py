@@ -13,7 +13,8 @@ from ..trainer.interrupt import Interrupted, Interrupts, is_first
 
 COMMANDS = {  # and the module that runs each
     "sample": "cli.commands", "gif": "cli.commands", "morph": "cli.art", "inpaint": "cli.art", "style": "cli.art",
-    "write": "cli.art", "eval": "cli.commands", "train": "cli.commands", "export": "cli.export", "app": "apps.server",
+    "write": "cli.art", "eval": "cli.commands", "judge": "cli.judge", "train": "cli.commands", "export": "cli.export",
+    "app": "apps.server",
 }  # fmt: skip
 OPTIONS = ("--help", "-h", "--version", "--tyro-print-completion", "--tyro-write-completion")
 ABOUT = """Denoising diffusion from scratch, on MNIST. Without a command: a menu, on a terminal.

@@ -10,6 +10,7 @@ from tyro.conf import Fixed, Positional, Suppress
 
 from ..trainer.recipes import RECIPES, Recipe
 from .export import Export as Export
+from .judge import Judge as Judge
 
 DIGIT = 28  # pixels on a side of MNIST's images, without their border
 GREYS = 16  # levels of a GIF: most of its bytes are noise
@@ -31,6 +32,7 @@ EXAMPLES = {  # shown in the help of each command
     "export": ("--out digits.onnx", "--weights runs/mine/model.safetensors"),
     "app": ("--port 8000", "--no-browser"),
     "eval": ("--n 1000 --no-sweeps", "runs/nano/model.safetensors --out report-nano"),
+    "judge": ("samples.npz", "samples --data fashion --n 1000 --out judged.md"),
     "train": ("--recipe nano", "--minutes 30 --out runs/mine", "--recipe nano --data folder --root photos --size 32"),
 }
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..data import ImageDataset, mnist
 from ..files import writable_folder, write_whole
-from ..schedules import choose
+from ..schedules import choose, require
 from .own import LazyImageDataset, image_folder, torchvision_datasets
 from .resized import Resized
 
@@ -91,8 +91,7 @@ def load_data(
     Raises ValueError for an unknown name, a size out of range, and files that are missing, broken or not downloaded.
     """
     row, size = choose(DATASETS, name, "data set"), 32 if size is None else size
-    if not row.smallest <= size <= LARGEST:
-        raise ValueError(f"{name} comes in sizes from {row.smallest} to {LARGEST}, got {size}")
+    require(row.smallest <= size <= LARGEST, f"{name} comes in sizes from {row.smallest} to {LARGEST}", size)
     if name.startswith("mnist"):
         return mnist(train, size) if name == "mnist" else Resized(mnist(train, 28), size, name)
     if name == "folder":

@@ -17,12 +17,13 @@ from ..files import digest, read_checkpoint, writable_folder, write_checkpoint
 from ..guidance import Scale, check_scale
 from ..pipeline import DDPM, Guide
 from ..samplers import SAMPLERS, Sampler, ddim
-from ..schedules import Grid, Schedule, choose
+from ..schedules import Grid, Schedule, choose, require
 from ..tools.jobs import alone, needs, progress, say
 from ..tools.plots import save_panels
 from .classifier import not_finite
+from .judge import compared
 from .judges import Reference, check_measurable, in_words, reference_for
-from .metrics import METRICS, WITHOUT_FLOOR, ImageBatch, check_at_least
+from .metrics import METRICS, ImageBatch
 from .report import ReportCache, save_pictures
 
 NAMED_SAMPLERS = SAMPLERS | {"euler_maruyama": euler_maruyama, "predictor_corrector": predictor_corrector}
@@ -143,7 +144,8 @@ def evaluate(
     """
     reference = reference_for(ddpm) if reference is None else reference
     check_measurable(ddpm, spec.n, spec.seed, reference)
-    check_at_least(2 if bits else 0, bits, f"{reference.judge.noun}s whose bits are bounded")
+    least, bounded = 2 if bits else 0, f"{reference.judge.noun}s whose bits are bounded"
+    require(bits >= least, f"the number of {bounded} must be at least {least}", bits)
     spec.arguments(ddpm.schedule)
     if curves := SWEEPS if sweeps is True else sweeps or {}:
         needs("train", "a report with plots", "matplotlib")
@@ -169,11 +171,8 @@ def measure(ddpm: DDPM, spec: SampleSpec, metrics: Mapping, cache: ReportCache, 
     samples, floor = spec.score(ddpm, cache.samples, reference).samples, reference.floor(spec.n)
     save_pictures(cache.folder, samples)
     cache.write()
-    for name, metric in metrics.items():
-        if samples.labels is not None or "labels" not in metric:
-            cache.once(name, samples.measure, metric)
-            if name not in WITHOUT_FLOOR:
-                cache.once(f"floor of {name}", floor.measure, metric)
+    for name, find in compared(samples, floor, metrics):
+        cache.once(name, find)
 
 
 def point(ddpm: DDPM, spec: SampleSpec, folder: Path, reference: Reference) -> dict[str, float]:

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ..schedules import require
 from .classifier import Classifier, Images, Labels, check_labels, check_readable, classify, train_classifier
 
 Features = Float[Tensor, "n d"]
@@ -53,7 +54,7 @@ def kernel_distance(a: Features, b: Features, blocks: int = 10) -> tuple[float, 
     that of a U-statistic (Hoeffding 1948, eq. 5.13) with moments averaged over the blocks: the spread of a few skewed
     values would be too small where their mean is low. Raises ValueError for fewer than two blocks or two images a
     block, and for features that are not finite."""
-    check_at_least(2, blocks, "blocks")
+    require(blocks >= 2, "the number of blocks must be at least 2", blocks)
     check_features(a, b, 2 * blocks)
     n = min(len(a), len(b)) // blocks
     parts = [mmd_moments(a[i * n :][:n].double(), b[i * n :][:n].double()) for i in range(blocks)]
@@ -90,7 +91,7 @@ def precision_recall(samples: Features, real: Features, k: int = 3) -> tuple[flo
     """The share of samples within the region of the real data, and the share of real data within that of the samples
     (Kynkäänniemi et al. 2019, eq. 1 and 2): the union of balls that reach from each point to its k-th nearest
     neighbour. Both depend on n. Raises ValueError for k below 1, k or fewer images, and features not finite."""
-    check_at_least(1, k, "neighbours k")
+    require(k >= 1, "the number of neighbours k must be at least 1", k)
     check_features(samples, real, k + 1)
     return covered(samples, real, k), covered(real, samples, k)
 
@@ -133,11 +134,6 @@ def train_on_synthetic(x: Images, y: Labels, x_test: Images, y_test: Labels, epo
     Accuracy Score"); its floor takes as many real digits. Raises ValueError for invalid images or labels."""
     check_labels(x_test, y_test)
     return label_accuracy(train_classifier(x, y, epochs, seed=seed), x_test, y_test)
-
-
-def check_at_least(least: int, n: int, what: str) -> None:
-    if n < least:
-        raise ValueError(f"the number of {what} must be at least {least}, got {n}")
 
 
 def check_features(a: Tensor, b: Tensor, least: int) -> None:

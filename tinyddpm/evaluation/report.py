@@ -18,6 +18,7 @@ ROWS = (  # metric, its name in the table, its format
     ("kernel_distance", "kernel distance, with standard error", "{0[0]:.5f} ± {0[1]:.5f}"),
     ("inception_score", "inception score of the classifier", "{:.3f}"),
     ("precision_recall", "precision, recall", "{0[0]:.3f}, {0[1]:.3f}"),
+    ("coverage", "coverage of test digits", "{:.3f}"),
     ("memorisation", "nearer to a training digit than 99.9 % of test digits are", "{0[copied]:.2%}"),
     ("memorisation", "median distance to a training digit (test digits)", "{0[median]:.2f} ({0[floor_median]:.2f})"),
     ("memorisation", "smallest distance to one (test digits)", "{0[smallest]:.2f} ({0[floor_smallest]:.2f})"),
@@ -74,10 +75,10 @@ def save_pictures(out: Path, batch: ImageBatch) -> None:
 def page(cache: dict) -> str:
     """The report as Markdown: each metric of the samples beside that of real images."""
     spec, noun = cache["of"]["samples"], noun_of(cache)
-    sampler = spec["sampler"] + (f" (eta {spec['eta']:g})" if spec["eta"] else "")
+    eta = f" (eta {spec['eta']:g})" if spec.get("eta") else ""
+    how = "{n} samples, {steps} steps of {sampler}{eta}, guidance scale {scale:g}, seeds from {seed}; weights "
     lines = [
-        f"{spec['n']} samples, {spec['steps']} steps of {sampler}, guidance scale {spec['scale']:g}, seeds from "
-        f"{spec['seed']}; weights {cache['of']['weights']}.",
+        spec["text"] if "text" in spec else how.format(**spec | {"eta": eta}) + f"{cache['of']['weights']}.",
         f"Beside them: {spec['n']} real training {noun}s. Samples as good as the data score the same.",
         "",
         f"| metric | samples | real {noun}s |",
