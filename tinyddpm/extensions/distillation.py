@@ -250,15 +250,16 @@ class DistributionMatchingLoss:
     def denoiser(self, model: Callable, y: Labels | None, scale: Tensor) -> Denoiser:
         return make_denoiser(partial(model, scale=scale), self.schedule, self.teacher.predicts, y)
 
-    def noise(self, made: Images, generator: Generator) -> tuple[Tensor, Images]:
-        """A time and noise for each image."""
-        u = uniform_times(len(made), self.schedule.T, generator)
+    def noise(self, made: Images, generator: Generator, edge: int = 0) -> tuple[Tensor, Images]:
+        """A time in edge + 1..T - edge and noise for each image."""
+        u = edge + uniform_times(len(made), self.schedule.T - 2 * edge, generator)
         return u, torch.randn(made.shape, generator=generator, device=made.device)
 
     @torch.no_grad()
     def direction(self, made: Images, y: Labels | None, scale: Tensor, generator: Generator) -> Images:
-        """What the second network sees in the noisy images minus what the teacher sees, over the teacher's error."""
-        u, eps = self.noise(made, generator)
+        """What the second network sees in the noisy images minus what the teacher sees, over the teacher's error. Not in
+        the first and last 2 % of the times, where there is next to nothing, or all, to see: the quotient is noise."""
+        u, eps = self.noise(made, generator, self.schedule.T // 50)
         x_u, teacher = q_sample(made, u, eps, self.schedule), self.teacher
         wanted = make_denoiser(teacher.model, self.schedule, teacher.predicts)
         if y is not None:

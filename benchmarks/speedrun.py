@@ -1,0 +1,181 @@
+"""From nothing to digits in 60 and in 600 seconds of one core. The rules and the tables are in SPEEDRUN.md.
+
+    python benchmarks/speedrun.py                          # make speedrun: the fastest of 60 seconds, three seeds
+    python benchmarks/speedrun.py run [NAME ...] [--seeds 0 1 2] [--float32]
+    python benchmarks/speedrun.py table                    # of all runs, into SPEEDRUN.md
+
+A run whose record exists (runs/speedrun/*.json) is not repeated. Records of another processor are other rows.
+"""
+
+import argparse
+import contextlib
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor, nn
+
+from tinyddpm import DDPM, EMA, Schedule, mnist, train_steps
+from tinyddpm.evaluation import score
+from tinyddpm.files import write_whole
+from tinyddpm.trainer.objectives import TIMES
+from tinyddpm.trainer.optim import OPTIMIZERS
+from tinyddpm.trainer.processes import native_bf16
+from tinyddpm.trainer.recipes import RECIPES, Recipe, UNetConfig
+
+ROOT = Path(__file__).parent.parent
+RUNS, PAGE = Path("runs/speedrun"), ROOT / "SPEEDRUN.md"
+N, FIRST_SEED, CALLS = 2000, 10**6, 50  # samples, the seed of the first one, and the most calls of the network for each
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is run for so many seconds, how its samples are drawn, and what is new in it."""
+
+    seconds: int
+    recipe: Recipe
+    new: str
+    steps: int = 50
+    sampler: str = "ddim"
+    scale: float = 1.0
+
+    def __post_init__(self):
+        calls = self.steps * (2 if self.scale != 1 else 1)  # guidance asks twice
+        if calls > CALLS:
+            raise ValueError(f"an image takes at most {CALLS} calls of the network, got {calls}")
+
+
+def but(entry: Entry, new: str, *, seconds: int | None = None, **changes) -> Entry:
+    """An entry with another recipe's fields, or its own."""
+    own = {name: changes.pop(name) for name in ("steps", "sampler", "scale") if name in changes}
+    return replace(
+        entry, new=new, seconds=seconds or entry.seconds, recipe=replace(entry.recipe, **changes), **own
+    )
+
+
+START = Entry(60, RECIPES["tiny"], "the recipe `tiny`")
+ENTRIES = {"60-tiny": START}
+
+
+def run(entry: Entry, seed: int, half: bool) -> dict:
+    """Trains on the clock, and measures. The clock is the CPU time of this process and its one thread."""
+    torch.set_num_threads(1)
+    torch.manual_seed(seed)
+    started = time.process_time()
+
+    def progress() -> float:
+        return min(1.0, (time.process_time() - started) / entry.seconds)
+
+    recipe, schedule = entry.recipe, Schedule.named(entry.recipe.schedule, entry.recipe.T)
+    x, y = mnist(size=recipe.image_size).tensors()
+    model = recipe.build((1, recipe.image_size, recipe.image_size))
+    times, generator = TIMES[recipe.times], Generator().manual_seed(seed)
+    loss = recipe.loss_of(schedule, lambda n, T, g: times(n, T, g, progress()))
+    optimizer = OPTIMIZERS[recipe.optimizer](model, recipe.weight_decay, half)
+
+    def objective(model: nn.Module, x_0: Tensor, y: Tensor, generator: Generator):
+        with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():
+            losses, t = loss(model, x_0, y, generator)
+        return losses.float(), t
+
+    ema, steps, images = EMA(model, recipe.ema_decay), 0, 0
+    data = batches(x, y, recipe.batch_size, generator)
+    for step in train_steps(model, data, objective, optimizer, lambda n: recipe.rate(n, progress()), ema, generator):
+        steps, images = step.number, images + len(step.losses)
+        if progress() >= 1:
+            break
+    spent = time.process_time() - started
+    ddpm = DDPM(ema.model, schedule, recipe.predicts, notes={"data": "mnist"})
+    found = score(ddpm, N, entry.steps, entry.sampler, entry.scale, FIRST_SEED)
+    return {
+        "read": found.accuracy, "distance": found.distance, "floor": found.floor_distance, "steps": steps,
+        "images": images, "seconds": spent, "milliseconds": found.milliseconds, "processor": processor(),
+        "parameters": sum(p.numel() for p in model.parameters()),
+    }  # fmt: skip
+
+
+def batches(x: Tensor, y: Tensor, size: int, generator: Generator) -> Iterator[tuple[Tensor, Tensor]]:
+    while True:
+        for part in torch.randperm(len(x), generator=generator).split(size)[: len(x) // size]:
+            yield x[part], y[part]
+
+
+def processor() -> str:
+    """Its name, where the system tells."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def record_of(name: str, seed: int, half: bool) -> Path:
+    return RUNS / f"{name}-{'bf16' if half else 'float32'}-{seed}.json"
+
+
+def run_all(names: list[str], seeds: list[int], half: bool) -> None:
+    """Each run in a process of its own, which knows nothing of the one before."""
+    RUNS.mkdir(parents=True, exist_ok=True)
+    for name in names:
+        for seed in seeds:
+            path = record_of(name, seed, half)
+            if not path.exists():
+                command = [sys.executable, "-W", "ignore", __file__, "one", name, "--seeds", str(seed)]
+                subprocess.run([*command, *([] if half else ["--float32"])], check=True)
+            found = json.loads(path.read_text())
+            print(f"{path.stem}: {found['read']:.1%} read, distance {found['distance']:.3f} ({found['floor']:.3f})")
+
+
+def table() -> None:
+    """Rewrites what stands between the marks of SPEEDRUN.md."""
+    text = PAGE.read_text()
+    for seconds in sorted({entry.seconds for entry in ENTRIES.values()}):
+        for kind in ("bf16", "float32"):
+            head, mark, rest = text.partition(f"<!-- {seconds} {kind} -->\n")
+            if mark:
+                text = head + mark + rows(seconds, kind) + "<!-- end -->" + rest.partition("<!-- end -->")[2]
+    write_whole(PAGE, text.encode())
+
+
+def rows(seconds: int, kind: str) -> str:
+    lines = ["| what is new | parameters | images | read as asked | distance | runs |", "|---|---|---|---|---|---|"]
+    for name, entry in ENTRIES.items():
+        found = [json.loads(path.read_text()) for path in sorted(RUNS.glob(f"{name}-{kind}-[0-9]*.json"))]
+        if found and entry.seconds == seconds:
+            mean = {key: statistics.mean(one[key] for one in found) for key in ("read", "distance", "images")}
+            spread = [max(values) - min(values) for values in zip(*((one["read"], one["distance"]) for one in found))]
+            cells = [entry.new, f"{found[0]['parameters'] / 1e6:.2f} M", f"{mean['images']:,.0f}"]
+            cells += [f"{mean['read']:.1%} ± {spread[0] / 2:.1%}", f"{mean['distance']:.3f} ± {spread[1] / 2:.3f}"]
+            lines.append(f"| {' | '.join(cells)} | {len(found)} |")
+    floor = next((json.loads(path.read_text())["floor"] for path in RUNS.glob("*.json")), None)
+    return "\n".join([*lines, f"| {N:,} real digits | | | | {floor:.3f} | |"]) + "\n" if floor else ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    fastest = [name for name, entry in ENTRIES.items() if entry.seconds == 60][-1]
+    parser.add_argument("what", nargs="?", default="run", choices=["run", "one", "table"])
+    parser.add_argument("names", nargs="*", default=[fastest], help=", ".join(ENTRIES))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--float32", action="store_true", help="even where the processor computes in bfloat16")
+    args = parser.parse_args()
+    half = native_bf16("cpu") and not args.float32
+    if args.what == "table":
+        table()
+    elif args.what == "run":
+        run_all(args.names, args.seeds, half)
+    else:
+        (name,), (seed,) = args.names, args.seeds
+        found = {"entry": json.loads(json.dumps(asdict(ENTRIES[name]))), "seed": seed} | run(ENTRIES[name], seed, half)
+        write_whole(record_of(name, seed, half), json.dumps(found).encode())
+
+
+if __name__ == "__main__":
+    main()
