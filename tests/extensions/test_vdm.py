@@ -8,23 +8,22 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from tinyddpm import DDPM, Schedule, UNet, gaussian_oracle
+from tinyddpm import DDPM, Schedule, UNet
 from tinyddpm.data import from_uint8
-from tinyddpm.extensions.likelihood import bits_by_time, log_bin, step_nats
+from tinyddpm.extensions.likelihood import prior_nats, step_nats
 from tinyddpm.extensions.vdm import (
     KNOTS,
     BoundLoss,
     GreyLevels,
+    bits_by_time,
     bound_betas,
     bound_nats,
     fourier_features,
     grey_values,
-    level_decoder,
     level_denoiser,
     level_logits,
     low_discrepancy,
     ode_bits,
-    prior_nats,
 )
 from tinyddpm.trainer.recipes import RECIPES, UNetConfig
 
@@ -109,14 +108,16 @@ def test_the_logits_are_the_network_s_and_the_likelihood_of_the_pixel_itself(cha
 
 
 def test_the_decoder_is_a_distribution_over_the_grey_values():
+    """All values of one pixel at one x_1: the term at t = 1 is -log p, whose sum over the values is 1."""
     model, schedule = tiny(), Schedule.named("bound")
     x_1, x_0, t = torch.randn(1, 1, 8, 8) * 0.5, torch.full((256, 1, 8, 8), -1.0), torch.ones(256, dtype=torch.long)
     x_0[:, 0, 3, 4] = GREY
+    signal, noise = schedule.coefficients(t, x_0)
     with torch.no_grad():
-        nats = level_decoder(model, schedule)(x_0, x_1.expand(256, -1, -1, -1), t).double()
-    others = float(level_decoder(model, schedule)(x_0[:1], x_1, t[:1]))
-    p = level_logits(model, x_1, t[:1], schedule).softmax(-1)[0, 0, 3, 4]
-    assert float((-nats).exp().sum() / math.exp(-others) * float(p[0])) == pytest.approx(1, abs=1e-4)
+        nats = bound_nats(model, x_0, t, (x_1 - signal * x_0) / noise, schedule).double()  # x_1 for each
+        p = level_logits(model, x_1, t[:1], schedule).double().softmax(-1)[0, 0]
+    black = p[..., 0].log().sum() - p[3, 4, 0].log()  # of the other pixels
+    assert float((-nats - black).exp().sum()) == pytest.approx(1, abs=1e-3)
 
 
 def test_the_schedule_has_its_ends_and_knots():
@@ -133,8 +134,7 @@ def test_the_weights_are_the_derivative_of_the_snr():
     T, c = 1000, 0.3
     schedule, t = Schedule.named("bound", T), torch.tensor([50, 300, 800, 990])
     x_0 = torch.full((4, 1, 1, 1), c)
-    constant = lambda x_t, *_: torch.full((len(x_t), 256, 1, 1), -1e9).index_fill(1, torch.tensor(255), 0.0)  # noqa
-    found = bound_nats(constant, x_0, t, torch.zeros_like(x_0), schedule) / (1 - c) ** 2
+    found = bound_nats(Constant(255), x_0, t, torch.zeros_like(x_0), schedule) / (1 - c) ** 2
     slope = torch.tensor([(a[1] - b[1]) / (a[0] - b[0]) for a, b in (KNOTS[:2], KNOTS[:2], KNOTS[1:3], KNOTS[3:5])])
     expected = -slope * schedule.log_snr[t].exp() / 2
     assert_close(found.double() * (T - 1), expected.double(), rtol=0.04, atol=0)
@@ -175,25 +175,37 @@ def test_fourier_features_are_what_they_say():
 
 
 def test_every_so_many_steps_are_the_whole_bound_on_average():
-    x_0, schedule = from_uint8(torch.randint(256, (3, 1, 4, 4)).byte()), Schedule.named("cosine", 40)
-    constant = lambda x_t, t: torch.full_like(x_t, 0.2)  # noqa: E731
+    x_0, schedule = from_uint8(torch.randint(256, (3, 1, 4, 4)).byte()), Schedule(bound_betas(40))
+    constant = Constant(200)
     whole = bits_by_time(constant, x_0, schedule)
     parts = [bits_by_time(constant, x_0, schedule, every=7, first=k) for k in range(7)]
     assert_close(torch.stack(parts).mean(0), whole)
     assert [int((part[2:, 0] > 0).sum()) for part in parts] == [6, 6, 6, 6, 5, 5, 5]
+    expected = [step_nats(x_0.double(), GREY[200].double().expand_as(x_0), t, t - 1, schedule, 0) for t in range(2, 41)]
+    assert_close(whole[2:], torch.stack(expected) / 16 / math.log(2), rtol=1e-4, atol=0)
 
 
-def test_the_ode_finds_the_entropy_of_gaussian_pixels():
-    mean, variance, schedule = -0.2, 0.04, Schedule.named("bound")
-    x = mean + variance**0.5 * torch.randn(200, 1, 4, 4, generator=torch.Generator().manual_seed(0))
-    x = from_uint8(((x + 1) * 127.5).round().clamp(0, 255).byte())
-    oracle, abar = gaussian_oracle(mean, variance, schedule), float(schedule.alpha_bar[1])
-    spread = (variance * (1 - abar) / (abar * variance + 1 - abar)) ** 0.5
-    found = ode_bits(
-        oracle, lambda x_0, x_t, t: -log_bin(x_0, oracle(x_t, t), spread).flatten(1).sum(1), x, schedule, 100,
-        torch.Generator().manual_seed(1),
-    )  # fmt: skip
-    exact = -log_bin(x.double(), torch.tensor(mean), variance**0.5).flatten(1).mean(1) / math.log(2)
+class Constant(torch.nn.Module):
+    """A network that is sure of one grey value."""
+
+    num_classes = None
+
+    def __init__(self, level):
+        super().__init__()
+        self.level = level
+
+    def forward(self, x_t, *_):
+        return torch.full((len(x_t), 256, *x_t.shape[2:]), -1e9).index_fill(1, torch.tensor(self.level), 0.0)
+
+
+def test_the_ode_finds_the_entropy_of_independent_pixels():
+    """A smooth density of grey values, which the ODE knows exactly and the network returns as its logits."""
+    p = torch.exp(-((GREY + 0.2) ** 2) / (2 * 0.2**2))
+    p = p / p.sum()
+    generator = torch.Generator().manual_seed(0)
+    x = GREY[torch.multinomial(p, 60 * 16, True, generator=generator)].reshape(60, 1, 4, 4)
+    found = ode_bits(Prior(p), x, Schedule.named("bound"), None, generator, 50)
+    exact = -p[((x + 1) * 127.5).round().long()].log2().flatten(1).mean(1)
     assert float(found.mean()) == pytest.approx(float(exact.mean()), abs=0.03)
 
 
@@ -221,10 +233,11 @@ def test_the_recipe_trains_the_bound(tmp_path):
 
 
 def test_bad_input_is_refused_in_one_sentence():
-    model, schedule, x, t = tiny(), Schedule.named("bound"), torch.zeros(2, 1, 8, 8), torch.ones(2, dtype=torch.long)
+    schedule, x = Schedule.named("bound"), torch.zeros(2, 1, 8, 8)
     advice = r"images of the 256 grey values v / 127\.5 - 1, got pixels 0\.0039 off: round them by data\.to_uint8"
-    with pytest.raises(ValueError, match=advice):
-        level_decoder(model, schedule)(x, x, t)
+    for measure in (bits_by_time, ode_bits):
+        with pytest.raises(ValueError, match=advice):
+            measure(tiny(), x, schedule)
     for first in (0.0, 1.0, math.nan):
         with pytest.raises(ValueError, match=r"the share of images at t = 1 must be in \(0, 1\), got"):
             BoundLoss(schedule, first=first)

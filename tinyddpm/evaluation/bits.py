@@ -5,18 +5,18 @@ import io
 import lzma
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 from torch import Generator, Tensor
 
 from ..data import crop_to, to_uint8
 from ..datasets.named import DATASETS
-from ..extensions.likelihood import Decoder, bits_by_time, denoising_error
-from ..extensions.vdm import ode_bits
+from ..extensions.likelihood import bits_per_dim, denoising_error
+from ..extensions.vdm import GreyLevels, bits_by_time, ode_bits
 from ..pipeline import DDPM
 from ..tools.plots import save_panels
 from .judges import Reference
@@ -24,7 +24,7 @@ from .judges import Reference
 if TYPE_CHECKING:
     from .report import ReportCache
 
-MOST = 50  # every so many steps at most are visited for one image
+MOST = 50  # an image visits every so many steps of the bound at most
 COMPRESSORS: dict[str, Callable[[np.ndarray], bytes]] = {  # of images (n, h, w)
     "PNG": lambda images: picture(images, format="PNG", optimize=True),
     "WebP, lossless": lambda images: picture(images, format="WebP", lossless=True, quality=100),
@@ -35,21 +35,23 @@ PUBLISHED = {"Residual Flow, as published (Chen et al. 2019, table 1)": 0.97}  #
 
 
 def bound(ddpm: DDPM, reference: Reference, n: int, out: Path | None = None) -> tuple[float, float, int]:
-    """The mean of bits_per_dim over n test images given their labels, its standard error, and n. Writes bits.png, what
-    each t contributes, to the folder `out`.
+    """The mean of bits_per_dim over n test images given their labels, with the error variance of n training images; its
+    standard error; and n.
 
-    The error variance is that of n training images; a network with a decoder of its own needs none, and of n >= 200
-    images each then visits every n // 100 steps, at most 50.
+    Of a network that was trained for it (vdm), the bound is its own, and what each t contributes is plotted as bits.png
+    in the folder `out`.
     """
-    find = decoded if hasattr(ddpm.model, "make_decoder") else denoised
-    by_time = find(ddpm, reference, n)
-    if out is not None:
-        each = by_time.mean(1)
-        titles = "bits per dimension, each step", "bits per dimension, from T down to t"
-        curves = each[1:], each[1:].flip(0).cumsum(0).flip(0)
-        panels = {title: {"": curve.tolist()} for title, curve in zip(titles, curves)}
-        save_panels(range(1, len(each)), panels, out / "bits.png", titles[:1], "t")
-    found = by_time.sum(0)
+    generator, (x_test, y_test) = Generator().manual_seed(0), test_images(ddpm, reference, n)
+    if isinstance(ddpm.model, GreyLevels):
+        by_time = own_bits(ddpm, x_test, y_test, generator)
+        if out is not None:
+            plot_shares(by_time.mean(1), out / "bits.png")
+        found = by_time.sum(0)
+    else:
+        x = crop_to(reference.data[0][reference.order[:n]][0], ddpm.image_shape[-1]).to(ddpm.device)
+        y = reference.labels[:n] if ddpm.num_classes else None
+        error_variance = denoising_error(ddpm.denoiser(y), x, ddpm.schedule, generator=generator)
+        found = bits_per_dim(ddpm.denoiser(y_test), x_test, ddpm.schedule, None, error_variance, generator)
     return float(found.mean()), float(found.std() / n**0.5), n
 
 
@@ -60,37 +62,29 @@ def test_images(ddpm: DDPM, reference: Reference, n: int) -> tuple[Tensor, Tenso
     return x, reference.test_labels[chosen] if ddpm.num_classes else None
 
 
-def denoised(ddpm: DDPM, reference: Reference, n: int) -> Tensor:
-    """bits_by_time of n test images, (T + 1, n)."""
-    generator, (x_test, y_test) = Generator().manual_seed(0), test_images(ddpm, reference, n)
-    x = crop_to(reference.data[0][reference.order[:n]][0], ddpm.image_shape[-1]).to(ddpm.device)
-    y = reference.labels[:n] if ddpm.num_classes else None
-    error_variance = denoising_error(ddpm.denoiser(y), x, ddpm.schedule, generator=generator)
-    return bits_by_time(ddpm.denoiser(y_test), x_test, ddpm.schedule, None, error_variance, generator)
-
-
-def decoded(ddpm: DDPM, reference: Reference, n: int) -> Tensor:
-    """The same with the decoder of the network."""
-    generator, (x, y) = Generator().manual_seed(0), test_images(ddpm, reference, n)
-    every = min(max(1, n // 100), MOST)
-    by_time = torch.zeros(ddpm.schedule.T + 1, n, dtype=torch.float64)
+def own_bits(ddpm: DDPM, x: Tensor, y: Tensor | None, generator: Generator) -> Float[Tensor, "times n"]:
+    """bits_by_time. Each image visits every n // 20 steps, at most 50, and the images together visit all."""
+    every = min(max(1, len(x) // 20), MOST)
+    by_time, model = torch.zeros(ddpm.schedule.T + 1, len(x), dtype=torch.float64), ddpm.model.eval()
     for first in range(every):
         part = slice(first, None, every)
         label = None if y is None else y[part]
-        how = {"generator": generator, "decoder": decoder_of(ddpm, label), "every": every, "first": first}
-        by_time[:, part] = bits_by_time(ddpm.denoiser(label), x[part], ddpm.schedule, **how)
+        by_time[:, part] = bits_by_time(model, x[part], ddpm.schedule, label, generator, every, first)
     return by_time
 
 
-def decoder_of(ddpm: DDPM, y: Tensor | None) -> Decoder:
-    model: Any = ddpm.model
-    return model.make_decoder(model, ddpm.schedule, y)
+def plot_shares(each: Float[Tensor, " times"], path: Path) -> None:
+    """What each t contributes to the bound, and what those from T down to t do."""
+    titles = "bits per dimension, each step", "bits per dimension, from T down to t"
+    curves = each[1:], each[1:].flip(0).cumsum(0).flip(0)
+    panels = {title: {"": curve.tolist()} for title, curve in zip(titles, curves)}
+    save_panels(range(1, len(each)), panels, path, titles[:1], "t")
 
 
 def by_ode(ddpm: DDPM, reference: Reference, n: int) -> tuple[float, float, int]:
     """The mean of ode_bits over n test images, its standard error, and n."""
     x, y = test_images(ddpm, reference, n)
-    found = ode_bits(ddpm.denoiser(y), decoder_of(ddpm, y), x, ddpm.schedule, generator=Generator().manual_seed(0))
+    found = ode_bits(ddpm.model.eval(), x, ddpm.schedule, y, Generator().manual_seed(0))
     return float(found.mean()), float(found.std() / n**0.5), n
 
 
@@ -126,7 +120,7 @@ def add_bits(cache: "ReportCache", ddpm: DDPM, reference: Reference, n: int, plo
         side, own = ddpm.image_shape[-1], own_side(ddpm, reference)
         pixels = to_uint8(crop_to(reference.data[1].tensors()[0], own)[:, 0])
         beside: dict = {"side": side, "own": own, "images": len(pixels), "compressed": compressed(pixels)}
-        if hasattr(ddpm.model, "make_decoder"):
+        if isinstance(ddpm.model, GreyLevels):
             beside["ode"] = by_ode(ddpm, reference, min(n, 20))
         cache["bits_beside"] = beside
         cache.write()

@@ -1,7 +1,6 @@
 """The variational bound on the likelihood of images, in bits per dimension."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -13,9 +12,9 @@ from ..schedules import Grid, Schedule, require
 from ..tools.jobs import progress
 
 HALF_BIN = 1 / 255  # 256 grey values from -1 to 1
-Decoder = Callable[[Images, Images, Tensor], Tensor]  # (x_0, x_t, t) -> -log p(x_0 | x_t) in nats, (b,)
 
 
+@torch.no_grad()
 def bits_per_dim(
     denoiser: Denoiser,
     x_0: Images,
@@ -34,27 +33,6 @@ def bits_per_dim(
     Raises ValueError for images outside [-1, 1], a grid that does not go from T to 0, an error_variance that is not
     finite and at least 0 for each t in 0..T, and as denoising_error does.
     """
-    return bits_by_time(denoiser, x_0, schedule, grid, error_variance, generator).sum(0)
-
-
-@torch.no_grad()
-def bits_by_time(
-    denoiser: Denoiser,
-    x_0: Images,
-    schedule: Schedule,
-    grid: Grid | None = None,
-    error_variance: Float[Tensor, " times"] | None = None,
-    generator: Generators = None,
-    decoder: Decoder | None = None,
-    every: int = 1,
-    first: int = 0,
-) -> Float[Tensor, "times b"]:
-    """The terms of bits_per_dim, (T + 1, b): the step from t at place t, and KL(q(x_T | x_0) || N(0, 1)) at place 0.
-
-    decoder       (x_0, x_t, t) -> -log p(x_0 | x_t) in nats, (b,), of the last step; by default a Gaussian over bins
-    every, first  take only every so many of the steps before it, `every` times, from place `first` of the grid on: the
-                  same sum on average over all places
-    """
     low, high = map(float, x_0.aminmax()) if x_0.numel() else (math.nan, math.nan)
     require(low >= -1 and high <= 1, "images must be in [-1, 1]", f"[{low:.3g}, {high:.3g}]: see data.from_uint8")
     grid, T = check_arguments(x_0, schedule, grid, generator), schedule.T
@@ -62,16 +40,11 @@ def bits_by_time(
     if (grid[0][0], grid[-1][1]) != (T, 0) or error.shape != (T + 1,) or not (error.isfinite() & (error >= 0)).all():
         wanted = f"a grid from T = {T} to 0, and a finite error_variance for each t"
         raise ValueError(f"the bound needs {wanted}, got {grid[0][0]}..{grid[-1][1]} and {error}")
-    nats = torch.zeros(T + 1, len(x_0), dtype=torch.float64)
-    nats[0] = prior_nats(x_0.cpu().double(), schedule)
-    for t, s in progress([*grid[:-1][first::every], grid[-1]], "bits per dimension"):
-        if decoder is not None and s == 0:
-            at = times(t, x_0)
-            nats[t] = decoder(x_0, q_sample(x_0, at, noise_like(x_0, generator), schedule), at).cpu()
-        else:
-            x_0_hat = denoise_noised(denoiser, x_0, t, schedule, generator)
-            term = step_nats(x_0.cpu().double(), x_0_hat, t, s, schedule, float(error[t]))
-            nats[t] = term * (1 if s == 0 else every)
+    image = x_0.cpu().double()
+    nats = prior_nats(image, schedule)
+    for t, s in progress(grid, "bits per dimension"):
+        x_0_hat = denoise_noised(denoiser, x_0, t, schedule, generator)
+        nats = nats + step_nats(image, x_0_hat, t, s, schedule, float(error[t]))
     return nats / x_0[0].numel() / math.log(2)
 
 

@@ -20,8 +20,9 @@ from ..diffusion import Denoiser, Images, q_sample
 from ..nn import NETWORKS
 from ..samplers import noise_like
 from ..schedules import Schedule, Table, betas_from, check_T, choose, require, with_zero
+from ..tools.jobs import progress
 from ..training import DenoisingLoss, Losses
-from .likelihood import Decoder, prior_nats
+from .likelihood import prior_nats
 from .score_sde import log_likelihood
 
 LEVELS = 256
@@ -67,20 +68,6 @@ def level_denoiser(model: Callable, schedule: Schedule, predicts: str = "x_0", y
     return lambda x_t, t: level_logits(model, x_t, t, schedule, y).softmax(-1) @ grey_values(x_t)
 
 
-def level_decoder(model: Callable, schedule: Schedule, y: Tensor | None = None) -> Decoder:
-    """(x_0, x_t, t) -> -log p(x_0 | x_t) in nats, (b,). Raises ValueError for images of other than the 256 values."""
-
-    def decoder(x_0: Images, x_t: Images, t: Tensor) -> Float[Tensor, " b"]:
-        off = float((x_0 - from_uint8(to_uint8(x_0))).abs().max())
-        advice = "round images by data.to_uint8, and back by data.from_uint8"
-        require(
-            off < 1e-3, "a likelihood is of images of 256 grey values v / 127.5 - 1", f"some {off:.2g} off: {advice}"
-        )
-        return level_nats(level_logits(model, x_t, t, schedule, y), x_0)
-
-    return decoder
-
-
 class GreyLevels(nn.Module):
     """A network of Fourier features of x_t that returns 256 logits for each pixel and channel, around one of
     c (1 + 2 len(powers)) channels in and c width out: a module, or the name of its class in NETWORKS with the arguments
@@ -90,7 +77,7 @@ class GreyLevels(nn.Module):
     width   outputs of the inner network for each pixel, of which the logits are a linear map, in float32
     """
 
-    make_denoiser, make_decoder = staticmethod(level_denoiser), staticmethod(level_decoder)
+    make_denoiser = staticmethod(level_denoiser)
 
     def __init__(self, network: nn.Module | str, powers: tuple[int, ...] = POWERS, width: int = WIDTH, **arguments):
         super().__init__()
@@ -146,8 +133,7 @@ def bound_nats(
 
 def level_nats(logits: Float[Tensor, "b c h w levels"], x_0: Images) -> Float[Tensor, " b"]:
     """-log p(x_0) of each image."""
-    index = ((x_0 + 1) * 127.5).round().long()
-    nats = nn.functional.cross_entropy(logits.flatten(0, -2), index.flatten(), reduction="none")
+    nats = nn.functional.cross_entropy(logits.flatten(0, -2), to_uint8(x_0).long().flatten(), reduction="none")
     return nats.reshape(x_0.shape).flatten(1).sum(1)
 
 
@@ -178,25 +164,58 @@ def low_discrepancy(n: int, generator: Generator) -> Float[Tensor, " n"]:
     return (torch.arange(n, device=generator.device) / n + r) % 1
 
 
-def ode_bits(
-    denoiser: Denoiser,
-    decoder: Decoder,
+def check_grey(x_0: Images) -> None:
+    """Raises ValueError for images of other than the 256 grey values, which have no likelihood here."""
+    off = float((x_0 - from_uint8(to_uint8(x_0))).abs().max()) if x_0.numel() else math.nan
+    found = f"pixels {off:.2g} off: round them by data.to_uint8, and back by data.from_uint8"
+    require(off < 1e-3, "a likelihood is of images of the 256 grey values v / 127.5 - 1", found)
+
+
+@torch.no_grad()
+def bits_by_time(
+    model: Callable,
     x_0: Images,
     schedule: Schedule,
-    steps: int = 100,
+    y: Tensor | None = None,
     generator: Generator | None = None,
+    every: int = 1,
+    first: int = 0,
+) -> Float[Tensor, "times b"]:
+    """The bound's terms in bits per dimension, float64: that of t at place t, and at 0 KL(q(x_T | x_0) || N(0, 1)).
+
+    Only every so many of the times T..2 are visited, from place `first` on, and count `every` times: on average over
+    all places the same sum. Raises ValueError for images of other than the 256 grey values.
+    """
+    check_grey(x_0)
+    nats = torch.zeros(schedule.T + 1, len(x_0), dtype=torch.float64)
+    nats[0] = prior_nats(x_0.cpu().double(), schedule)
+    for t in progress([*range(schedule.T, 1, -1)[first::every], 1], "bits per dimension"):
+        at, eps = torch.full((len(x_0),), t, device=x_0.device), noise_like(x_0, generator)
+        nats[t] = bound_nats(model, x_0, at, eps, schedule, y).cpu() * (1 if t == 1 else every)
+    return nats / x_0[0].numel() / math.log(2)
+
+
+def ode_bits(
+    model: Callable,
+    x_0: Images,
+    schedule: Schedule,
+    y: Tensor | None = None,
+    generator: Generator | None = None,
+    steps: int = 100,
 ) -> Float[Tensor, " b"]:
     """Bits per dimension by the exact density of the probability-flow ODE at t = 1, (b,): log p_1(x_1) + log p(x_0 |
     x_1) - log q(x_1 | x_0) at one x_1 of q, a bound with Gaussian noise where others dequantise with uniform noise
     (Zheng et al. 2023, "Improved techniques for maximum likelihood estimation for diffusion ODEs", section 3.1).
 
-    Uniform noise does not fit a density that was learned with Gaussian noise of two grey values. Raises ValueError as
-    log_likelihood and the decoder do.
+    Uniform noise does not fit a density that was learned with Gaussian noise of two grey values. Raises ValueError for
+    images of other than the 256 grey values.
     """
-    first, eps = torch.ones(len(x_0), dtype=torch.long), noise_like(x_0, generator)
+    check_grey(x_0)
+    first, eps = torch.ones(len(x_0), dtype=torch.long, device=x_0.device), noise_like(x_0, generator)
     x_1, noise = q_sample(x_0, first, eps, schedule), float(schedule.sqrt_one_minus_alpha_bar[1])
     log_q = -(eps.double().square() / 2 + math.log(noise * math.sqrt(2 * math.pi))).flatten(1).sum(1)
-    log_p = log_likelihood(denoiser, x_1, schedule, [*schedule.grid(steps, "quadratic")[:-1]], generator)
+    denoiser, grid = level_denoiser(model, schedule, y=y), schedule.grid(steps)[:-1]
+    log_p = log_likelihood(denoiser, x_1, schedule, [*grid[:-1], (grid[-1][0], 1)], generator)
     with torch.no_grad():
-        nats = log_q.cpu() - log_p + decoder(x_0, x_1, first).cpu()
-    return nats / x_0[0].numel() / math.log(2)
+        decoder = level_nats(level_logits(model, x_1, first, schedule, y), x_0)
+    return (log_q.cpu() - log_p + decoder.cpu()) / x_0[0].numel() / math.log(2)

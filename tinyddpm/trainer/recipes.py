@@ -153,9 +153,7 @@ RECIPES = {
         batch_size=64, loss="l1",
     ),
     "dit": Recipe(DiTConfig()), "dit-cross": Recipe(DiTConfig(cross=True)),
-    "bits": Recipe(  # for likelihood, not for looks
-        UNetConfig((64, 96), attention=()), "bound", None, "bound", weights="none", image_size=28
-    ),
+    "bits": Recipe(UNetConfig((64, 96), attention=()), "bound", None, "bound", weights="none", image_size=28),
 }  # fmt: skip
 
 
