@@ -27,7 +27,7 @@ from .score_sde import log_likelihood
 
 LEVELS = 256
 POWERS, WIDTH = (2, 4), 32  # of GreyLevels
-# (t / T, log-SNR): on MNIST all steps carry as many bits, within a factor of two, but for the last fifth, which varies more
+# (t / T, log-SNR): all steps carry as many bits of MNIST, within a factor of two, but for the last fifth, which varies
 KNOTS = ((0.0, 8.0), (0.62, 2.0), (0.88, -2.0), (0.95, -4.0), (1.0, -10.0))
 
 
