@@ -90,8 +90,8 @@ def by_ode(ddpm: DDPM, reference: Reference, n: int) -> tuple[float, float, int]
 
 def own_side(ddpm: DDPM, reference: Reference) -> int:
     """The side of the data's images without the border that pads them."""
-    side = ddpm.image_shape[-1]
-    return side if reference.name == "mnist-resized" else min(side, DATASETS[reference.name].smallest)
+    side, row = ddpm.image_shape[-1], DATASETS.get(reference.name)
+    return side if row is None or reference.name == "mnist-resized" else min(side, row.smallest)
 
 
 def compressed(images: UInt8[Tensor, "n h w"]) -> dict[str, tuple[float, float]]:

@@ -45,7 +45,7 @@ def bound_betas(T: int = 1000) -> Table:
 
 def grey_values(like: Tensor) -> Float[Tensor, " levels"]:
     """v / 127.5 - 1 for v in 0..255: the pixels of data.from_uint8, on the device of another tensor."""
-    return from_uint8(torch.arange(LEVELS, dtype=torch.uint8, device=like.device))
+    return from_uint8(torch.arange(LEVELS, dtype=torch.uint8, device=like.device)[None])[0]
 
 
 def fourier_features(x: Images, powers: tuple[int, ...]) -> Float[Tensor, "b features h w"]:
