@@ -81,6 +81,7 @@ BETAS: dict[str, Callable[..., Table] | str] = {
     "sigmoid": "tinyddpm.extensions.betas:sigmoid_betas",
     "linear-zero-snr": "tinyddpm.extensions.betas:linear_zero_snr_betas",
     "flow": flow_betas,
+    "bound": "tinyddpm.extensions.vdm:bound_betas",
 }
 
 

@@ -27,7 +27,7 @@ from tinyddpm.evaluation import (
     score,
     train_on_synthetic,
 )
-from tinyddpm.evaluation.evaluate import bound
+from tinyddpm.evaluation.bits import bound
 from tinyddpm.evaluation.metrics import ImageBatch, confusion
 from tinyddpm.evaluation.report import page, save_pictures
 from tinyddpm.extensions.likelihood import bits_per_dim, denoising_error

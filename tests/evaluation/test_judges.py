@@ -23,7 +23,7 @@ from tinyddpm.evaluation import (
     reference_for,
     score,
 )
-from tinyddpm.evaluation.evaluate import bound
+from tinyddpm.evaluation.bits import bound
 from tinyddpm.evaluation.judges import reduce
 from tinyddpm.files import asset
 

@@ -28,6 +28,7 @@ PARAMETERS = {  # in millions
     "unconditional-1000": 2.13,
     "l1-1000": 2.13,
     "large-1000": 47.2,
+    "bits": 1.54,
 }
 LEFT = {"unconditional-300": "21.9%", "conditional-500": "8.0%"}  # of the amplitude, at T, where it is much
 
@@ -40,7 +41,7 @@ def test_each_recipe_has_the_network_that_it_is_known_for(name):
     assert sum(p.numel() for p in net.parameters()) / 1e6 == pytest.approx(PARAMETERS[name], rel=0.01)
     assert net.num_classes == recipe.num_classes
     x = torch.zeros(1, *shape)
-    channels = 2 if recipe.objective == "learned-variance" else 1
+    channels = {"learned-variance": 2, "bound": 256}.get(recipe.objective, 1)
     with torch.no_grad():
         assert net(x, torch.ones(1, dtype=torch.long)).shape == (1, channels, *shape[1:])
     if name in LEFT:

@@ -8,10 +8,9 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
-from ..data import crop_to, from_uint8, to_uint8
-from ..extensions.likelihood import bits_per_dim, denoising_error
+from ..data import from_uint8, to_uint8
 from ..extensions.score_sde import euler_maruyama, predictor_corrector
 from ..files import digest, read_checkpoint, writable_folder, write_checkpoint
 from ..guidance import Scale, check_scale
@@ -20,6 +19,7 @@ from ..samplers import SAMPLERS, Sampler, ddim
 from ..schedules import Grid, Schedule, choose, require
 from ..tools.jobs import alone, needs, progress, say
 from ..tools.plots import save_panels
+from .bits import add_bits
 from .classifier import not_finite
 from .judge import compared
 from .judges import Reference, check_measurable, in_words, reference_for
@@ -161,7 +161,7 @@ def evaluate(
         for axis, values in curves.items():
             sweep(ddpm, replace(spec, n=min(spec.n, SWEEP_SAMPLES)), axis, values, cache, reference)
         if bits and not hasattr(ddpm.model, "steps"):
-            cache.once("bits_per_dim", bound, ddpm, reference, bits)
+            add_bits(cache, ddpm, reference, bits, plots=bool(curves))
     return cache
 
 
@@ -195,15 +195,3 @@ def sweep(ddpm: DDPM, spec: SampleSpec, axis: str, values: Sequence, cache: Repo
         ours = [found[name] for found in points]
         panels[in_words(name, noun)] = {"samples": ours, f"real {noun}s": [floor] * len(points)}
     save_panels(values, panels, cache.folder / f"{axis}.png", label=f"{axis} (n = {spec.n})")
-
-
-def bound(ddpm: DDPM, reference: Reference, n: int) -> tuple[float, float, int]:
-    """The mean of bits_per_dim over n test images given their labels, with the error variance of n training images; its
-    standard error; and n."""
-    generator, chosen = Generator().manual_seed(0), reference.test_order[:n]
-    both = reference.data[0][reference.order[:n]][0], reference.data[1][chosen][0]  # not as the classifier sees them
-    x, x_test = (crop_to(part, ddpm.image_shape[-1]).to(ddpm.device) for part in both)
-    y, y_test = (reference.labels[:n], reference.test_labels[chosen]) if ddpm.num_classes else (None, None)
-    error_variance = denoising_error(ddpm.denoiser(y), x, ddpm.schedule, generator=generator)
-    found = bits_per_dim(ddpm.denoiser(y_test), x_test, ddpm.schedule, None, error_variance, generator)
-    return float(found.mean()), float(found.std() / n**0.5), n

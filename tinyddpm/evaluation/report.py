@@ -9,6 +9,7 @@ import torch
 from ..files import write_whole
 from ..tools.jobs import say
 from ..viz import image_grid, save_picture
+from .bits import bits_table
 from .judges import in_words, noun_of
 from .metrics import ImageBatch, nearest
 
@@ -89,6 +90,7 @@ def page(cache: dict) -> str:
         floor = form.format(cache[f"floor of {name}"]) if f"floor of {name}" in cache else ""
         line = f"| {label} | {form.format(cache[name])} | {floor} |"
         lines.append(line if label == name else line.replace("digit", noun))
+    lines += bits_table(cache)
     if cache["of"]["data"] == "unknown":
         beside = cache["of"].get("beside", "MNIST")
         lines += ["", f"The checkpoint does not say what it was trained on; all metrics are beside {beside}."]

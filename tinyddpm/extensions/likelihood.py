@@ -41,12 +41,17 @@ def bits_per_dim(
         wanted = f"a grid from T = {T} to 0, and a finite error_variance for each t"
         raise ValueError(f"the bound needs {wanted}, got {grid[0][0]}..{grid[-1][1]} and {error}")
     image = x_0.cpu().double()
-    abar = float(schedule.alpha_bar[-1])
-    nats = (abar * (image.square() - 1) - math.log(1 - abar)).flatten(1).sum(1) / 2  # KL(q(x_T | x_0) || N(0, 1))
+    nats = prior_nats(image, schedule)
     for t, s in progress(grid, "bits per dimension"):
         x_0_hat = denoise_noised(denoiser, x_0, t, schedule, generator)
         nats = nats + step_nats(image, x_0_hat, t, s, schedule, float(error[t]))
     return nats / x_0[0].numel() / math.log(2)
+
+
+def prior_nats(x_0: Images, schedule: Schedule) -> Float[Tensor, " b"]:
+    """KL(q(x_T | x_0) || N(0, 1)) of each image."""
+    abar = float(schedule.alpha_bar[-1])
+    return (abar * (x_0.square() - 1) - math.log(1 - abar)).flatten(1).sum(1) / 2
 
 
 def step_nats(x_0: Images, x_0_hat: Images, t: int, s: int, schedule: Schedule, error: float) -> Float[Tensor, " b"]:

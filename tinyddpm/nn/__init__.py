@@ -17,3 +17,4 @@ NETWORKS: dict[str, Any] = {"UNet": UNet, "DiT": "tinyddpm.nn.dit:DiT"}
 NETWORKS |= {"SelfConditioned": "tinyddpm.extensions.self_conditioning:SelfConditioned"}
 NETWORKS |= {"TwoTimes": "tinyddpm.extensions.few_steps:TwoTimes"}
 NETWORKS |= {"GuidedNetwork": "tinyddpm.extensions.distillation:GuidedNetwork"}
+NETWORKS |= {"GreyLevels": "tinyddpm.extensions.vdm:GreyLevels"}

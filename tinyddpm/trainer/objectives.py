@@ -9,6 +9,7 @@ from torch import Generator, Tensor, nn
 from ..diffusion import LOSSES, WEIGHTS
 from ..extensions.learned_variance import LearnedVarianceLoss
 from ..extensions.self_conditioning import SelfConditioned, SelfConditionedLoss
+from ..extensions.vdm import BoundLoss, grey_levels
 from ..schedules import BETAS
 from ..training import DenoisingLoss, uniform_times
 from ..training import Objective as Loss
@@ -69,6 +70,7 @@ OBJECTIVES = {
     "denoising": Objective(plain_network, DenoisingLoss),
     "learned-variance": Objective(double_output, LearnedVarianceLoss),
     "self-conditioned": Objective(self_conditioned_network, SelfConditionedLoss),
+    "bound": Objective(grey_levels, BoundLoss),
 }
 TABLES = {  # of each setting of a recipe that is a name
     "objective": OBJECTIVES, "schedule": BETAS, "loss": LOSSES, "weights": WEIGHTS, "times": TIMES,

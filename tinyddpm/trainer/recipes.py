@@ -71,9 +71,9 @@ class Recipe:
     its help in `tinyddpm train --help`. Raises ValueError for a name that is in none of the tables."""
 
     network: UNetConfig | DiTConfig = field(default_factory=UNetConfig)  # a U-Net, or a diffusion transformer
-    objective: str = "denoising"  # what is learned: denoising, learned-variance or self-conditioned
+    objective: str = "denoising"  # what is learned: denoising, learned-variance, self-conditioned or bound
     num_classes: int | None = 10  # number of labels; None: without labels
-    schedule: str = "cosine-shifted"  # flow, linear, linear-unscaled, linear-zero-snr, cosine, cosine-shifted, sigmoid
+    schedule: str = "cosine-shifted"  # linear, linear-unscaled, linear-zero-snr, cosine, sigmoid, flow, bound or this
     T: int = 1000  # number of noise levels
     predicts: str = "x_0"  # what the network predicts: eps, x_0, v or flow
     loss: str = "mse"  # distance to what it should predict: mse, l1 or huber
@@ -153,6 +153,7 @@ RECIPES = {
         batch_size=64, loss="l1",
     ),
     "dit": Recipe(DiTConfig()), "dit-cross": Recipe(DiTConfig(cross=True)),
+    "bits": Recipe(UNetConfig((64, 96), attention=()), "bound", None, "bound", weights="none", image_size=28),
 }  # fmt: skip
 
 
