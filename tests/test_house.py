@@ -88,11 +88,12 @@ def test_files_and_functions_of_the_package_stay_small():
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
     # as it is today; the aim is 4,600 lines
     # rooms that were not there when this was set: the app, few steps, the export, distillation, the transformer, other
-    # data and their judges
+    # data and their judges, the network as a classifier
     later = {"tinyddpm/apps/": 580, "tinyddpm/extensions/few_steps.py": 170}
     later |= {"tinyddpm/extensions/onnx_export.py": 78, "tinyddpm/cli/export.py": 22}
     later |= {"tinyddpm/extensions/distillation.py": 280, "tinyddpm/nn/dit.py": 189, "tinyddpm/trainer/dit.py": 31}
     later |= {"tinyddpm/evaluation/judges.py": 142, "tinyddpm/datasets/resized.py": 26}
+    later |= {"tinyddpm/extensions/classify.py": 130}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}
     assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5701
     assert all(sum(n for name, n in lines.items() if name.startswith(room)) <= most for room, most in later.items())
