@@ -93,7 +93,7 @@ def test_files_and_functions_of_the_package_stay_small():
     later |= {"tinyddpm/extensions/onnx_export.py": 78, "tinyddpm/cli/export.py": 22}
     later |= {"tinyddpm/extensions/distillation.py": 280, "tinyddpm/nn/dit.py": 189, "tinyddpm/trainer/dit.py": 31}
     later |= {"tinyddpm/evaluation/judges.py": 142, "tinyddpm/datasets/resized.py": 26}
-    later |= {"tinyddpm/extensions/classify.py": 110}
+    later |= {"tinyddpm/extensions/classify.py": 112}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}
     assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5701
     assert all(sum(n for name, n in lines.items() if name.startswith(room)) <= most for room, most in later.items())

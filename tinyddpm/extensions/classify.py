@@ -55,6 +55,8 @@ def classify(
     noises: list[Tensor] = [torch.empty(0)] * len(times)
     for r in range(1, rounds + 1):
         pairs = asked.nonzero()
+        if len(pairs) == 0:
+            break
         for i, t in enumerate(times):
             noises[i] = -noises[i] if r % 2 == 0 else torch.randn(x.shape[1:], generator=generator)
             found = label_errors(ddpm, x, pairs, t, noises[i], batch_size)
@@ -80,7 +82,7 @@ def label_errors(
         denoiser = make_denoiser(ddpm.model.eval(), ddpm.schedule, ddpm.predicts, full[:, 1].to(ddpm.device))
         x_0_hat = denoiser(x_t, time).to(x_0.dtype).clamp(-1, 1)
         found.append((x_0 - x_0_hat).square().flatten(1).sum(1)[: len(part)].double().cpu())
-    errors = torch.cat([torch.zeros(0, dtype=torch.float64), *found])
+    errors = torch.cat(found)
     require(bool(errors.isfinite().all()), "a classifier needs a network that returns numbers", f"NaN at t = {t}")
     return errors
 
