@@ -28,7 +28,7 @@ from tinyddpm.files import write_whole
 from tinyddpm.trainer.objectives import TIMES
 from tinyddpm.trainer.optim import OPTIMIZERS
 from tinyddpm.trainer.processes import native_bf16
-from tinyddpm.trainer.recipes import RECIPES, Recipe, UNetConfig
+from tinyddpm.trainer.recipes import RECIPES, Recipe
 
 ROOT = Path(__file__).parent.parent
 RUNS, PAGE = Path("runs/speedrun"), ROOT / "SPEEDRUN.md"
@@ -55,9 +55,7 @@ class Entry:
 def but(entry: Entry, new: str, *, seconds: int | None = None, **changes) -> Entry:
     """An entry with another recipe's fields, or its own."""
     own = {name: changes.pop(name) for name in ("steps", "sampler", "scale") if name in changes}
-    return replace(
-        entry, new=new, seconds=seconds or entry.seconds, recipe=replace(entry.recipe, **changes), **own
-    )
+    return replace(entry, new=new, seconds=seconds or entry.seconds, recipe=replace(entry.recipe, **changes), **own)
 
 
 START = Entry(60, RECIPES["tiny"], "the recipe `tiny`")

@@ -88,13 +88,14 @@ def test_files_and_functions_of_the_package_stay_small():
     texts = {str(path.relative_to(ROOT)): path.read_text() for path in paths}
     # as it is today; the aim is 4,600 lines
     # rooms that were not there when this was set: the app, few steps, the export, distillation, the transformer, other
-    # data and their judges, the judge of any generator, the bound
+    # data and their judges, the judge of any generator, the bound, the network as a classifier
     later = {"tinyddpm/apps/": 580, "tinyddpm/extensions/few_steps.py": 170}
     later |= {"tinyddpm/extensions/onnx_export.py": 87, "tinyddpm/cli/export.py": 22}
     later |= {"tinyddpm/extensions/distillation.py": 280, "tinyddpm/nn/dit.py": 189, "tinyddpm/trainer/dit.py": 31}
     later |= {"tinyddpm/evaluation/judges.py": 142, "tinyddpm/datasets/resized.py": 26}
     later |= {"tinyddpm/evaluation/judge.py": 158, "tinyddpm/cli/judge.py": 43}
-    later |= {"tinyddpm/extensions/vdm.py": 221, "tinyddpm/evaluation/bits.py": 144}
+    later |= {"tinyddpm/extensions/vdm.py": 222, "tinyddpm/evaluation/bits.py": 144}
+    later |= {"tinyddpm/extensions/classify.py": 112}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}
     assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5698
     assert all(sum(n for name, n in lines.items() if name.startswith(room)) <= most for room, most in later.items())

@@ -14,6 +14,7 @@ from .editing.inversion import transfer as transfer
 from .editing.strip import write as write, write_steps as write_steps
 from .evaluation.evaluate import evaluate as evaluate
 from .extensions.betas import sigmoid_betas as sigmoid_betas, zero_terminal_snr as zero_terminal_snr
+from .extensions.classify import classify as classify
 from .extensions.distillation import DistributionMatchingLoss as DistributionMatchingLoss
 from .extensions.distillation import GuidedNetwork as GuidedNetwork
 from .extensions.few_steps import ConsistencyLoss as ConsistencyLoss, MeanFlowLoss as MeanFlowLoss

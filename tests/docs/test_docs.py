@@ -266,6 +266,10 @@ def own_data(data, names):
     assert len(data) == 640 and data[0][0].shape == (1, 32, 32) and data[0][0].min() == -1 and data.num_classes == 10
 
 
+def name_their_digits(probabilities, names):
+    assert probabilities.shape == (10, 10) and (probabilities.argmax(1) == names["y"]).sum() >= 9
+
+
 # For each page, what the names are after each of its snippets (x: value, all names), and the files that it writes.
 CHECKS = {
     "README.md": [
@@ -283,6 +287,7 @@ CHECKS = {
         },
     ],
     "docs/house.md": [{"images": copies}, {"invented": invents}],
+    "docs/results.md": [{"probabilities": name_their_digits}],
     "docs/training.md": [
         {"data": own_data, "ddpm": is_a("DDPM", image_shape=(1, 32, 32), num_classes=10)}
         | {f"runs/own/{name}": None for name in ("model.safetensors", "log.csv", "progress.gif")}

@@ -257,8 +257,8 @@ class DistributionMatchingLoss:
 
     @torch.no_grad()
     def direction(self, made: Images, y: Labels | None, scale: Tensor, generator: Generator) -> Images:
-        """What the second network sees in the noisy images minus what the teacher sees, over the teacher's error. Not in
-        the first and last 2 % of the times, where there is next to nothing, or all, to see: the quotient is noise."""
+        """What the second network sees in the noisy images minus what the teacher sees, over the teacher's error. Not
+        in the first and last 2 % of the times, where nothing or all is hidden: there the quotient is noise."""
         u, eps = self.noise(made, generator, self.schedule.T // 50)
         x_u, teacher = q_sample(made, u, eps, self.schedule), self.teacher
         wanted = make_denoiser(teacher.model, self.schedule, teacher.predicts)

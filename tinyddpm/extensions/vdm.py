@@ -102,7 +102,8 @@ class GreyLevels(nn.Module):
         """signal and noise: the coefficients at t, to add what x_t says of its own pixels."""
         out = self.network(fourier_features(x_t, self.powers), t, y)
         with torch.autocast(x_t.device.type, enabled=False):
-            maps, weight, v = out.float().unflatten(1, (-1, self.width)), self.levels.weight, grey_values(x_t)
+            weight, v = self.levels.weight, grey_values(x_t)
+            maps = out.to(weight).unflatten(1, (-1, self.width))
             if signal is not None and noise is not None:  # -(x_t - signal v)^2 / (2 noise^2), without its x_t^2
                 own = torch.stack([signal * x_t, -(signal**2).expand_as(x_t) / 2], dim=2) / (noise**2)[:, :, None]
                 maps, weight = torch.cat([maps, own], dim=2), torch.cat([weight, v[:, None], v[:, None] ** 2], dim=1)
@@ -214,7 +215,7 @@ def ode_bits(
     first, eps = torch.ones(len(x_0), dtype=torch.long, device=x_0.device), noise_like(x_0, generator)
     x_1, noise = q_sample(x_0, first, eps, schedule), float(schedule.sqrt_one_minus_alpha_bar[1])
     log_q = -(eps.double().square() / 2 + math.log(noise * math.sqrt(2 * math.pi))).flatten(1).sum(1)
-    denoiser, grid = level_denoiser(model, schedule, y=y), schedule.grid(steps)[:-1]
+    denoiser, grid = level_denoiser(model, schedule, y=y), schedule.grid(min(steps, schedule.T))[:-1]
     log_p = log_likelihood(denoiser, x_1, schedule, [*grid[:-1], (grid[-1][0], 1)], generator)
     with torch.no_grad():
         decoder = level_nats(level_logits(model, x_1, first, schedule, y), x_0)
