@@ -1,10 +1,10 @@
-# make gifs | make lab | make page | make test: each sets up everything it needs first.
+# make gifs | make lab | make page | make speedrun | make test: each sets up everything it needs first.
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 TORCH := $(shell sed -n 's/^\(torch==[^ ]*\).*/\1/p' requirements.lock)
 
-.PHONY: setup gifs lab pictures page test lint clean
+.PHONY: setup gifs lab pictures page speedrun test lint clean
 
 setup: .venv/stamp
 
@@ -44,6 +44,10 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy tinyddpm examples/typed_user.py
+
+# 60 seconds of one core, three times, and the judge: see SPEEDRUN.md.
+speedrun: setup
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/speedrun.py
 
 pictures: setup
 	PYTHONPATH=chapters $(BIN)/python docs/pictures.py

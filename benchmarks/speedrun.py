@@ -58,8 +58,12 @@ def but(entry: Entry, new: str, *, seconds: int | None = None, **changes) -> Ent
     return replace(entry, new=new, seconds=seconds or entry.seconds, recipe=replace(entry.recipe, **changes), **own)
 
 
-START = Entry(60, RECIPES["tiny"], "the recipe `tiny`")
-ENTRIES = {"60-tiny": START}
+TINY = Entry(60, RECIPES["tiny"], "the recipe `tiny`")
+NANO = but(TINY, "a quarter of the weights: twice the images", **vars(RECIPES["nano"]))
+MIDDLE = but(NANO, "times drawn from the middle", times="logit-normal", batch_size=64, warmup=20, ema_decay=0.98)
+GUIDED = but(MIDDLE, "guidance 1.5, in 15 steps of `dpm_solver_pp`", scale=1.5, steps=15, sampler="dpm_solver_pp")
+LONG = but(TINY, "the recipe `tiny`", seconds=600)
+ENTRIES = {"60-tiny": TINY, "60-nano": NANO, "60-middle": MIDDLE, "60-guided": GUIDED, "600-tiny": LONG}
 
 
 def run(entry: Entry, seed: int, half: bool) -> dict:
@@ -144,16 +148,21 @@ def table() -> None:
 
 def rows(seconds: int, kind: str) -> str:
     lines = ["| what is new | parameters | images | read as asked | distance | runs |", "|---|---|---|---|---|---|"]
-    for name, entry in ENTRIES.items():
-        found = [json.loads(path.read_text()) for path in sorted(RUNS.glob(f"{name}-{kind}-[0-9]*.json"))]
-        if found and entry.seconds == seconds:
-            mean = {key: statistics.mean(one[key] for one in found) for key in ("read", "distance", "images")}
-            spread = [max(values) - min(values) for values in zip(*((one["read"], one["distance"]) for one in found))]
-            cells = [entry.new, f"{found[0]['parameters'] / 1e6:.2f} M", f"{mean['images']:,.0f}"]
-            cells += [f"{mean['read']:.1%} ± {spread[0] / 2:.1%}", f"{mean['distance']:.3f} ± {spread[1] / 2:.3f}"]
-            lines.append(f"| {' | '.join(cells)} | {len(found)} |")
-    floor = next((json.loads(path.read_text())["floor"] for path in RUNS.glob("*.json")), None)
-    return "\n".join([*lines, f"| {N:,} real digits | | | | {floor:.3f} | |"]) + "\n" if floor else ""
+    records = {name: sorted(RUNS.glob(f"{name}-{kind}-[0-9]*.json")) for name in ENTRIES}
+    read = {name: [json.loads(path.read_text()) for path in paths] for name, paths in records.items()}
+    shown = {name: found for name, found in read.items() if found and ENTRIES[name].seconds == seconds}
+    for name, found in shown.items():
+        cells = [ENTRIES[name].new, f"{found[0]['parameters'] / 1e6:.2f} M"]
+        cells += [f"{statistics.mean(one['images'] for one in found):,.0f}"]
+        for key, form in (("read", "{:.1%} ± {:.1%}"), ("distance", "{:.3f} ± {:.3f}")):
+            values = [one[key] for one in found]
+            cells.append(form.format(statistics.mean(values), (max(values) - min(values)) / 2))
+        lines.append(f"| {' | '.join(cells)} | {len(found)} |")
+    if not shown:
+        return ""
+    every = [one for found in shown.values() for one in found]
+    lines += [f"| {N:,} real digits | | | | {every[0]['floor']:.3f} | |", ""]
+    return "\n".join([*lines, f"Measured on {', '.join(sorted({one['processor'] for one in every}))}.", ""])
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from .diffusion import Denoiser, Images, Labels
-from .schedules import Schedule
+from .schedules import Schedule, require
 
 
 def dataset_oracle(data: Float[Tensor, "n c h w"], schedule: Schedule) -> Denoiser:
@@ -21,8 +21,7 @@ def dataset_oracle(data: Float[Tensor, "n c h w"], schedule: Schedule) -> Denois
 
     Sampling with it returns the images themselves. Needs b n floats of memory. Raises ValueError for no data.
     """
-    if len(data) == 0:
-        raise ValueError("the oracle of a data set needs at least one image, got none")
+    require(len(data) > 0, "the oracle of a data set needs at least one image", "none")
     flat = data.flatten(1)  # (n, c h w)
     square = flat.square().sum(1)
 

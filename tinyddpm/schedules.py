@@ -208,8 +208,7 @@ def distinct(times: Sequence[float], T: int) -> list[int]:
 
 
 def check_step(t: int, s: int, T: int) -> None:
-    if not 0 <= s < t <= T:
-        raise ValueError(f"a step (t, s) needs 0 <= s < t <= T = {T}, got t={t}, s={s} (only p_sample_loop climbs)")
+    require(0 <= s < t <= T, f"a step (t, s) needs 0 <= s < t <= T = {T}", f"t={t}, s={s} (only p_sample_loop climbs)")
 
 
 def check_grid(grid: Grid | None, T: int, climbs: bool = False) -> Grid:

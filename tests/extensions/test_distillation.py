@@ -95,7 +95,7 @@ def test_the_direction_is_the_difference_of_two_exact_denoisers():
     made = 0.3 * torch.randn(8, *SHAPE, generator=seeded())
     found = loss_of(Exact(0.4, 0.09)).direction(made, None, torch.ones(8), seeded(1))
     generator = seeded(1)
-    u = torch.randint(1, 101, (8,), generator=generator)
+    u = 2 + torch.randint(1, 97, (8,), generator=generator)  # 3..98 of T = 100
     x_u = q_sample(made, u, torch.randn(made.shape, generator=generator), SCHEDULE)
     ours, theirs = (gaussian_oracle(m, v, SCHEDULE)(x_u, u).clamp(-1, 1) for m, v in ((0.4, 0.09), (MEAN, VARIANCE)))
     assert_close(found, (ours - theirs) / (made - theirs).abs().mean((1, 2, 3), keepdim=True), rtol=0, atol=1e-6)
@@ -177,6 +177,12 @@ def test_a_later_time_sees_the_students_own_image_with_the_noise_that_it_came_fr
     assert_close(seen[40], q_sample(made, 40, eps, SCHEDULE))
 
 
+def test_networks_are_compared_in_the_middle_of_the_times_and_the_follower_learns_all():
+    loss, made = loss_of(Exact()), torch.zeros(20_000, *SHAPE)
+    assert [int(v) for v in loss.noise(made, seeded(), edge=2)[0].aminmax()] == [3, 98]
+    assert [int(v) for v in loss.noise(made, seeded())[0].aminmax()] == [1, 100]
+
+
 def test_guidance_scales_the_teacher_and_is_shown_to_the_follower():
     teacher = DDPM(Exact(num_classes=10), SCHEDULE, "x_0", SHAPE)
     shown = []
@@ -190,7 +196,7 @@ def test_guidance_scales_the_teacher_and_is_shown_to_the_follower():
     loss = loss_of(Shown(num_classes=10), teacher)
     found = loss.direction(made, y, scale, seeded(1))
     generator = seeded(1)
-    u = torch.randint(1, 101, (4,), generator=generator)
+    u = 2 + torch.randint(1, 97, (4,), generator=generator)
     x_u = q_sample(made, u, torch.randn(made.shape, generator=generator), SCHEDULE)
     plain, shift = gaussian_oracle(MEAN, VARIANCE, SCHEDULE)(x_u, u), (0.1 * y).reshape(-1, 1, 1, 1)
     theirs = (plain + scale.reshape(-1, 1, 1, 1) * shift).clamp(-1, 1)
