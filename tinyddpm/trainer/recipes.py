@@ -73,7 +73,7 @@ class Recipe:
     network: UNetConfig | DiTConfig = field(default_factory=UNetConfig)  # a U-Net, or a diffusion transformer
     objective: str = "denoising"  # what is learned: denoising, learned-variance, self-conditioned or bound
     num_classes: int | None = 10  # number of labels; None: without labels
-    schedule: str = "cosine-shifted"  # linear, linear-unscaled, linear-zero-snr, cosine, sigmoid, flow, bound or this
+    schedule: str = "cosine-shifted"  # bound cosine cosine-shifted flow linear linear-unscaled linear-zero-snr sigmoid
     T: int = 1000  # number of noise levels
     predicts: str = "x_0"  # what the network predicts: eps, x_0, v or flow
     loss: str = "mse"  # distance to what it should predict: mse, l1 or huber
