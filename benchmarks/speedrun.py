@@ -10,7 +10,6 @@ A run whose record exists (runs/speedrun/*.json) is not repeated. Records of ano
 import argparse
 import contextlib
 import json
-import platform
 import statistics
 import subprocess
 import sys
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from peers import processor
 from torch import Generator, Tensor, nn
 
 from tinyddpm import DDPM, EMA, Schedule, mnist, train_steps
@@ -107,15 +107,6 @@ def batches(x: Tensor, y: Tensor, size: int, generator: Generator) -> Iterator[t
     while True:
         for part in torch.randperm(len(x), generator=generator).split(size)[: len(x) // size]:
             yield x[part], y[part]
-
-
-def processor() -> str:
-    """Its name, where the system tells."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def record_of(name: str, seed: int, half: bool) -> Path:
