@@ -5,9 +5,8 @@
     python benchmarks/classify.py outliers [--n 1000] --root DIR    # test digits against FashionMNIST; resumes
     python benchmarks/classify.py plot                # assets/pictures/classify.png
 
-The network has seen the training digits, so `search` distorts them as the judge of samples was trained to bear: none of
-its choices has seen a test digit. bfloat16 where the processor has it natively, compiled, on one thread; seconds are
-CPU time.
+The network was trained on the training digits, so `search` distorts them, as the judge's training does; no test digit
+takes part in its choices. bfloat16 where the processor has it natively, compiled, on one thread; seconds are CPU time.
 """
 
 import argparse
@@ -23,7 +22,7 @@ from torch import Generator, Tensor
 from tinyddpm import DDPM, classify, load_pretrained, mnist
 from tinyddpm.datasets import load_data
 from tinyddpm.evaluation.classifier import distort
-from tinyddpm.extensions.classify import LOG_SNRS, label_errors, times_at
+from tinyddpm.extensions.classify import LOG_SNRS, drop, label_errors, times_at
 from tinyddpm.files import write_whole
 from tinyddpm.trainer.processes import native_bf16
 
@@ -74,19 +73,19 @@ def summary(p: Tensor, y: Tensor) -> dict:
 
 
 def errors_of(n: int, rounds: int, seed: int = 1) -> tuple[Tensor, Tensor]:
-    """SNR_t |x - x_0_hat|^2 of distorted training digits, (rounds, n, 10), summed over the default times. Noises come
-    in pairs of opposite sign. Kept round by round, so that more can be added."""
+    """SNR_t |x - x_0_hat|^2 of distorted training digits, (rounds, n, 10), summed over the default times. Every second
+    round takes the negative noise of the one before. Each round is kept, so that more can be added later."""
     path = RUNS / f"search-{n}.pt"
     (x, y), generator = mnist().tensors(), Generator().manual_seed(seed)
     chosen = torch.randperm(len(x), generator=generator)[:n]
     x, y = distort(x[chosen], generator, degrees=8.0, pixels=1.0), y[chosen]
     ddpm, pairs = shipped(), torch.cartesian_prod(torch.arange(n), torch.arange(10))
     times, found = times_at(ddpm.schedule, LOG_SNRS), torch.load(path) if path.exists() else []
-    noises = [torch.randn(rounds, 1, 32, 32, generator=generator) for _ in times]
+    noises = [[torch.randn(1, 32, 32, generator=generator) for _ in times] for _ in range(rounds)]
     for r in range(len(found), rounds):
         total = torch.zeros(n, 10, dtype=torch.float64)
-        for t, noise in zip(times, noises):
-            eps = noise[r] if r % 2 == 0 else -noise[r - 1]
+        for i, t in enumerate(times):
+            eps = noises[r][i] if r % 2 == 0 else -noises[r - 1][i]
             snr = float(ddpm.schedule.log_snr[t].exp())
             total += snr * label_errors(ddpm, x, pairs, t, eps).reshape(n, 10)
         found.append(total)
@@ -97,17 +96,13 @@ def errors_of(n: int, rounds: int, seed: int = 1) -> tuple[Tensor, Tensor]:
 
 
 def replay(errors: Tensor, temperature: float, margin: float) -> tuple[Tensor, float]:
-    """What `classify` would say with these errors, and how many calls it would need for each image and time."""
+    """What `classify` would return with these errors, and how many calls it would take for each image and time."""
     asked, cost = torch.ones_like(errors[0], dtype=torch.bool), torch.zeros_like(errors[0])
     behind, calls = torch.zeros_like(cost), 0
     for r, one in enumerate(errors, 1):
         calls += int(asked.sum())
         cost = cost + temperature * one
-        mean = (cost / r).where(asked, torch.inf)
-        gap = mean - mean.amin(1, keepdim=True)
-        behind = gap.where(asked, behind)
-        asked = asked & (gap <= margin / r**0.5)
-        asked = asked & (asked.sum(1, keepdim=True) > 1)
+        behind, asked = drop(cost, behind, asked, r, margin)
     return (-behind).softmax(1), calls / len(cost)
 
 
@@ -115,7 +110,7 @@ def search(n: int, rounds: int) -> None:
     with torch.no_grad(), half():
         errors, y = errors_of(n, rounds)
     print("| rounds | margin | temperature | accuracy | nll | ece | calls an image |\n|---|---|---|---|---|---|---|")
-    for r in sorted({1, 2, 4, rounds}):
+    for r in sorted({r for r in (1, 2, 4) if r < rounds} | {rounds}):
         for margin in (2.0, 4.0, 8.0, torch.inf):
             rows = []
             for temperature in torch.logspace(-2.5, 0, 26).tolist():
@@ -130,7 +125,7 @@ def search(n: int, rounds: int) -> None:
 
 
 def test(n: int) -> None:
-    """Chunks of 250 digits, each kept when it is done."""
+    """Reads chunks of 250 digits and keeps each when it is done."""
     (x, y), ddpm, path = mnist(train=False).tensors(), shipped(), RUNS / "test.pt"
     kept = torch.load(path) if path.exists() else {"p": torch.zeros(0, 10, dtype=torch.float64), "seconds": 0.0}
     while len(kept["p"]) < n:
@@ -149,7 +144,7 @@ def test(n: int) -> None:
 
 
 def outliers(n: int, root: Path) -> None:
-    """Errors of test digits and of FashionMNIST, without a label and under the best of the ten, at each time."""
+    """How well the errors at each time, without a label and under the best of the ten, tell garments from digits."""
     ddpm, found = shipped(), {}
     times = times_at(ddpm.schedule, LOG_SNRS)
     data = {"digits": mnist(train=False), "fashion": load_data("fashion", root, train=False)}
@@ -183,16 +178,18 @@ def plot(out: Path) -> None:
     """Accuracy against confidence, and how many digits have it."""
     from matplotlib.figure import Figure
 
-    found = json.loads((RUNS / "test.json").read_text())
+    if not (path := RUNS / "test.json").exists():
+        raise SystemExit(f"{path} does not exist yet: run test first")
+    found = json.loads(path.read_text())
     count, confidence, right = zip(*found["bins"])
     figure = Figure(figsize=(7, 3.2), layout="constrained")
     left, number = figure.subplots(1, 2)
     left.plot([0, 1], [0, 1], color="0.7", linewidth=1)
     left.plot(confidence, right, "o-", color="#31688e")
-    left.set(xlabel="probability of the label it names", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
+    left.set(xlabel="probability of the best label", ylabel="share that is right", xlim=(0, 1.02), ylim=(0, 1.02))
     left.set_title(f"{found['accuracy']:.2%} of {found['n']:,}, calibration error {found['ece']:.2%}", fontsize=10)
     number.bar(confidence, count, width=0.06, color="#31688e")
-    number.set(xlabel="probability of the label it names", ylabel="digits", yscale="log", xlim=(0, 1.05))
+    number.set(xlabel="probability of the best label", ylabel="digits", yscale="log", xlim=(0, 1.05))
     figure.savefig(picture := io.BytesIO(), dpi=110)
     write_whole(out, picture.getvalue())
 
@@ -205,6 +202,9 @@ def main() -> None:
     parser.add_argument("--root", type=Path, help="outliers: where FashionMNIST is")
     parser.add_argument("--out", type=Path, default=PICTURE)
     args = parser.parse_args()
+    most = 60_000 if args.what == "search" else 10_000
+    if args.rounds < 1 or args.n is not None and not 1 <= args.n <= most:
+        parser.error(f"expected --rounds of at least 1 and --n in 1..{most}, got {args.rounds} and {args.n}")
     torch.set_num_threads(1)
     if args.what == "search":
         search(args.n or 400, args.rounds)

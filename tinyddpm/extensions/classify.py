@@ -3,8 +3,8 @@ is secretly a zero-shot classifier", eq. 5; Clark & Jaini 2023, "Text-to-image d
 classifiers"; Chen et al. 2024, "Robust classification via a single diffusion model").
 
 With the exact denoiser of each label, log p(x | y) = constant - 1/2 integral over SNR of E |x - x_0_hat(x_t, t, y)|^2
-(Kingma et al. 2021, eq. 13). What follows estimates that integral with few calls: all labels see the same noise, so
-that their difference is known long before either sum is, and a label that is behind is asked no more.
+(Kingma et al. 2021, eq. 13). `classify` estimates that integral with few calls of the network: all labels see the same
+noise, so that their differences are known long before the sums are, and labels that fall behind are dropped.
 """
 
 from collections.abc import Sequence
@@ -37,8 +37,7 @@ def classify(
 
     times    by default those of LOG_SNRS
     weights  one for each t in 0..T; by default TEMPERATURE SNR_t. The bound has half of what the SNR gains at t
-    rounds   at most so many for an image, which leaves when one label is left. An odd one draws noise for each time, an
-             even one takes its negative, which cancels what is odd in it
+    rounds   at most; an image with one label left is done. Odd rounds draw noise, even rounds take the negative of it
     margin   after r rounds, labels behind by more than margin / sqrt(r) in log-probability are dropped; inf: none are
 
     All labels and all images see the same noise (of seed 0 by default), so that a verdict does not depend on the other
@@ -50,23 +49,24 @@ def classify(
     weights = TEMPERATURE * schedule.log_snr.exp() if weights is None else weights
     check_plan(schedule.T, times, weights, rounds, margin)
     generator = Generator().manual_seed(0) if generator is None else generator
-    cost = x.new_zeros(len(x), k, dtype=torch.float64, device="cpu")  # the sum over rounds
-    behind, asked = torch.zeros_like(cost), torch.ones_like(cost, dtype=torch.bool)
-    noises: list[Tensor] = [torch.empty(0)] * len(times)
+    cost, behind = torch.zeros(2, len(x), k, dtype=torch.float64)  # cost is summed over rounds
+    asked, noises = torch.ones(len(x), k, dtype=torch.bool), [torch.empty(0)] * len(times)
     for r in range(1, rounds + 1):
-        pairs = asked.nonzero()
-        if len(pairs) == 0:
+        if not asked.any():
             break
-        for i, t in enumerate(times):
-            noises[i] = -noises[i] if r % 2 == 0 else torch.randn(x.shape[1:], generator=generator)
-            found = label_errors(ddpm, x, pairs, t, noises[i], batch_size)
-            cost[pairs[:, 0], pairs[:, 1]] += float(weights[t]) * found
-        mean = (cost / r).where(asked, torch.inf)
-        gap = mean - mean.amin(1, keepdim=True)
-        behind = gap.where(asked, behind)
-        asked &= gap <= margin / r**0.5
-        asked &= asked.sum(1, keepdim=True) > 1
+        noises = [torch.randn(x.shape[1:], generator=generator) for _ in times] if r % 2 else [-eps for eps in noises]
+        for t, eps in zip(times, noises):
+            cost[asked] += float(weights[t]) * label_errors(ddpm, x, asked.nonzero(), t, eps, batch_size)
+        behind, asked = drop(cost, behind, asked, r, margin)
     return (-behind).softmax(1)
+
+
+def drop(cost: Tensor, behind: Tensor, asked: Tensor, r: int, margin: float) -> tuple[Tensor, Tensor]:
+    """How far each label is behind the best after r rounds (a dropped one as it was), and which are still asked."""
+    mean = (cost / r).where(asked, torch.inf)
+    gap = mean - mean.amin(1, keepdim=True)
+    near = asked & (gap <= margin / r**0.5)
+    return gap.where(asked, behind), near & (near.sum(1, keepdim=True) > 1)
 
 
 def label_errors(
@@ -105,8 +105,8 @@ def check_images(ddpm: DDPM, x: Tensor) -> int:
 
 
 def check_plan(T: int, times: Sequence[int], weights: Table, rounds: int, margin: float) -> None:
-    require(len(times) > 0 and all(1 <= t <= T for t in times), f"times must be in 1..{T}, at least one", times)
-    fits = weights.shape == (T + 1,) and bool(weights[times].isfinite().all())
+    require(bool(times) and all(t in range(1, T + 1) for t in times), f"times must be in 1..{T}, at least one", times)
+    fits = isinstance(weights, Tensor) and weights.shape == (T + 1,) and bool(weights[times].isfinite().all())
     require(fits, f"expected a table of finite weights, one for each t in 0..{T}", weights)
     require(isinstance(rounds, int) and rounds >= 1, "rounds must be an integer of at least 1", rounds)
     require(margin >= 0, "margin must be at least 0", margin)
