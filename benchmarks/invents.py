@@ -1,15 +1,16 @@
-"""Why a network invents: how well an exact denoiser that sees the data through windows foretells its digits.
+"""Why a network invents: how well an exact denoiser that sees the data through windows predicts its digits.
 
-    python benchmarks/invents.py fit --known 600      # windows at each t, on seeds that are not measured
-    python benchmarks/invents.py measure --known 600  # r2 of 100 digits from the same noise, each way; resumes
+    python benchmarks/invents.py fit --known 600      # the windows at each t, on other seeds than are measured
+    python benchmarks/invents.py measure --known 600  # r2 of 100 digits from the same noise, by each oracle; resumes
     python benchmarks/invents.py memorise             # copies, against the number of training digits; resumes
-    python benchmarks/invents.py table                # of what has been measured, as markdown
+    python benchmarks/invents.py table                # prints what has been measured, as markdown
     python benchmarks/invents.py plot                 # assets/pictures/invents.png
 
 The network is the shipped one, at scale 1, in 16 steps of DDIM. Each digit has a label, and the oracle knows the first
-`known` training digits of that label. r2 is the squared correlation of a digit's pixels with those that the network
-makes from the same noise, and r the correlation (Kamb & Ganguli 2025, table 2; a public copy of their evaluation names
-r2 what is r, so both are here). One thread; seconds are CPU time.
+`known` training digits of that label, or all if there are fewer (5,421 to 6,742). r is the correlation of a digit's
+32x32 pixels, black border included, with those that the network makes from the same noise, and r2 its square (Kamb &
+Ganguli 2025, table 2; a public copy of their evaluation calls r2 what is r, so both are here). One thread; seconds are
+CPU time.
 """
 
 import argparse
@@ -47,8 +48,8 @@ def known_digits(known: int) -> list[Tensor]:
 
 
 def look(data: list[Tensor], schedule: Schedule, choices: list[tuple[int, float]], chunk: int = 1500) -> Views:
-    """The predictions of local oracles of each radius and temperature. At temperature 1 they are those of local_oracle;
-    above, log-weights are divided by it, which stands for data between those known."""
+    """The predictions of local oracles of each radius and temperature. A temperature divides the log-weights: at 1 they
+    are those of local_oracle, and above 1 more images count, as if there were others between those known."""
 
     def views(x_t: Tensor, t: int, label: int) -> Tensor:
         signal, noise = schedule.signal_noise(t)
@@ -72,7 +73,7 @@ def look(data: list[Tensor], schedule: Schedule, choices: list[tuple[int, float]
 
 
 def mixed(data: list[Tensor], schedule: Schedule, plan: dict[str, list]) -> Callable:
-    """A denoiser of labels y that adds up the views of a plan: t to [radius, temperature, share] of each."""
+    """A denoiser of labels y: at each t the sum of the views that the plan lists, as [radius, temperature, share]."""
     views = {t: look(data, schedule, [(r, temperature) for r, temperature, _ in row]) for t, row in plan.items()}
 
     def denoiser(x_t: Tensor, t: Tensor, y: Tensor) -> Tensor:
@@ -95,7 +96,7 @@ def correlation(a: Tensor, b: Tensor) -> Tensor:
 
 
 def shares_of(views: Tensor, target: Tensor) -> Tensor:
-    """The shares with which views (k, pixels) add up to the target with least squared error, one in all."""
+    """The shares, which sum to 1, whose sum of views (k, pixels) has the least squared error to the target."""
     off = views - target
     gram = (off @ off.T).double()
     inverse = torch.linalg.solve(
@@ -105,8 +106,8 @@ def shares_of(views: Tensor, target: Tensor) -> Tensor:
 
 
 def fit(known: int, n: int) -> None:
-    """At each t, on the way that the network takes: the window nearest to the network's x_0_hat, the window and
-    temperature, and three of those added up."""
+    """Three plans. At each t, along the network's own trajectory: the window whose view is nearest to the network's
+    x_0_hat, the best pair of window and temperature, and a weighted sum of three such pairs."""
     ddpm, data = load_pretrained(), known_digits(known)
     y = torch.arange(n) % 10
     way = list(ddpm.sample_steps(y, steps=STEPS, seeds=range(FITTED_ON, FITTED_ON + n)))[:-1]
@@ -184,7 +185,7 @@ def measure(known: int, n: int) -> None:
 
 
 def memorise(sizes: list[int], steps: int, recipe: str, n: int) -> None:
-    """One network for each number of training digits, all of as many steps, and copies among n samples of each."""
+    """One network for each number of training digits, all trained for as many steps, and how many of n samples copy."""
     (x, y), test = mnist().tensors(), mnist(train=False).tensors()[0]
     for size in sizes:
         path = RUNS / f"memorise-{recipe}-{size}-{steps}.json"
@@ -219,8 +220,8 @@ def trained(x: Tensor, y: Tensor, steps: int, recipe: str) -> DDPM:
 
 
 def third(samples: Tensor, data: Tensor) -> float:
-    """The share of samples whose nearest training digit is at less than a third of the distance of the second nearest,
-    the copies of Yoon et al. 2023 and Bonnaire et al. 2025."""
+    """The share of samples more than three times as near to one training digit as to any other: what Yoon et al. 2023
+    and Bonnaire et al. 2025 count as copies."""
     nearest = torch.cdist(samples.flatten(1), data.flatten(1)).topk(2, largest=False).values
     return float((nearest[:, 0] < nearest[:, 1] / 3).double().mean())
 
@@ -255,6 +256,8 @@ def plot(out: Path) -> None:
     from matplotlib.figure import Figure
 
     found, copies = measured(), memorised()
+    if not found or not copies:
+        raise SystemExit(f"{RUNS} has nothing to plot yet: run measure and memorise first")
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     grows, pairs, copied = figure.subplots(1, 3, width_ratios=[1.2, 1.4, 1])
     for name in dict.fromkeys(name for one in found for name in one["ways"]):
@@ -262,7 +265,7 @@ def plot(out: Path) -> None:
         grows.plot(*zip(*rows), "o-", label=name, markersize=4)
     grows.set(xscale="log", xlabel="digits known of each label", ylabel="median r² of 100", ylim=(0, 1))
     grows.legend(fontsize=7)
-    best = max((one for one in found), key=lambda one: one["known"])
+    best = max(found, key=lambda one: one["known"])
     way = max(best["ways"], key=lambda name: best["ways"][name]["r2"])
     rows = [
         torch.load(RUNS / f"images-{best['known']}-{way.replace(' ', '-')}.pt"),
@@ -286,9 +289,12 @@ def main() -> None:
     parser.add_argument("--n", type=int, help="digits: 20 of fit, 100 of measure, 1,000 of memorise")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000, 3000], help="memorise")
     parser.add_argument("--steps", type=int, default=4000, help="memorise: of each network")
-    parser.add_argument("--recipe", default="nano", help="memorise")
+    parser.add_argument("--recipe", default="nano", choices=[*RECIPES], help="memorise")
     parser.add_argument("--out", type=Path, default=PICTURE)
     args = parser.parse_args()
+    counts = [*args.known, args.steps, 1 if args.n is None else args.n]
+    if min(counts) < 1 or min(args.sizes) < 2 or max(args.sizes) > 60_000:
+        parser.error("expected --known, --steps and --n of at least 1, and --sizes in 2..60000")
     torch.set_num_threads(1)
     RUNS.mkdir(parents=True, exist_ok=True)
     if args.what in ("fit", "measure"):
