@@ -22,7 +22,7 @@ class Judge:
     root: Path | None = None  # folder of downloaded data, for real images that do not ship
     skip_broken: bool = False  # leave out pictures of a folder that cannot be read
     train: bool = True  # --no-train leaves out the classifiers that are trained on the images
-    out: Path | None = None  # file to write, too: x.md has what is printed, x.json all figures
+    out: Path | None = None  # also write a file: x.md has what is printed, x.json all figures
 
 
 def run_judge(ask: Judge) -> None:

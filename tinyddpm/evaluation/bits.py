@@ -1,4 +1,4 @@
-"""What a test image costs in bits: a model's bound, by which dimension, and beside it what compressors need."""
+"""What a test image costs in bits: a model's bound, in both units, and beside it what compressors need."""
 
 import gzip
 import io
@@ -24,7 +24,7 @@ from .judges import Reference
 if TYPE_CHECKING:
     from .report import ReportCache
 
-MOST = 50  # an image visits every so many steps of the bound at most
+MOST = 50  # an image visits at least each 50th step of the bound
 COMPRESSORS: dict[str, Callable[[np.ndarray], bytes]] = {  # of images (n, h, w)
     "PNG": lambda images: picture(images, format="PNG", optimize=True),
     "WebP, lossless": lambda images: picture(images, format="WebP", lossless=True, quality=100),
@@ -38,8 +38,8 @@ def bound(ddpm: DDPM, reference: Reference, n: int, out: Path | None = None) -> 
     """The mean of bits_per_dim over n test images given their labels, with the error variance of n training images; its
     standard error; and n.
 
-    Of a network that was trained for it (vdm), the bound is its own, and what each t contributes is plotted as bits.png
-    in the folder `out`.
+    For a network trained for it (vdm), the bound is that of its training, and what each t contributes is plotted as
+    bits.png in the folder `out`.
     """
     generator, (x_test, y_test) = Generator().manual_seed(0), test_images(ddpm, reference, n)
     if isinstance(ddpm.model, GreyLevels):
@@ -63,7 +63,7 @@ def test_images(ddpm: DDPM, reference: Reference, n: int) -> tuple[Tensor, Tenso
 
 
 def own_bits(ddpm: DDPM, x: Tensor, y: Tensor | None, generator: Generator) -> Float[Tensor, "times n"]:
-    """bits_by_time. Each image visits every n // 20 steps, at most 50, and the images together visit all."""
+    """bits_by_time where each image visits one step in n // 20, or in MOST, and the images together visit all steps."""
     every = min(max(1, len(x) // 20), MOST)
     by_time, model = torch.zeros(ddpm.schedule.T + 1, len(x), dtype=torch.float64), ddpm.model.eval()
     for first in range(every):

@@ -37,7 +37,7 @@ JUDGED = METRICS | {"coverage": (coverage, "features", "test_features")}
 
 
 def compared(samples: ImageBatch, floor: ImageBatch, metrics: Mapping) -> Iterator[tuple[str, Callable[[], object]]]:
-    """The names of the metrics that need no labels, or have them, and of their floors, each with what finds it."""
+    """The names of the metrics that can be measured, and of their floors, each with a function that measures it."""
     for name, metric in metrics.items():
         if samples.labels is not None or "labels" not in metric:
             yield name, partial(samples.measure, metric)
@@ -49,9 +49,9 @@ def judge(
     images: Tensor | np.ndarray, labels: Tensor | np.ndarray | None = None, reference: Reference | None = None,
     metrics: Mapping[str, tuple] = JUDGED, n: int | None = None, name: str = "samples",
 ) -> dict:  # fmt: skip
-    """Each metric of samples, and its floor: the same of as many real training images. Takes what read_samples returns.
-    With n, only so many, chosen at random. Returns what report.page shows. Raises ValueError for images of another
-    shape or range, for too few or too many, and for labels that do not fit them."""
+    """Each metric of samples, and its floor, that of as many real training images. Takes what read_samples returns.
+    With n, measures n of them, chosen at random. Returns what report.page shows. Raises ValueError for images of
+    another shape or range, for too few or too many, and for labels that do not fit them."""
     reference = load_reference("mnist", 32, None) if reference is None else reference
     x, y = as_samples(images, labels, reference, n)
     noun = reference.judge.noun
@@ -70,8 +70,8 @@ def reference_of(images: np.ndarray, data: str, root: str | Path | None = None) 
 
 
 def as_samples(images, labels, reference: Reference, n: int | None = None) -> tuple[Tensor, Tensor | None]:
-    """n images as the classifier knows them, of 256 grey values, and their labels: in a random order, since a metric
-    may go by parts, and files are often sorted by label. Raises ValueError as `judge` does."""
+    """n images as the classifier sees them, of 256 grey values, and their labels, in a random order: some metrics work
+    on parts, and files are often sorted by label. Raises ValueError as `judge` does."""
     x, noun = as_greys(np.asarray(images), reference.judge), reference.judge.noun
     y = None if labels is None else as_labels(np.asarray(labels), len(x))
     n, least, most = len(x) if n is None else n, reference.classifier.head.in_features + 1, len(reference.test)
@@ -121,7 +121,7 @@ def as_labels(labels: np.ndarray, n: int) -> Tensor:
 
 
 def read_samples(path: str | Path, skip_broken: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-    """The images of an .npz archive or a folder, as they are, and their labels or None. Raises ValueError for anything
+    """The images of an .npz archive or a folder, unchanged, and their labels or None. Raises ValueError for anything
     else. Nothing is unpickled.
 
     An archive has its images under one name of IMAGES, and labels under one of LABELS. The images of a folder, all of

@@ -1,8 +1,8 @@
 """A network trained for the bound on the likelihood of images with 256 grey values (Kingma, Salimans, Poole & Ho 2021,
 "Variational diffusion models").
 
-It returns logits over the grey values of each pixel. What x_t itself says of a pixel is added in closed form, so that
-rounding to a grey value need not be learned: p(v | x_t) ~ exp(logit_v - (x_t - sqrt(alpha_bar_t) v)^2 / (2 (1 -
+It returns logits over the grey values of each pixel. The likelihood of each value given x_t is added in closed form, so
+that the network need not learn to round: p(v | x_t) ~ exp(logit_v - (x_t - sqrt(alpha_bar_t) v)^2 / (2 (1 -
 alpha_bar_t))). The mean of p is x_0_hat, and at t = 1 p is the decoder: the bound ends at t = 1, not at t = 0.
 """
 
@@ -27,7 +27,7 @@ from .score_sde import log_likelihood
 
 LEVELS = 256
 POWERS, WIDTH = (2, 4), 32  # of GreyLevels
-# (t / T, log-SNR): all steps carry as many bits of MNIST, within a factor of two, but for the last fifth, which varies
+# (t / T, log-SNR): every step carries equally many bits of MNIST, within a factor of two, except for the last fifth
 KNOTS = ((0.0, 8.0), (0.62, 2.0), (0.88, -2.0), (0.95, -4.0), (1.0, -10.0))
 
 
@@ -49,8 +49,8 @@ def grey_values(like: Tensor) -> Float[Tensor, " levels"]:
 
 
 def fourier_features(x: Images, powers: tuple[int, ...]) -> Float[Tensor, "b features h w"]:
-    """x, and sin(2^n pi x) and cos(2^n pi x) for each power n (Kingma et al. 2021, appendix C): bfloat16 rounds x to
-    half a grey value, and not what these say of it."""
+    """x, and sin(2^n pi x) and cos(2^n pi x) for each power n (Kingma et al. 2021, appendix C), which still resolve
+    x where bfloat16 rounds x itself by up to half a grey value."""
     angles = [2.0**n * math.pi * x for n in powers]
     return torch.cat([x, *(angle.sin() for angle in angles), *(angle.cos() for angle in angles)], dim=1)
 
@@ -142,7 +142,7 @@ def level_nats(logits: Float[Tensor, "b c h w levels"], x_0: Images) -> Float[Te
 class BoundLoss(DenoisingLoss):
     """The bound itself in bits per dimension, at one t for each image: an unbiased estimate of it. A share `first` of
     the images is at t = 1, the decoder's, and the others are even over 2..T, by low-discrepancy times (Kingma et al.
-    2021, appendix I.1). predicts, loss, weights and times play no part. Raises ValueError for first outside (0, 1)."""
+    2021, appendix I.1). predicts, loss, weights and times are not used. Raises ValueError for first outside (0, 1)."""
 
     first: float = 0.15
 
@@ -160,7 +160,7 @@ class BoundLoss(DenoisingLoss):
 
 
 def low_discrepancy(n: int, generator: Generator) -> Float[Tensor, " n"]:
-    """(k / n + r) mod 1 for one r: each is uniform in [0, 1), all together are even."""
+    """(k / n + r) mod 1 for k in 0..n-1 and one random r: each is uniform in [0, 1), and together they are even."""
     r = torch.rand((), generator=generator, device=generator.device)
     return (torch.arange(n, device=generator.device) / n + r) % 1
 
@@ -182,10 +182,10 @@ def bits_by_time(
     every: int = 1,
     first: int = 0,
 ) -> Float[Tensor, "times b"]:
-    """The bound's terms in bits per dimension, float64: that of t at place t, and at 0 KL(q(x_T | x_0) || N(0, 1)).
+    """The bound's terms in bits per dimension, float64: that of t in row t, and in row 0 KL(q(x_T | x_0) || N(0, 1)).
 
-    Only every so many of the times T..2 are visited, from place `first` on, and count `every` times: on average over
-    all places the same sum. Raises ValueError for images of other than the 256 grey values.
+    Of the times T..2 only each `every`-th is visited, from the one with index `first` on, and counts `every` times: the
+    mean over all first in 0..every-1 is unbiased. Raises ValueError for images of other than the 256 grey values.
     """
     check_grey(x_0)
     nats = torch.zeros(schedule.T + 1, len(x_0), dtype=torch.float64)
@@ -208,7 +208,7 @@ def ode_bits(
     x_1) - log q(x_1 | x_0) at one x_1 of q, a bound with Gaussian noise where others dequantise with uniform noise
     (Zheng et al. 2023, "Improved techniques for maximum likelihood estimation for diffusion ODEs", section 3.1).
 
-    Uniform noise does not fit a density that was learned with Gaussian noise of two grey values. Raises ValueError for
+    Uniform noise does not fit a density learned with Gaussian noise of two grey values. Raises ValueError for
     images of other than the 256 grey values.
     """
     check_grey(x_0)
