@@ -140,7 +140,9 @@ def diffusers() -> Peer:
     from diffusers import DDPMScheduler
     from settings import CourseNet
 
-    network, scheduler = CourseNet(), DDPMScheduler(num_train_timesteps=1000, beta_schedule="squaredcos_cap_v2")
+    # linspace: of fewer than 1,000 steps, the default leaves out the noisiest, those above steps * (1000 // steps)
+    how = {"beta_schedule": "squaredcos_cap_v2", "timestep_spacing": "linspace"}
+    network, scheduler = CourseNet(), DDPMScheduler(num_train_timesteps=1000, **how)
     optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
 
     def step(x: Tensor, y: Tensor) -> None:
@@ -148,8 +150,7 @@ def diffusers() -> Peer:
         improve(optimizer, F.mse_loss(network(scheduler.add_noise(x, noise, t), t + 1, y), noise))
 
     def sample(y: Tensor, steps: int) -> Tensor:
-        # from the noisiest time on: the default leaves out the times above steps * (1000 // steps)
-        scheduler.set_timesteps(timesteps=[1000 * k // steps - 1 for k in range(steps, 0, -1)])
+        scheduler.set_timesteps(steps)
         x = torch.randn(len(y), 1, 28, 28)
         for t in scheduler.timesteps:
             x = scheduler.step(network(x, t.expand(len(y)) + 1, y), t, x).prev_sample
