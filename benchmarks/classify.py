@@ -1,6 +1,6 @@
 """The shipped generator as a classifier: what decided the defaults of `classify`, and what it reaches.
 
-    python benchmarks/classify.py search [--n 400]    # on training digits, moved a little: temperature, rounds, margin
+    python benchmarks/classify.py search [--n 400]    # on training digits, moved a little: sharpness, rounds, margin
     python benchmarks/classify.py test [--n 10000]    # once, on test digits; resumes
     python benchmarks/classify.py outliers [--n 1000] --root DIR    # test digits against FashionMNIST; resumes
     python benchmarks/classify.py plot                # assets/pictures/classify.png
@@ -95,13 +95,13 @@ def errors_of(n: int, rounds: int, seed: int = 1) -> tuple[Tensor, Tensor]:
     return torch.stack(found), y
 
 
-def replay(errors: Tensor, temperature: float, margin: float) -> tuple[Tensor, float]:
+def replay(errors: Tensor, sharpness: float, margin: float) -> tuple[Tensor, float]:
     """What `classify` would return with these errors, and how many calls it would take for each image and time."""
     asked, cost = torch.ones_like(errors[0], dtype=torch.bool), torch.zeros_like(errors[0])
     behind, calls = torch.zeros_like(cost), 0
     for r, one in enumerate(errors, 1):
         calls += int(asked.sum())
-        cost = cost + temperature * one
+        cost = cost + sharpness * one
         behind, asked = drop(cost, behind, asked, r, margin)
     return (-behind).softmax(1), calls / len(cost)
 
@@ -109,16 +109,16 @@ def replay(errors: Tensor, temperature: float, margin: float) -> tuple[Tensor, f
 def search(n: int, rounds: int) -> None:
     with torch.no_grad(), half():
         errors, y = errors_of(n, rounds)
-    print("| rounds | margin | temperature | accuracy | nll | ece | calls an image |\n|---|---|---|---|---|---|---|")
+    print("| rounds | margin | sharpness | accuracy | nll | ece | calls an image |\n|---|---|---|---|---|---|---|")
     for r in sorted({r for r in (1, 2, 4) if r < rounds} | {rounds}):
         for margin in (2.0, 4.0, 8.0, torch.inf):
             rows = []
-            for temperature in torch.logspace(-2.5, 0, 26).tolist():
-                p, calls = replay(errors[:r], temperature, margin)
-                rows.append((summary(p, y), temperature, calls * len(LOG_SNRS)))
-            best, temperature, calls = min(rows, key=lambda row: row[0]["nll"])
+            for sharpness in torch.logspace(-2.5, 0, 26).tolist():
+                p, calls = replay(errors[:r], sharpness, margin)
+                rows.append((summary(p, y), sharpness, calls * len(LOG_SNRS)))
+            best, sharpness, calls = min(rows, key=lambda row: row[0]["nll"])
             figures = f"{best['accuracy']:.4f} | {best['nll']:.4f} | {best['ece']:.4f} | {calls:.0f}"
-            print(f"| {r} | {margin:g} | {temperature:.3f} | {figures} |")
+            print(f"| {r} | {margin:g} | {sharpness:.3f} | {figures} |")
 
 
 # --- the test digits -----------------------------------------------------------------------------------------------

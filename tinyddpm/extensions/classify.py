@@ -18,7 +18,7 @@ from ..pipeline import DDPM
 from ..schedules import Schedule, Table, require
 
 LOG_SNRS = (-4.3, -3.3, -2.6, -2.0, -1.5, -1.0, -0.4)  # where the labels of training digits differ
-TEMPERATURE = 0.3  # fitted to 480 of them, distorted; the bound has 0.33, half the mean distance of LOG_SNRS
+SHARPNESS = 0.3  # fitted to 480 of them, distorted; the bound has 0.33, half the mean distance of LOG_SNRS
 
 
 @torch.no_grad()
@@ -36,7 +36,7 @@ def classify(
     of weights[t] |x - x_0_hat(x_t, t, y)|^2, averaged over rounds.
 
     times    by default those of LOG_SNRS
-    weights  one for each t in 0..T; by default TEMPERATURE SNR_t. The bound has half of what the SNR gains at t
+    weights  one for each t in 0..T; by default SHARPNESS SNR_t. The bound has half of what the SNR gains at t
     rounds   at most; an image with one label left is done. Odd rounds draw noise, even rounds take the negative of it
     margin   after r rounds, labels behind by more than margin / sqrt(r) in log-probability are dropped; inf: none are
 
@@ -46,7 +46,7 @@ def classify(
     """
     schedule, k = ddpm.schedule, check_images(ddpm, x)
     times = times_at(schedule, LOG_SNRS) if times is None else list(times)
-    weights = TEMPERATURE * schedule.log_snr.exp() if weights is None else weights
+    weights = SHARPNESS * schedule.log_snr.exp() if weights is None else weights
     check_plan(schedule.T, times, weights, rounds, margin)
     generator = Generator().manual_seed(0) if generator is None else generator
     cost, behind = torch.zeros(2, len(x), k, dtype=torch.float64)  # cost is summed over rounds
