@@ -66,7 +66,13 @@ FROM_MIDDLE = "times drawn from the middle, batches of 64, warmup of 20 steps, a
 MIDDLE = but(NANO, FROM_MIDDLE, times="logit-normal", batch_size=64, warmup=20, ema_decay=0.98)
 GUIDED = but(MIDDLE, "guidance 1.5, in 15 steps of `dpm_solver_pp`", scale=1.5, steps=15, sampler="dpm_solver_pp")
 LONG = but(TINY, "the recipe `tiny`", seconds=600)
-ENTRIES = {"60-tiny": TINY, "60-nano": NANO, "60-middle": MIDDLE, "60-guided": GUIDED, "600-tiny": LONG}
+DIT = but(LONG, "the recipe `dit`, a transformer", **vars(RECIPES["dit"]))
+LATER = but(LONG, "`tiny`, times drawn from the middle", times="logit-normal")
+STEERED = but(LATER, "guidance 1.25, in 25 steps of `dpm_solver_pp`", scale=1.25, steps=25, sampler="dpm_solver_pp")
+ENTRIES = {
+    "60-tiny": TINY, "60-nano": NANO, "60-middle": MIDDLE, "60-guided": GUIDED,
+    "600-dit": DIT, "600-tiny": LONG, "600-middle": LATER, "600-guided": STEERED,
+}  # fmt: skip
 
 
 def run(entry: Entry, seed: int, half: bool) -> dict:
