@@ -24,6 +24,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -438,10 +439,11 @@ while True:
         write_whole(sys.argv[1], bytes([letter]) * 3_000_000)
 """
     path, wrong = folder / "x", []
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # which a job in the background inherits as ignored
     path.write_bytes(b"a" * 3_000_000)
     for i in range(n):
         process = subprocess.Popen(
-            [sys.executable, "-c", code, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            [sys.executable, "-c", code, path], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, preexec_fn=heard
         )
         process.stdout.readline()
         time.sleep(chance.uniform(0, 0.2))
