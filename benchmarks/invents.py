@@ -253,6 +253,7 @@ def table() -> None:
 
 def plot(out: Path) -> None:
     """r2 against the digits known, digits of both from the same noise, and copies against the digits trained on."""
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     found, copies = measured(), memorised()
@@ -260,10 +261,13 @@ def plot(out: Path) -> None:
         raise SystemExit(f"{RUNS} has nothing to plot yet: run measure and memorise first")
     figure = Figure(figsize=(10, 3.2), layout="constrained")
     grows, pairs, copied = figure.subplots(1, 3, width_ratios=[1.2, 1.4, 1])
-    for name in dict.fromkeys(name for one in found for name in one["ways"]):
+    names = list(dict.fromkeys(name for one in found for name in one["ways"]))
+    for name, marker, shade in zip(names, "osD^v", colormaps["viridis"](torch.linspace(0, 0.85, len(names)).numpy())):
         rows = [(one["known"], one["ways"][name]["r2"]) for one in found if name in one["ways"]]
-        grows.plot(*zip(*rows), "o-", label=name, markersize=4)
+        grows.plot(*zip(*rows), marker + "-", label=name, markersize=5, color=shade)
     grows.set(xscale="log", xlabel="digits known of each label", ylabel="median r² of 100", ylim=(0, 1))
+    grows.set_xticks(known := [one["known"] for one in found], [f"{number:,}" for number in known])
+    grows.minorticks_off()
     grows.legend(fontsize=7)
     best = max(found, key=lambda one: one["known"])
     way = max(best["ways"], key=lambda name: best["ways"][name]["r2"])
@@ -274,8 +278,9 @@ def plot(out: Path) -> None:
     pairs.imshow(torch.cat([torch.cat(list(row[:10, 0]), 1) for row in rows]), cmap="gray_r")
     pairs.set(title=f"oracle ({way}, {best['known']:,}) above, network below", xticks=[], yticks=[])
     pairs.title.set_fontsize(8)
-    for key, name in (("copied", "nearer than 99.9 % of test digits"), ("third", "nearest under a third of second")):
-        copied.plot([row["digits"] for row in copies], [row[key] for row in copies], "o-", label=name, markersize=4)
+    ways = ("copied", "nearer than 99.9 % of test digits", "o-"), ("third", "nearest under a third of second", "s--")
+    for key, name, line in ways:
+        copied.plot([row["digits"] for row in copies], [row[key] for row in copies], line, label=name, markersize=5)
     copied.set(xscale="log", xlabel="training digits", ylabel="share of samples", ylim=(-0.03, 1.03))
     copied.legend(fontsize=7)
     figure.savefig(picture := io.BytesIO(), dpi=110)
