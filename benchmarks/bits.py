@@ -1,4 +1,5 @@
-"""What each part of the recipe `bits` gives: the recipe without one of them, for as many minutes of one core.
+"""What each part of the recipe `bits` gives: the recipe without it, or with what is usual in its place, for as many
+minutes of one core.
 
     python benchmarks/bits.py run [NAME ...] [--minutes 10] [--seeds 0]
     python benchmarks/bits.py table     # of all runs, as markdown
@@ -42,8 +43,8 @@ class Learned(vdm.GreyLevels):
         return super().forward(x_t, t, y)
 
 
-def apart(n: int, generator: Generator) -> Tensor:
-    """In place of vdm.low_discrepancy: each is drawn apart from the others."""
+def independent(n: int, generator: Generator) -> Tensor:
+    """Times for vdm.low_discrepancy, each drawn independently."""
     return torch.rand(n, generator=generator, device=generator.device)
 
 
@@ -73,8 +74,8 @@ PARTS = {
     "without the likelihood of each grey value given x_t": replace(WHOLE, objective="learned"),
     "log-SNR linear in t": replace(WHOLE, schedule="straight"),
     "the last step drawn as rarely as any": replace(WHOLE, objective="rare first"),
-    "times drawn apart": WHOLE,
-    "Adam, 2e-3": replace(WHOLE, optimizer="adam", learning_rate=2e-3),
+    "independent times": WHOLE,
+    "Adam at 2e-3": replace(WHOLE, optimizer="adam", learning_rate=2e-3),
 }
 
 
@@ -84,7 +85,7 @@ def run(names: list[str], minutes: float, seeds: list[int]) -> None:
             path = RUNS / f"{name.replace(' ', '-')}-{minutes:g}-{seed}.json"
             if path.exists():
                 continue
-            draw = apart if name == "times drawn apart" else vdm.low_discrepancy
+            draw = independent if name == "independent times" else vdm.low_discrepancy
             with tempfile.TemporaryDirectory() as folder, patch.object(vdm, "low_discrepancy", draw):
                 ddpm = train(PARTS[name], folder, minutes=minutes, seed=seed, device="cpu", clock=time.process_time)
             mean, error, n = bound(ddpm, Reference(), N)

@@ -278,8 +278,8 @@ def plot(out: Path) -> None:
     pairs.imshow(torch.cat([torch.cat(list(row[:10, 0]), 1) for row in rows]), cmap="gray_r")
     pairs.set(title=f"oracle ({way}, {best['known']:,}) above, network below", xticks=[], yticks=[])
     pairs.title.set_fontsize(8)
-    ways = ("copied", "nearer than 99.9 % of test digits", "o-"), ("third", "nearest under a third of second", "s--")
-    for key, name, line in ways:
+    kinds = ("copied", "nearer than 99.9 % of test digits", "o-"), ("third", "nearest under a third of second", "s--")
+    for key, name, line in kinds:
         copied.plot([row["digits"] for row in copies], [row[key] for row in copies], line, label=name, markersize=5)
     copied.set(xscale="log", xlabel="training digits", ylabel="share of samples", ylim=(-0.03, 1.03))
     copied.legend(fontsize=7)

@@ -66,12 +66,14 @@ FROM_MIDDLE = "times drawn from the middle, batches of 64, warmup of 20 steps, a
 MIDDLE = but(NANO, FROM_MIDDLE, times="logit-normal", batch_size=64, warmup=20, ema_decay=0.98)
 GUIDED = but(MIDDLE, "guidance 1.5, in 15 steps of `dpm_solver_pp`", scale=1.5, steps=15, sampler="dpm_solver_pp")
 LONG = but(TINY, "the recipe `tiny`", seconds=600)
-DIT = but(LONG, "the recipe `dit`, a transformer", **vars(RECIPES["dit"]))
-LATER = but(LONG, "`tiny`, times drawn from the middle", times="logit-normal")
-STEERED = but(LATER, "guidance 1.25, in 25 steps of `dpm_solver_pp`", scale=1.25, steps=25, sampler="dpm_solver_pp")
+LONG_DIT = but(LONG, "the recipe `dit`, a transformer", **vars(RECIPES["dit"]))
+LONG_MIDDLE = but(LONG, "`tiny`, times drawn from the middle", times="logit-normal")
+LONG_GUIDED = but(
+    LONG_MIDDLE, "guidance 1.25, in 25 steps of `dpm_solver_pp`", scale=1.25, steps=25, sampler="dpm_solver_pp"
+)
 ENTRIES = {
     "60-tiny": TINY, "60-nano": NANO, "60-middle": MIDDLE, "60-guided": GUIDED,
-    "600-dit": DIT, "600-tiny": LONG, "600-middle": LATER, "600-guided": STEERED,
+    "600-dit": LONG_DIT, "600-tiny": LONG, "600-middle": LONG_MIDDLE, "600-guided": LONG_GUIDED,
 }  # fmt: skip
 
 
