@@ -3,13 +3,12 @@
 A row is a door, a bad input and words that the message must contain. The tests of a wing have more of its doors.
 """
 
-import json
 import math
 from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 import tinyddpm
@@ -28,7 +27,7 @@ from tinyddpm import (
 )
 from tinyddpm.extensions.learned_variance import LearnedVariance
 from tinyddpm.extensions.self_conditioning import self_conditioned
-from tinyddpm.files import read_checkpoint, writable_folder
+from tinyddpm.files import read_checkpoint, writable_folder, write_checkpoint
 from tinyddpm.guidance import classifier_free_guidance
 from tinyddpm.nn.conv import ConvBlock
 from tinyddpm.nn.embedding import SinusoidalEmbedding
@@ -379,8 +378,8 @@ def cut(path, share):
 
 def describe(path, **change):
     """Changes what a checkpoint says of itself."""
-    metadata, _ = read_checkpoint(path, 2)
-    save_file(load_file(path), path, {key: json.dumps(value) for key, value in {**metadata, **change}.items()})
+    metadata, tensors = read_checkpoint(path, 2)
+    write_checkpoint(path, 2, {**metadata, **change}, tensors)
 
 
 WHAT = "describes another network than the one it holds"

@@ -89,12 +89,12 @@ def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tens
         tensors, header = load(content), content[8 : 8 + int.from_bytes(content[:8], "little")]
         written = json.loads(header).get("__metadata__") or {}
         metadata = {key: json.loads(value) for key, value in written.items()}
-        same = DIGEST not in metadata or metadata.pop(DIGEST) == digest(written | {DIGEST: json.dumps("")}, tensors)
+        version, sealed = metadata.get("format_version"), digest(written | {DIGEST: json.dumps("")}, tensors)
+        same = sealed == metadata.pop(DIGEST, None if version in range(2, newest + 1) else sealed)  # 1 may have none
         if not same or not all(value.sum(dtype=torch.float64).isfinite() for value in tensors.values()):
-            raise ValueError("it holds NaN or infinite values" if same else "its sha256 differs")
+            raise ValueError("it holds NaN or infinite values" if same else "its sha256 differs or is missing")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is cut off, damaged or of another format ({error}): get or train it again") from error
-    version = metadata.get("format_version")
     if metadata.get("format") != FORMAT or version not in range(1, newest + 1):
         found = f"format {metadata.get('format')} {version}, and this tinyddpm reads {FORMAT} 1 to {newest}"
         raise ValueError(f"{path} has {found}: use the tinyddpm that wrote it, or save it again with this one")

@@ -113,20 +113,29 @@ def nested(value, chance: random.Random):
     return chance.choice(NASTY)
 
 
+def in_order(content: bytes) -> bytes:
+    """A checkpoint with its header sorted: safetensors writes metadata in a random order, and a seed should harm the
+    same bytes each time."""
+    end = 8 + int.from_bytes(content[:8], "little")
+    header = json.dumps(json.loads(content[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[end:]
+
+
 def checkpoints(n: int, chance: random.Random, folder: Path) -> list[str]:
-    """Damaged files, and whole ones without a digest that ask for something else, given to DDPM.load."""
+    """Damaged files, and whole ones with a right digest that ask for something else, given to DDPM.load."""
     from tinyddpm import DDPM, last
-    from tinyddpm.files import read_checkpoint
+    from tinyddpm.files import DIGEST, digest, read_checkpoint
 
     path, wrong = folder / "x.safetensors", []
     ddpm = small_ddpm()
     ddpm.save(path)
-    whole, wanted = path.read_bytes(), ddpm.model.state_dict()
+    whole, wanted = in_order(path.read_bytes()), ddpm.model.state_dict()
     description, tensors = read_checkpoint(path, 2)
 
     def attack(i: int) -> str | None:
-        digest = i % 2 == 0
-        if digest:
+        harm = i % 2 == 0
+        if harm:
             path.write_bytes(damaged(whole, chance))
         else:
             found, weights = description, dict(tensors)
@@ -135,9 +144,10 @@ def checkpoints(n: int, chance: random.Random, folder: Path) -> list[str]:
                 found = found if isinstance(found, dict) else {}
                 if chance.random() < 0.3:
                     weights[chance.choice(list(weights))] = nasty_tensor(chance)
-            path.write_bytes(save(weights, {str(k): json.dumps(v) for k, v in found.items()}))
+            written = {str(k): json.dumps(v) for k, v in found.items()} | {DIGEST: '""'}
+            path.write_bytes(save(weights, written | {DIGEST: json.dumps(digest(written, weights))}))
         loaded = DDPM.load(path)
-        if digest and any(not torch.equal(v, wanted[k]) for k, v in loaded.model.state_dict().items()):
+        if harm and any(not torch.equal(v, wanted[k]) for k, v in loaded.model.state_dict().items()):
             return "other weights were loaded in silence"
         if not last(loaded.sample_steps(n=1, steps=1, seeds=[0])).x_t.isfinite().all():
             return "what is drawn is not finite"

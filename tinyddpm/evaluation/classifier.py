@@ -13,7 +13,7 @@ from torch.nn.utils import convert_conv2d_weight_memory_format
 from ..files import asset, read_checkpoint, write_checkpoint
 from ..tools.jobs import progress
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 Images = Float[Tensor, "n 1 h w"]
 Labels = Int[Tensor, " n"]
 

@@ -84,13 +84,13 @@ def draw(
     path = folder and folder / f"{seeds[0]}-{seeds[-1]}{labels}.safetensors"
     if path and path.exists():
         with contextlib.suppress(ValueError):  # damaged: drawn again
-            return from_uint8(read_checkpoint(path, 1)[1]["pixels"])
+            return from_uint8(read_checkpoint(path, 2)[1]["pixels"])
     x = sample(y, n=len(seeds) if y is None else None, seeds=seeds.tolist(), batch_size=len(seeds))
     if bad := not_finite(x):
         raise ValueError(f"{bad} of the samples of seeds {seeds[0]}..{seeds[-1]} hold NaN or infinite values")
     pixels = to_uint8(reference.judge.show(x.cpu()))
     if path:
-        write_checkpoint(path, 1, {}, {"pixels": pixels})
+        write_checkpoint(path, 2, {}, {"pixels": pixels})
     return from_uint8(pixels)
 
 
