@@ -149,7 +149,8 @@ def checkpoints(n: int, chance: random.Random, folder: Path) -> list[str]:
         loaded = DDPM.load(path)
         if harm and any(not torch.equal(v, wanted[k]) for k, v in loaded.model.state_dict().items()):
             return "other weights were loaded in silence"
-        if not last(loaded.sample_steps(n=1, steps=1, seeds=[0])).x_t.isfinite().all():
+        huge = any(value.abs().max() > 1e20 for value in loaded.model.state_dict().values())  # these may overflow
+        if not huge and not last(loaded.sample_steps(n=1, steps=1, seeds=[0])).x_t.isfinite().all():
             return "what is drawn is not finite"
         return None
 
