@@ -28,7 +28,7 @@ from tinyddpm.trainer.processes import native_bf16
 
 RUNS = Path("runs/classify")
 PICTURE = Path(__file__).parent.parent / "assets" / "pictures" / "classify.png"
-CHUNK = 250
+CHUNK = 1000
 
 
 def half() -> torch.autocast:
@@ -125,7 +125,7 @@ def search(n: int, rounds: int) -> None:
 
 
 def test(n: int) -> None:
-    """Reads chunks of 250 digits and keeps each when it is done."""
+    """Reads chunks of digits and keeps each when it is done."""
     (x, y), ddpm, path = mnist(train=False).tensors(), shipped(), RUNS / "test.pt"
     kept = torch.load(path) if path.exists() else {"p": torch.zeros(0, 10, dtype=torch.float64), "seconds": 0.0}
     while len(kept["p"]) < n:

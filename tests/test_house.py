@@ -95,7 +95,7 @@ def test_files_and_functions_of_the_package_stay_small():
     later |= {"tinyddpm/evaluation/judges.py": 142, "tinyddpm/datasets/resized.py": 26}
     later |= {"tinyddpm/evaluation/judge.py": 158, "tinyddpm/cli/judge.py": 43}
     later |= {"tinyddpm/extensions/vdm.py": 222, "tinyddpm/evaluation/bits.py": 144}
-    later |= {"tinyddpm/extensions/classify.py": 112}
+    later |= {"tinyddpm/extensions/classify.py": 111}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}
     assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5698
     assert all(sum(n for name, n in lines.items() if name.startswith(room)) <= most for room, most in later.items())

@@ -110,6 +110,7 @@ def test_the_errors_are_those_of_the_pairs_asked_for():
     ddpm, (x, _) = exact(), images(3)
     pairs = torch.tensor([[2, 1], [0, 0], [2, 2]])
     found = label_errors(ddpm, x, pairs, 50, torch.zeros(1, 4, 4), batch_size=2)
+    assert [len(y) for _, _, y in ddpm.model.asked] == [2, 1]
     x_t = SCHEDULE.sqrt_alpha_bar[50].float() * x[pairs[:, 0]]
     x_0_hat = ddpm.model(x_t, torch.full((3,), 50), pairs[:, 1])
     expected = (x[pairs[:, 0]] - x_0_hat).square().flatten(1).sum(1).double()

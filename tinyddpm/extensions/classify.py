@@ -73,15 +73,14 @@ def label_errors(
     ddpm: DDPM, x: Images, pairs: Int[Tensor, "m 2"], t: int, eps: Tensor, batch_size: int = 240
 ) -> Float[Tensor, " m"]:
     """|x - x_0_hat(x_t, t, y)|^2, float64 on the CPU, for pairs (index of the image, y): labels 0..num_classes-1, and
-    num_classes for none. All share the noise eps (c, h, w). The last batch is filled up, for one compilation."""
+    num_classes for none. All share the noise eps (c, h, w)."""
     found = []
     for part in pairs.split(batch_size):
-        full = torch.cat([part, part[:1].expand(batch_size - len(part), 2)]).to(x.device)
-        x_0, time = x[full[:, 0]].to(ddpm.device), torch.full((batch_size,), t, device=ddpm.device)
+        x_0, time = x[part[:, 0].to(x.device)].to(ddpm.device), torch.full((len(part),), t, device=ddpm.device)
         x_t = q_sample(x_0, time, eps.to(x_0).expand_as(x_0), ddpm.schedule)
-        denoiser = make_denoiser(ddpm.model.eval(), ddpm.schedule, ddpm.predicts, full[:, 1].to(ddpm.device))
+        denoiser = make_denoiser(ddpm.model.eval(), ddpm.schedule, ddpm.predicts, part[:, 1].to(ddpm.device))
         x_0_hat = denoiser(x_t, time).to(x_0.dtype).clamp(-1, 1)
-        found.append((x_0 - x_0_hat).square().flatten(1).sum(1)[: len(part)].double().cpu())
+        found.append((x_0 - x_0_hat).square().flatten(1).sum(1).double().cpu())
     errors = torch.cat(found)
     require(bool(errors.isfinite().all()), "a classifier needs a network that returns numbers", f"NaN at t = {t}")
     return errors
