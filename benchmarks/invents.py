@@ -234,12 +234,12 @@ def measured() -> list[dict]:
     return sorted(found, key=lambda one: one["known"])
 
 
-def memorised() -> list[dict]:
-    found = [json.loads(path.read_text()) for path in RUNS.glob("memorise-*.json")]
+def memorised(steps: int, recipe: str) -> list[dict]:
+    found = [json.loads(path.read_text()) for path in RUNS.glob(f"memorise-{recipe}-*-{steps}.json")]
     return sorted(found, key=lambda one: one["digits"])
 
 
-def table() -> None:
+def table(copies: list[dict]) -> None:
     names = list(dict.fromkeys(name for one in measured() for name in one["ways"]))
     print("| digits a label | " + " | ".join(names) + " |\n" + "|---" * (len(names) + 1) + "|")
     for one in measured():
@@ -247,16 +247,16 @@ def table() -> None:
         print(f"| {one['known']:,} | " + " | ".join(cells) + " |")
     print("\n| training digits | steps | nearer than 99.9 % of test digits | nearest under a third of second |")
     print("|---|---|---|---|")
-    for row in memorised():
+    for row in copies:
         print(f"| {row['digits']:,} | {row['steps']:,} | {row['copied']:.1%} | {row['third']:.1%} |")
 
 
-def plot(out: Path) -> None:
+def plot(copies: list[dict], out: Path) -> None:
     """r2 against the digits known, digits of both from the same noise, and copies against the digits trained on."""
     from matplotlib import colormaps
     from matplotlib.figure import Figure
 
-    found, copies = measured(), memorised()
+    found = measured()
     if not found or not copies:
         raise SystemExit(f"{RUNS} has nothing to plot yet: run measure and memorise first")
     figure = Figure(figsize=(10, 3.2), layout="constrained")
@@ -293,8 +293,8 @@ def main() -> None:
     parser.add_argument("--known", type=int, nargs="+", default=[150, 600, 1500, 6000], help="digits of each label")
     parser.add_argument("--n", type=int, help="digits: 20 of fit, 100 of measure, 1,000 of memorise")
     parser.add_argument("--sizes", type=int, nargs="+", default=[100, 300, 1000, 3000], help="memorise")
-    parser.add_argument("--steps", type=int, default=4000, help="memorise: of each network")
-    parser.add_argument("--recipe", default="nano", choices=[*RECIPES], help="memorise")
+    parser.add_argument("--steps", type=int, default=4000, help="memorise, table, plot: of each network")
+    parser.add_argument("--recipe", default="nano", choices=[*RECIPES], help="memorise, table, plot")
     parser.add_argument("--out", type=Path, default=PICTURE)
     args = parser.parse_args()
     counts = [*args.known, args.steps, 1 if args.n is None else args.n]
@@ -308,9 +308,9 @@ def main() -> None:
     elif args.what == "memorise":
         memorise(args.sizes, args.steps, args.recipe, args.n or 1000)
     elif args.what == "table":
-        table()
+        table(memorised(args.steps, args.recipe))
     else:
-        plot(args.out)
+        plot(memorised(args.steps, args.recipe), args.out)
 
 
 if __name__ == "__main__":

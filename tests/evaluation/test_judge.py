@@ -200,7 +200,7 @@ BAD = [
     (lambda x, y: (255 - x, y), "digits are light on black, got a background of 255 of 255: invert them"),
     (lambda x, y: (spoilt(x / 255, np.nan), y), "digits are finite, got 1 of 130 with NaN or infinite values"),
     (lambda x, y: (spoilt(x / 255, -np.inf), y), "1 of 130 with NaN or infinite"),
-    (lambda x, y: (x[:128], y[:128]), r"a judge takes 129\.\.1000 images, .* got 128 of 128: draw more"),
+    (lambda x, y: (x[:128], y[:128]), r"a judge takes 129\.\.1000 images, .* got 128 of 128: judge more"),
     (lambda x, y: (np.tile(x, (8, 1, 1)), None), r"got 1040 of 1040: judge some of them, with n=1000 \(--n 1000\)"),
     (
         lambda x, y: (x, y[:-1]),
@@ -224,9 +224,9 @@ def test_samples_that_cannot_be_judged_are_refused_in_a_sentence(change, message
 
 
 def test_more_images_than_there_are_cannot_be_judged(digits, reference):
-    with pytest.raises(ValueError, match="got 500 of 130: draw more"):
+    with pytest.raises(ValueError, match="got 500 of 130: judge more"):
         judge(*digits, reference, QUICK, n=500)
-    with pytest.raises(ValueError, match="got 5 of 130: draw more"):
+    with pytest.raises(ValueError, match="got 5 of 130: judge more"):
         judge(*digits, reference, QUICK, n=5)
 
 

@@ -76,7 +76,7 @@ def as_samples(images, labels, reference: Reference, n: int | None = None) -> tu
     y = None if labels is None else as_labels(np.asarray(labels), len(x))
     n, least, most = len(x) if n is None else n, reference.classifier.head.in_features + 1, len(reference.test)
     wanted = f"a judge takes {least}..{most} images, more than its classifier has features and as many as there are "
-    advice = f": judge some of them, with n={most} (--n {most})" if n > most else ": draw more"
+    advice = f": judge some of them, with n={most} (--n {most})" if n > most else ": judge more"
     require(least <= n <= min(most, len(x)), f"{wanted}test {noun}s at most", f"{n} of {len(x)}{advice}")
     order = torch.randperm(len(x), generator=Generator().manual_seed(0))[:n]
     return reference.judge.show(from_uint8(x[order])), None if y is None else y[order]
