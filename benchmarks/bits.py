@@ -66,7 +66,7 @@ WHOLE = RECIPES["bits"]
 OBJECTIVES |= {
     "no features": Objective(partial(network, vdm.GreyLevels, ()), vdm.BoundLoss),
     "learned": Objective(partial(network, Learned, vdm.POWERS), vdm.BoundLoss),
-    "rare first": Objective(vdm.grey_levels, partial(vdm.BoundLoss, first=1 / WHOLE.T)),
+    "rare first": Objective(OBJECTIVES["bound"].network, partial(vdm.BoundLoss, first=1 / WHOLE.T)),
 }
 PARTS = {
     "the recipe": WHOLE,

@@ -25,7 +25,7 @@ from tinyddpm.data import mnist
 from tinyddpm.editing.handwriting import brightness, handwriting, slant, stroke_width
 from tinyddpm.editing.inpainting import complete, hide_half
 from tinyddpm.editing.inversion import round_trip_error
-from tinyddpm.editing.strip import windows_of, write
+from tinyddpm.editing.strip import STRIDE, write
 from tinyddpm.evaluation import Score, classify, load_classifier, reference_for, score
 from tinyddpm.extensions.gradient_guidance import classifier_guidance
 
@@ -106,7 +106,7 @@ def writing(ddpm: DDPM, args: argparse.Namespace) -> None:
     choose, windows, digits = random.Random(0), [], ""
     for seed in range(args.n):
         text = "".join(choose.choice("0123456789") for _ in range(choose.randint(1, 12)))
-        windows.append(windows_of(write(text, ddpm, seed=seed), text, 32))
+        windows.append(write(text, ddpm, seed=seed).unfold(3, 32, STRIDE)[0].permute(2, 0, 1, 3))
         digits += text
     right = read(torch.cat(windows), torch.tensor([int(digit) for digit in digits]))
     print(f"write: {args.n} strings, {len(digits)} digits, read {right:.2%}")

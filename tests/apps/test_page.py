@@ -91,7 +91,7 @@ EMPTY, NONE = file("black.pgm", b"P5 28 28 255\n" + bytes(784)), file("notes.saf
             {"image": {"files": [file("../x.png", b"text")]}, "edit": "Style"},
             "x.png cannot be read as an image",
         ),
-        ("Edit", {"strip": {"text": "now"}, "edit": "Strip"}, "a strip is up to 64 digits and blanks"),
+        ("Edit", {"strip": {"text": "now"}, "edit": "Strip"}, "expected up to 64 digits and blanks"),
     ],
 )
 def test_bad_input_is_answered_in_a_sentence(tab, answers, said, page):

@@ -143,10 +143,11 @@ SERVED = """
 import sys, torch
 from small_run import MINI
 from tinyddpm.apps import server, training
+from tinyddpm.cli.options import App
 from tinyddpm.data import ImageDataset
 data = ImageDataset(torch.rand(400, 1, 16, 16) * 2 - 1, torch.arange(400) % 3, 16)
 training.start(MINI, 10.0, sys.argv[1], data=data)
-server.serve(int(sys.argv[2]), browser=False)
+server.run_app(App(port=int(sys.argv[2]), browser=False))
 """
 
 

@@ -109,7 +109,7 @@ def test_real_digits_are_of_their_labels_and_differ():
         (["write", ""], "at least one digit, got ''"),
         (["write", "19-5"], "digits and blanks with at least one digit, got '19-5'"),
         (["write", "1" * 65], "up to 64 digits"),
-        (["write", "1", "--variety", "2"], "tinyddpm: expected a --variety in [0, 1], got 2.0\n"),
+        (["write", "1", "--variety", "2"], "tinyddpm: expected a variety in [0, 1], got 2.0\n"),
         (["write", "hello"], "expected up to 64 digits and blanks with at least one digit, got 'hello'\n"),
         (["inpaint", "--scale", "2"], "expected --labelled beside --scale"),
         (["write", "1", "--out", "x.jpg"], "expected a .png or .gif file, got 'x.jpg'"),

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from tinyddpm import DDPM, Schedule, UNet, blend, ddim, invert, last, slerp
 from tinyddpm.data import mnist
-from tinyddpm.editing.handwriting import blend_labels, handwriting, morph
+from tinyddpm.editing.handwriting import handwriting, morph
 from tinyddpm.editing.inpainting import HALVES, complete, hide_half
 from tinyddpm.samplers import noise_like
 
@@ -35,7 +35,7 @@ def test_a_wandering_morph_begins_at_each_label_with_a_hand_of_its_own(small):
         assert_close(x[frame : frame + 1], alone(small, y, seed), atol=1e-5, rtol=0)
 
 
-def test_a_frame_between_is_of_both_labels_and_of_noise_blend_labels(small):
+def test_a_frame_between_is_of_both_labels_and_of_both_noises(small):
     x = morph(small, torch.tensor([3, 8]), frames=4, steps=3, wander=True)[1:2]
     noise = slerp(normal(small, [0]), normal(small, [1]), 0.25)
     beliefs = [small.denoiser(torch.tensor([y]), 2.0) for y in (3, 8)]
@@ -51,7 +51,7 @@ def test_the_last_label_turns_into_the_first(small):
 def test_a_share_of_each_end_is_that_label_alone(small):
     x_t, t, y = normal(small, [0, 1]), torch.tensor([20, 20]), torch.tensor([3, 4])
     for share, label in ((0.0, y), (1.0, y + 1)):
-        got = blend_labels(small, y, y + 1, torch.tensor([share, share]), 1.5)(x_t, t)
+        got = blend(small.denoiser(y, 1.5), small.denoiser(y + 1, 1.5), torch.tensor([share, share]))(x_t, t)
         assert_close(got, small.denoiser(label, 1.5)(x_t, t), atol=1e-5, rtol=0)
 
 
@@ -105,7 +105,6 @@ def test_labels_that_are_not_one_for_each_image_are_refused(small, y):
         lambda: complete(small, x_0, mask, each=1, y=torch.tensor(y)),
         lambda: handwriting(small, x_0, torch.tensor(y), two),
         lambda: handwriting(small, x_0, two, torch.tensor(y)),
-        lambda: blend_labels(small, two, torch.tensor(y), 0.5, 1.0),
     ):
         with pytest.raises(ValueError, match=f"one label for each of 2, got {len(y)}: repeat the shorter"):
             wrong()

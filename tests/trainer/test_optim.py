@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from tinyddpm import UNet
-from tinyddpm.trainer.optim import OPTIMIZERS, MuonAdam, matrices_and_rest, orthogonalize
+from tinyddpm.trainer.optim import OPTIMIZERS, MuonAdam, orthogonalize
 
 
 def matrix_optimizer(p, **options):
@@ -92,7 +92,7 @@ def test_every_weight_moves_and_a_saved_state_continues(name):
 
 def test_every_weight_is_in_one_group_and_tables_are_no_matrices():
     net = UNet((16, 32), num_classes=10, attention=(8,))
-    matrices, rest = matrices_and_rest(net)
+    matrices, rest = (group["params"] for group in OPTIMIZERS["muon"](net, 0.0, False).param_groups)
     assert sorted(map(id, [*matrices, *rest])) == sorted(map(id, net.parameters()))
     ids = {id(p) for p in matrices}
     assert id(net.label.weight) not in ids and id(net.out[0].weight) not in ids

@@ -12,7 +12,7 @@ from small_run import MINI, STEPS, Fetched, crash, run, send, steady, table, wei
 
 from tinyddpm import DDPM, DenoisingLoss
 from tinyddpm.trainer.interrupt import Interrupted
-from tinyddpm.trainer.objectives import OBJECTIVES, Objective, plain_network
+from tinyddpm.trainer.objectives import OBJECTIVES, Objective, network
 from tinyddpm.trainer.processes import make_accelerator
 from tinyddpm.trainer.state import FILES, load_state
 
@@ -144,7 +144,7 @@ def nan_loss(*settings):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_what_is_safe(tmp_path, monkeypatch):
-    monkeypatch.setitem(OBJECTIVES, "broken", Objective(plain_network, nan_loss))
+    monkeypatch.setitem(OBJECTIVES, "broken", Objective(network, nan_loss))
     stop(tmp_path, 1, recipe=replace(MINI, objective="broken"))
     message = r"NaN or infinite at step 3, learning rate 0.0\d+: the last good state is that of step 1"
     with pytest.raises(ValueError, match=message):
@@ -204,7 +204,7 @@ def test_a_step_whose_gradient_overflows_is_skipped(tmp_path, fp16, monkeypatch,
     def overflow(out):
         out.register_hook(lambda grad: torch.full_like(grad, value))
 
-    monkeypatch.setitem(OBJECTIVES, "overflow", Objective(plain_network, overflows_at_step_3))
+    monkeypatch.setitem(OBJECTIVES, "overflow", Objective(network, overflows_at_step_3))
     recipe = replace(MINI, objective="overflow", grad_norm=norm)
     with pytest.raises(RuntimeError):
         run(tmp_path, Fetched(4 * 5, crash), recipe=recipe, save_every=-1.0)

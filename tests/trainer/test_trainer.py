@@ -16,7 +16,7 @@ from tinyddpm.datasets.own import as_data
 from tinyddpm.nn import NETWORKS
 from tinyddpm.trainer import train
 from tinyddpm.trainer.batches import epoch_order
-from tinyddpm.trainer.objectives import OBJECTIVES, Objective, plain_network
+from tinyddpm.trainer.objectives import OBJECTIVES, Objective, network
 from tinyddpm.trainer.optim import OPTIMIZERS
 from tinyddpm.trainer.processes import PRECISIONS, SharedObjective, native_bf16, resolve_precision
 from tinyddpm.trainer.recipes import RECIPES
@@ -290,7 +290,7 @@ def spied(monkeypatch):
         return loss
 
     monkeypatch.setitem(OPTIMIZERS, "spy", spy)
-    monkeypatch.setitem(OBJECTIVES, "steep", Objective(plain_network, steep))
+    monkeypatch.setitem(OBJECTIVES, "steep", Objective(network, steep))
     return seen
 
 

@@ -20,11 +20,6 @@ IDX = tuple(f"{part}-{what}-ubyte.gz" for part in ("train", "t10k") for what in 
 LETTERS = tuple(f"emnist-letters-{name.replace('t10k', 'test')}" for name in IDX)
 
 
-def upright_from_0(images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """EMNIST stores its images transposed and counts its letters from 1."""
-    return images.transpose(1, 2), labels - 1
-
-
 @dataclass(frozen=True)
 class Named:
     """A data set by name: its class in torchvision.datasets, called with `options`, which expects `files` in `folder`
@@ -71,7 +66,8 @@ DATASETS = {
     "mnist-resized": Named(smallest=32),
     "fashion": Named("FashionMNIST", "FashionMNIST/raw", IDX),
     "kmnist": Named("KMNIST", "KMNIST/raw", IDX),
-    "letters": Named("EMNIST", "EMNIST/raw", LETTERS, {"split": "letters"}, 26, upright_from_0),
+    # stored transposed, and counted from 1
+    "letters": Named("EMNIST", "EMNIST/raw", LETTERS, {"split": "letters"}, 26, lambda x, y: (x.mT, y - 1)),
     "cifar10": Named("CIFAR10", "", ("cifar-10-python.tar.gz",), smallest=32),
     "folder": Named(smallest=8),
 }

@@ -8,9 +8,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ..diffusion import Denoiser, Images, Labels
+from ..diffusion import Images, Labels
 from ..extensions.gradient_guidance import blend
-from ..guidance import Scale
 from ..pipeline import DDPM, seeded
 from ..samplers import ddim, last, noise_like
 from .inpainting import check_pairs
@@ -18,12 +17,6 @@ from .inversion import slerp, transfer
 
 MIN_INK = 1.0  # in pixels, where a digit has a hundred: with less ink a measure tends to 0, and its gradient is small
 Measure = Float[Tensor, " b"]
-
-
-def blend_labels(ddpm: DDPM, y_from: Tensor, y_to: Tensor, weight: float | Tensor, scale: Scale) -> Denoiser:
-    """The denoiser between labels: y_from at weight 0, y_to at 1. Raises ValueError for two lengths and as blend."""
-    y_to = check_pairs(ddpm, y_to, y_from)
-    return blend(ddpm.denoiser(y_from, scale), ddpm.denoiser(y_to, scale), weight)
 
 
 def morph(
@@ -42,7 +35,7 @@ def morph(
     second = (first + 1) % len(y)
     generators = seeded([seed + k * wander for k in range(len(y))], len(y))
     noise = noise_like(torch.empty(len(y), *ddpm.image_shape, device=ddpm.device), generators)
-    denoiser = blend_labels(ddpm, y[first], y[second], weight, scale)
+    denoiser = blend(ddpm.denoiser(y[first], scale), ddpm.denoiser(y[second], scale), weight)
     x_T = slerp(noise[first], noise[second], weight)
     return last(ddim(denoiser, x_T, ddpm.schedule, ddpm.schedule.grid(steps))).x_t
 

@@ -3,13 +3,13 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
 
 from ..diffusion import Denoiser, Images
 from ..pipeline import DDPM, load_pretrained, seeded
 from ..samplers import Step, ddim, last
+from ..schedules import require
 
 LONGEST = 64  # characters in a strip
 STRIDE = 22  # columns from one digit to the next: digits are at most 20 wide
@@ -54,7 +54,9 @@ def write_steps(
 
     Raises ValueError for another text, a variety outside [0, 1], and labels that the weights do not have.
     """
-    check_strip(text, variety)
+    wanted = f"expected up to {LONGEST} digits and blanks with at least one digit"
+    require(bool(text.strip(" ")) and set(text) <= set("0123456789 ") and len(text) <= LONGEST, wanted, repr(text))
+    require(0 <= variety <= 1, "expected a variety in [0, 1]", variety)
     ddpm = load_pretrained() if ddpm is None else ddpm
     y = ddpm.check_labels([int(character) for character in text if character != " "])
     c, h, width = ddpm.image_shape
@@ -63,24 +65,6 @@ def write_steps(
     own = torch.randn(1, c, h, columns, generator=generator)
     shared = torch.randn(1, c, h, STRIDE, generator=generator)[..., torch.arange(columns) % STRIDE]
     x_T = (variety**0.5 * own + (1 - variety) ** 0.5 * shared).to(ddpm.device)
-    denoiser = windowed(ddpm.denoiser(y, scale), places_of(text), width)
+    places = [STRIDE * k for k, character in enumerate(text) if character != " "]
+    denoiser = windowed(ddpm.denoiser(y, scale), places, width)
     return ddim(denoiser, x_T, ddpm.schedule, ddpm.schedule.grid(steps))
-
-
-def windows_of(strip: Float[Tensor, "1 c h w"], text: str, width: int) -> Float[Tensor, "n c h width"]:
-    """Each digit of a strip of this text, as the window it was drawn in. Raises ValueError for another text."""
-    if strip.shape[-1] != STRIDE * (len(text) - 1) + width:
-        raise ValueError(f"a strip of {text!r} does not have {strip.shape[-1]} columns: give the text it was made from")
-    return rearrange([strip[..., left : left + width] for left in places_of(text)], "n 1 c h w -> n c h w")
-
-
-def places_of(text: str) -> list[int]:
-    """The first column of each digit."""
-    return [STRIDE * k for k, character in enumerate(text) if character != " "]
-
-
-def check_strip(text: str, variety: float) -> None:
-    """Raises ValueError unless the text is 1 to 64 digits and blanks, with a digit, and the variety in [0, 1]."""
-    if not text.strip(" ") or set(text) - set("0123456789 ") or len(text) > LONGEST or not 0 <= variety <= 1:
-        wanted = f"a strip is up to {LONGEST} digits and blanks with at least one digit, got {text!r}"
-        raise ValueError(f"{wanted}, and its variety must be in [0, 1], got {variety}")

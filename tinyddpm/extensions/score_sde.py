@@ -15,10 +15,8 @@ from ..diffusion import Denoiser, Images, eps_from_x_0
 from ..samplers import Generators, Step, angle, check_arguments, noise_like, p_sample, times, trajectory, velocity
 from ..schedules import Grid, Schedule, require
 
-Score = Callable[[Tensor, Tensor], Tensor]  # (x_t, t) -> grad log p_t(x_t)
 
-
-def score(denoiser: Denoiser, schedule: Schedule) -> Score:
+def score(denoiser: Denoiser, schedule: Schedule) -> Callable[[Tensor, Tensor], Tensor]:
     """The denoiser as (x_t, t) -> grad log p_t(x_t), t > 0, the gradient of the noisy images' log-density:
     (sqrt(alpha_bar_t) x_0_hat - x_t) / (1 - alpha_bar_t) = -eps_hat / sqrt(1 - alpha_bar_t) (Tweedie's formula: Efron
     2011, eq. 1.4; Vincent 2011)."""

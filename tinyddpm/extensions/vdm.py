@@ -111,13 +111,6 @@ class GreyLevels(nn.Module):
         return logits.movedim(-1, 2).flatten(1, 2)
 
 
-def grey_levels(recipe: Any, image_shape: tuple[int, int, int]) -> GreyLevels:
-    """The untrained network of a recipe, for images (c, h, w)."""
-    c, h, w = image_shape
-    features = c * (1 + 2 * len(POWERS))
-    return GreyLevels(recipe.network.build((features, h, w), recipe.num_classes, out_channels=c * WIDTH))
-
-
 def bound_nats(
     model: Callable, x_0: Images, t: Int[Tensor, " b"], eps: Images, schedule: Schedule, y: Tensor | None = None
 ) -> Float[Tensor, " b"]:

@@ -70,9 +70,6 @@ class Log:
         self.norms += torch.stack([step.grad_norm.where(finite, 0), finite])
         self.steps += 1
 
-    def due(self) -> bool:
-        return self.steps >= self.every
-
     def write(self, steps: int, epoch: int, minutes: float, rate: float) -> None:
         """A row for the steps since the last one, if there were any. Every process must call it."""
         if not self.steps:

@@ -1,6 +1,7 @@
 """What the names in a recipe mean: how a step draws its times, networks and objectives."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -9,7 +10,7 @@ from torch import Generator, Tensor, nn
 from ..diffusion import LOSSES, WEIGHTS
 from ..extensions.learned_variance import LearnedVarianceLoss
 from ..extensions.self_conditioning import SelfConditioned, SelfConditionedLoss
-from ..extensions.vdm import BoundLoss, grey_levels
+from ..extensions.vdm import POWERS, WIDTH, BoundLoss, GreyLevels
 from ..schedules import BETAS
 from ..training import DenoisingLoss, uniform_times
 from ..training import Objective as Loss
@@ -17,10 +18,6 @@ from .optim import OPTIMIZERS
 from .recipes import DECAYS, Recipe
 
 # --- the times of a step: (n, T, generator, progress of the run from 0 to 1) -> n times in 1..T --------------------
-
-
-def uniform(n: int, T: int, generator: Generator, progress: float) -> Tensor:
-    return uniform_times(n, T, generator)
 
 
 def logit_normal(n: int, T: int, generator: Generator, progress: float) -> Tensor:
@@ -43,22 +40,25 @@ def progressive(n: int, T: int, generator: Generator, progress: float) -> Tensor
 
 Times = Callable[[int, int, Generator], Tensor]
 TIMES = {
-    "uniform": uniform, "logit-normal": logit_normal, "half-logit-normal": half_logit_normal,
-    "progressive": progressive,
+    "uniform": lambda n, T, generator, progress: uniform_times(n, T, generator), "logit-normal": logit_normal,
+    "half-logit-normal": half_logit_normal, "progressive": progressive,
 }  # fmt: skip
 
 
-def plain_network(recipe: Recipe, image_shape: tuple[int, int, int]) -> nn.Module:
-    return recipe.network.build(image_shape, recipe.num_classes)
-
-
-def double_output(recipe: Recipe, image_shape: tuple[int, int, int]) -> nn.Module:
-    return recipe.network.build(image_shape, recipe.num_classes, out_channels=2 * image_shape[0])
-
-
-def self_conditioned_network(recipe: Recipe, image_shape: tuple[int, int, int]) -> nn.Module:
+def network(
+    recipe: Recipe, image_shape: tuple[int, int, int], inputs: int = 1, outputs: int | None = None
+) -> nn.Module:
+    """Untrained, for images (c, h, w), with inputs c channels in and outputs c channels out, c by default."""
     c, h, w = image_shape
-    return SelfConditioned(recipe.network.build((2 * c, h, w), recipe.num_classes, out_channels=c))
+    return recipe.network.build((inputs * c, h, w), recipe.num_classes, outputs and outputs * c)
+
+
+def self_conditioned(recipe: Recipe, image_shape: tuple[int, int, int]) -> nn.Module:
+    return SelfConditioned(network(recipe, image_shape, 2, 1))
+
+
+def grey_levels(recipe: Recipe, image_shape: tuple[int, int, int]) -> nn.Module:
+    return GreyLevels(network(recipe, image_shape, 1 + 2 * len(POWERS), WIDTH))
 
 
 class Objective(NamedTuple):
@@ -67,9 +67,9 @@ class Objective(NamedTuple):
 
 
 OBJECTIVES = {
-    "denoising": Objective(plain_network, DenoisingLoss),
-    "learned-variance": Objective(double_output, LearnedVarianceLoss),
-    "self-conditioned": Objective(self_conditioned_network, SelfConditionedLoss),
+    "denoising": Objective(network, DenoisingLoss),
+    "learned-variance": Objective(partial(network, outputs=2), LearnedVarianceLoss),
+    "self-conditioned": Objective(self_conditioned, SelfConditionedLoss),
     "bound": Objective(grey_levels, BoundLoss),
 }
 TABLES = {  # of each setting of a recipe that is a name

@@ -59,17 +59,13 @@ def orthogonalize(g: Float[Tensor, "m n"], steps: int = 5) -> Float[Tensor, "m n
     return x.T if len(g) > g.shape[1] else x
 
 
-def matrices_and_rest(model: nn.Module, smallest: int = 16) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
-    """The weights for Muon, and the others: vectors, embeddings and maps to or from fewer than `smallest` channels."""
+def muon(model: nn.Module, weight_decay: float, half: bool) -> Optimizer:
+    """Muon for matrices; Adam for vectors, embeddings and maps to or from fewer than 16 channels."""
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
     parts: tuple[list, list] = [], []
     for p in model.parameters():
-        parts[p.ndim < 2 or min(len(p), p[0].numel()) < smallest or id(p) in tables].append(p)
-    return parts
-
-
-def muon(model: nn.Module, weight_decay: float, half: bool) -> Optimizer:
-    matrices, rest = matrices_and_rest(model)
+        parts[p.ndim < 2 or min(len(p), p[0].numel()) < 16 or id(p) in tables].append(p)
+    matrices, rest = parts
     return MuonAdam([{"params": matrices, "muon": True}, {"params": rest}], half=half, weight_decay=weight_decay)
 
 

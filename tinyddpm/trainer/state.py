@@ -20,10 +20,6 @@ FILES = ("run.state", "run.state.before")  # the newest state, and the one befor
 DIGEST = 64  # letters of sha256 that each file begins with
 
 
-class Damaged(ValueError):
-    """A file that does not hold what was written."""
-
-
 def save_state(folder: Path, state: dict) -> None:
     """Writes the newest state, of tensors, numbers, strings, and dicts, lists and tuples of these, and keeps the one
     before: whenever the process dies, there is at least one. A damaged one is not kept in the place of a good one."""
@@ -38,7 +34,7 @@ def save_state(folder: Path, state: dict) -> None:
 
 def load_state(folder: Path) -> dict:
     """The latest good state in the folder, its tensors on the CPU; empty if no run was interrupted there. No code in it
-    is run. Raises Damaged, a ValueError, if there are states and all were cut or changed."""
+    is run. Raises ValueError if there are states and all were cut or changed."""
     errors = []
     for path in filter(Path.exists, (folder / name for name in FILES)):
         written, reason = path.read_bytes(), "its sha256 differs"
@@ -51,7 +47,7 @@ def load_state(folder: Path) -> dict:
             reason = str(error).splitlines()[0]
         errors.append(f"{path} is not a state as this program writes it ({reason})")
     if errors:
-        raise Damaged(f"{'; '.join(errors)}: begin anew with fresh=True (--fresh), or in another folder")
+        raise ValueError(f"{'; '.join(errors)}: begin anew with fresh=True (--fresh), or in another folder")
     return {}
 
 
@@ -107,7 +103,7 @@ def is_unfinished(folder: Path) -> bool:
 
 def resume_command(folder: Path) -> tuple[str, list[str]]:
     """How far the interrupted run in a folder has come, and the words, after "tinyddpm", that resume it: none where no
-    such command does, and then the first answer says what does. Raises Damaged for a state that cannot be read."""
+    such command does, and then the first answer says what does. Raises ValueError for a state that cannot be read."""
     state = load_state(folder)
     with expected(folder):
         position, words = Position(**state["position"]), [str(word) for word in state["command"]]
@@ -123,8 +119,8 @@ def resume_command(folder: Path) -> tuple[str, list[str]]:
 
 @contextlib.contextmanager
 def expected(folder: Path) -> Iterator[None]:
-    """Raises Damaged where a state does not hold what a Trainer saves."""
+    """Raises ValueError where a state does not hold what a Trainer saves."""
     try:
         yield
     except (ArithmeticError, AttributeError, KeyError, TypeError, RuntimeError, ValueError) as error:
-        raise Damaged(f"the state in {folder} is of another program ({error}): begin anew (--fresh)") from error
+        raise ValueError(f"the state in {folder} is of another program ({error}): begin anew (--fresh)") from error

@@ -126,7 +126,7 @@ class Trainer:
             bar = progress(found, f"epoch {at.epoch}", self.length, initial=at.batch, disable=not main)
             for x_0, y in bar:
                 yield x_0.to(accelerator.device), y.to(accelerator.device)
-                if self.log.due():
+                if self.log.steps >= self.log.every:
                     self.write_row()
                     bar.set_postfix(loss=self.log.rows[-1]["loss"], refresh=False)
             self.end_of_epoch()
