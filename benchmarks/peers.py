@@ -7,7 +7,7 @@ sampler, on our digits, for equally many minutes of one core, measured by one ju
 
     python benchmarks/peers.py run azula --minutes 10   # writes runs/peers/azula.json, and its samples as azula.npz
     python benchmarks/peers.py run                      # all that have no record yet, one after another
-    python benchmarks/peers.py table                    # writes benchmarks/peers.md
+    python benchmarks/peers.py table                    # writes benchmarks/peers.md and assets/pictures/peers.png
 
 The versions are those that were measured; nothing here pulls in another torch. Settings are those that each project
 publishes for MNIST, or the nearest (PEERS has the links). A minute is 60 seconds of the process's CPU time on one
@@ -37,7 +37,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tinyddpm import Schedule, ddim, last, mnist
-from tinyddpm.data import to_uint8
+from tinyddpm.data import crop_to, from_uint8, to_uint8
 from tinyddpm.datasets.named import torchvision_datasets
 from tinyddpm.evaluation import Reference, judge
 from tinyddpm.evaluation.classifier import not_finite
@@ -46,8 +46,10 @@ from tinyddpm.files import writable_folder, write_whole
 from tinyddpm.oracle import local_oracle
 from tinyddpm.trainer import train
 from tinyddpm.trainer.recipes import RECIPES
+from tinyddpm.viz import image_grid, save_picture
 
 HERE = Path(__file__).parent
+PICTURE = HERE.parent / "assets" / "pictures" / "peers.png"
 SECONDS = 300  # for the samples of a row
 LEAST, MOST = 1000, 10_000  # samples; with --n from JUDGEABLE on
 JUDGEABLE = 129
@@ -318,7 +320,8 @@ PEERS = {  # name: what makes it, its package, what it is
     "smalldiffusion": (
         smalldiffusion, "smalldiffusion",
         "its [class-conditioned transformer for FashionMNIST]"
-        "(https://github.com/yuanchenyang/smalldiffusion/blob/main/examples/fashion_mnist_dit_cond.py), batch 1,024",
+        "(https://github.com/yuanchenyang/smalldiffusion/blob/main/examples/fashion_mnist_dit_cond.py), "
+        "batch 1,024, so that it takes few steps",
     ),
     "azula": (
         azula, "azula",
@@ -425,11 +428,14 @@ def row(record: dict) -> str:
 
 
 def table(out: Path) -> None:
-    """Writes peers.md from the records."""
+    """Writes peers.md and its picture, the first 20 samples of each, from the records."""
     paths = {name: out / f"{name}.json" for name in PEERS}
     records = [json.loads(path.read_text()) for path in paths.values() if path.exists()]
     if not records or len({(r["minutes"], r["processor"]) for r in records}) > 1:
         raise SystemExit(f"{out} has no records of equally many minutes on one processor: run them")
+    first = [torch.from_numpy(np.load(out / f"{record['name']}.npz")["images"][:20]) for record in records]
+    samples = torch.cat([crop_to(from_uint8(images[:, None])) for images in first])
+    save_picture(image_grid(samples, columns=20, enlarge=2), PICTURE)
     text = [
         f"# {records[0]['minutes']:g} minutes of one core", "",
         "Each library by its released version, with its own network, loss, optimizer and sampler, on our digits and "
@@ -439,6 +445,8 @@ def table(out: Path) -> None:
         "`tiny` was made for such a budget, and chosen by this judge on the same test digits. The settings of others "
         "were published for longer runs, mostly on a GPU: the table says how far they get in this time, not how good "
         "they become.", "",
+        f"![The first 20 samples of each](../{PICTURE.relative_to(HERE.parent)})", "",
+        f"From above: {', '.join(record['name'] for record in records)}.", "",
         "Copies: nearer to a training digit than 99.9 % of test digits are. Where fewer steps are taken than "
         "published, 1,000 samples would take more than five minutes. A row is one run.", "",
         *(f"- {record['name']}: {PEERS[record['name']][2]}." for record in records),
