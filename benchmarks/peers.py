@@ -404,8 +404,8 @@ def processor() -> str:
 
 
 HEAD = (
-    "| | version | parameters | images/s | images seen | steps | ms an image | n | read as asked | distance (real) | "
-    "precision, recall (real) | coverage (real) | copies |\n" + "|---" * 13 + "|"
+    "| | parameters | images/s | images seen | steps | ms an image | n | read as asked | distance (real) | "
+    "precision, recall (real) | coverage (real) | copies |\n" + "|---" * 12 + "|"
 )
 
 
@@ -416,7 +416,7 @@ def row(record: dict) -> str:
     if record["steps"] != record["published steps"]:
         steps += f" of {record['published steps']}" if record["published steps"] else " (Euler)"
     cells = [
-        record["name"], record["version"], f"{record['parameters']:,}", f"{rate:.0f}" if rate else "",
+        f"{record['name']} {record['version']}".strip(), f"{record['parameters']:,}", f"{rate:.0f}" if rate else "",
         f"{record['images']:,}", steps, f"{record['milliseconds']:.0f}", f"{record['n']:,}",
         f"{record['label_accuracy']:.1%}" if "label_accuracy" in record else "no labels",
         "{:.2f} ({:.2f})".format(*(record[f"{of}frechet_digit_distance"] for of in ("", "floor of "))),

@@ -62,7 +62,7 @@ def but(entry: Entry, new: str, *, seconds: int | None = None, **changes) -> Ent
 
 TINY = Entry(60, RECIPES["tiny"], "the recipe `tiny`")
 NANO = but(TINY, "the recipe `nano`: a quarter of the weights", **vars(RECIPES["nano"]))
-FROM_MIDDLE = "times drawn from the middle, batches of 64, warmup of 20 steps, average of 50"
+FROM_MIDDLE = "times drawn from the middle, batches of 64, warmup of 20 steps, averaged over 50"
 MIDDLE = but(NANO, FROM_MIDDLE, times="logit-normal", batch_size=64, warmup=20, ema_decay=0.98)
 GUIDED = but(MIDDLE, "guidance 1.5, in 15 steps of `dpm_solver_pp`", scale=1.5, steps=15, sampler="dpm_solver_pp")
 LONG = but(TINY, "the recipe `tiny`", seconds=600)
