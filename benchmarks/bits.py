@@ -29,7 +29,7 @@ from tinyddpm.files import write_whole
 from tinyddpm.nn import NETWORKS
 from tinyddpm.schedules import BETAS, betas_from, with_zero
 from tinyddpm.trainer import train
-from tinyddpm.trainer.objectives import OBJECTIVES, Objective
+from tinyddpm.trainer.objectives import OBJECTIVES, Objective, network
 from tinyddpm.trainer.recipes import RECIPES, Recipe
 
 RUNS = Path("runs/bits-parts")
@@ -48,10 +48,8 @@ def independent(n: int, generator: Generator) -> Tensor:
     return torch.rand(n, generator=generator, device=generator.device)
 
 
-def network(kind: type[vdm.GreyLevels], powers: tuple[int, ...], recipe: Recipe, image_shape: tuple[int, int, int]):
-    c, h, w = image_shape
-    inner = recipe.network.build((c * (1 + 2 * len(powers)), h, w), None, out_channels=c * vdm.WIDTH)
-    return kind(inner, powers)
+def other(kind: type[vdm.GreyLevels], powers: tuple[int, ...], recipe: Recipe, image_shape: tuple[int, int, int]):
+    return kind(network(recipe, image_shape, 1 + 2 * len(powers), vdm.WIDTH), powers)
 
 
 def straight(T: int = 1000) -> Tensor:
@@ -64,8 +62,8 @@ NETWORKS["Learned"] = Learned
 BETAS["straight"] = straight
 WHOLE = RECIPES["bits"]
 OBJECTIVES |= {
-    "no features": Objective(partial(network, vdm.GreyLevels, ()), vdm.BoundLoss),
-    "learned": Objective(partial(network, Learned, vdm.POWERS), vdm.BoundLoss),
+    "no features": Objective(partial(other, vdm.GreyLevels, ()), vdm.BoundLoss),
+    "learned": Objective(partial(other, Learned, vdm.POWERS), vdm.BoundLoss),
     "rare first": Objective(OBJECTIVES["bound"].network, partial(vdm.BoundLoss, first=1 / WHOLE.T)),
 }
 PARTS = {

@@ -335,7 +335,7 @@ PEERS = {  # name: what makes it, its package, what it is
     "flow_matching": (
         flow_matching, "flow_matching",
         "its path and solver with torchcfm's network, since its package has none; the optimizer (AdamW, 1e-4) and the "
-        "batch a GPU (32) of its [image example]"
+        "batch per GPU (32) of its [image example]"
         "(https://github.com/facebookresearch/flow_matching/tree/main/examples/image); a step calls the network twice",
     ),
 }  # fmt: skip
@@ -446,9 +446,9 @@ def table(out: Path) -> None:
         "were published for longer runs, mostly on a GPU: the table says how far they get in this time, not how good "
         "they become.", "",
         f"![The first 20 samples of each](../{PICTURE.relative_to(HERE.parent)})", "",
-        f"From above: {', '.join(record['name'] for record in records)}.", "",
-        "Copies: nearer to a training digit than 99.9 % of test digits are. Where fewer steps are taken than "
-        "published, 1,000 samples would take more than five minutes. A row is one run.", "",
+        f"From top to bottom: {', '.join(record['name'] for record in records)}.", "",
+        "Copies: nearer to a training digit than 99.9 % of test digits are. Fewer steps than published are taken where "
+        "1,000 samples would otherwise take more than five minutes. A row is one run.", "",
         *(f"- {record['name']}: {PEERS[record['name']][2]}." for record in records),
     ]  # fmt: skip
     write_whole(HERE / "peers.md", ("\n".join(text) + "\n").encode())

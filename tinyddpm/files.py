@@ -77,8 +77,8 @@ def write_checkpoint(path: str | Path, version: int, description: dict, tensors:
 
 
 def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tensor]]:
-    """Description and tensors of a file that write_checkpoint wrote, in any version up to `newest`; no unpickling.
-    Raises ValueError for a file that is missing, cut off, changed, of another format or version, or not finite."""
+    """Description and tensors of a file that write_checkpoint wrote, in any version up to `newest`, of which version 1
+    may have no digest. Raises ValueError for a file that is missing, damaged, of another format, or not finite."""
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -89,8 +89,8 @@ def read_checkpoint(path: str | Path, newest: int) -> tuple[dict, dict[str, Tens
         tensors, header = load(content), content[8 : 8 + int.from_bytes(content[:8], "little")]
         written = json.loads(header).get("__metadata__") or {}
         metadata = {key: json.loads(value) for key, value in written.items()}
-        version, sealed = metadata.get("format_version"), digest(written | {DIGEST: json.dumps("")}, tensors)
-        same = sealed == metadata.pop(DIGEST, None if version in range(2, newest + 1) else sealed)  # 1 may have none
+        bare = (version := metadata.get("format_version")) not in range(2, newest + 1) and DIGEST not in metadata
+        same = bare or metadata.pop(DIGEST, None) == digest(written | {DIGEST: json.dumps("")}, tensors)
         if not same or not all(value.sum(dtype=torch.float64).isfinite() for value in tensors.values()):
             raise ValueError("it holds NaN or infinite values" if same else "its sha256 differs or is missing")
     except (SafetensorError, OSError, ValueError, RecursionError) as error:

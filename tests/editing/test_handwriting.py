@@ -48,13 +48,6 @@ def test_the_last_label_turns_into_the_first(small):
     assert_close(there[6], back[2], atol=1e-5, rtol=0)  # half-way from 8 to 3
 
 
-def test_a_share_of_each_end_is_that_label_alone(small):
-    x_t, t, y = normal(small, [0, 1]), torch.tensor([20, 20]), torch.tensor([3, 4])
-    for share, label in ((0.0, y), (1.0, y + 1)):
-        got = blend(small.denoiser(y, 1.5), small.denoiser(y + 1, 1.5), torch.tensor([share, share]))(x_t, t)
-        assert_close(got, small.denoiser(label, 1.5)(x_t, t), atol=1e-5, rtol=0)
-
-
 @pytest.mark.parametrize("half", HALVES)
 def test_what_is_known_stays_and_what_is_hidden_is_drawn(small, half):
     x_0 = mnist(train=False)[:2][0]

@@ -38,7 +38,7 @@ def test_a_state_that_is_cut_or_changed_anywhere_is_damaged(tmp_path):
     for i in range(0, len(whole), 7):
         for damaged in (whole[:i], whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :]):
             path.write_bytes(damaged)
-            with pytest.raises(ValueError):
+            with pytest.raises(ValueError, match="is not a state as this program writes it"):
                 load_state(tmp_path)
 
 

@@ -41,7 +41,7 @@ def check_data(data: Data, recipe: Recipe, network: nn.Module | None, accumulate
 def batches(data: Data, order: list[list[int]], num_classes: int | None, first: bool) -> Batches:
     """Images (b, c, h, w) in [-1, 1] and labels (b,) in this order; `first` if a run begins with them. Raises
     ValueError for other images or labels, and for a first batch without black: its images are in [0, 1]."""
-    loader = DataLoader(cast(Dataset, data), batch_sampler=order, generator=Generator())  # it draws a seed for workers
+    loader = DataLoader(cast(Dataset, data), batch_sampler=order, generator=Generator())  # for its workers' seed
     for x_0, y in loader:
         low, high, known = float(x_0.min()), float(x_0.max()), num_classes or float("inf")
         if not (-1 <= low <= high <= 1 and 0 <= y.min() <= y.max() < known) or first and low >= 0:
