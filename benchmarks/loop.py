@@ -37,7 +37,7 @@ def overhead(recipe: str, rounds: int) -> float:
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         run, bare = made(recipe, folder), made(recipe, folder)
-        run.log.begin(0, 0.0)
+        run.log.begin(0.0)
         x, y = next(run.batches())
         steps = train_steps(
             run.net, run.batches(), run.objective, run.optimizer, run.rate, run.ema, run.generator,

@@ -13,9 +13,9 @@ from tinyddpm.training import TrainStep
 from tinyddpm.viz import save_picture
 
 
-def log(folder, T=100, images=3, every=2, steps=0):
+def log(folder, T=100, images=3, every=2):
     made = Log(folder, T, images, make_accelerator("cpu", "no"), every)
-    made.begin(steps, 0.0)
+    made.begin(0.0)
     return made
 
 
@@ -60,23 +60,6 @@ def test_a_step_that_overflowed_is_not_in_the_mean_of_the_norms(tmp_path):
     made.record(step([1.0], [1], torch.inf))
     made.write(5, 1, 0.1, 0.1)
     assert [row["gradient_norm"] for row in table(tmp_path)] == ["3", ""]
-
-
-@pytest.mark.parametrize(
-    ("old", "new"), [(b",", b";"), (b"step,", b"\xff\xfestep,"), (b"step,", b"step,note,"), (None, b"")]
-)
-def test_a_table_that_is_none_any_more_is_renamed(tmp_path, old, new):
-    first = log(tmp_path)
-    first.record(step([1.0], [1]))
-    first.write(1, 1, 0.1, 0.1)
-    content = (tmp_path / "log.csv").read_bytes()
-    changed = new if old is None else content.replace(old, new)
-    (tmp_path / "log.csv").write_bytes(changed)
-    resumed = log(tmp_path, steps=1)
-    resumed.record(step([1.0], [1]))
-    resumed.write(2, 1, 0.1, 0.1)
-    assert [int(row["step"]) for row in table(tmp_path)] == [2]
-    assert (tmp_path / "log.unread.csv").read_bytes() == changed
 
 
 @pytest.mark.parametrize("lost", [b"", b"\x89PNG"])

@@ -14,7 +14,7 @@ from tinyddpm import DDPM, DenoisingLoss
 from tinyddpm.trainer.interrupt import Interrupted
 from tinyddpm.trainer.objectives import OBJECTIVES, Objective, network
 from tinyddpm.trainer.processes import make_accelerator
-from tinyddpm.trainer.state import FILES, load_state
+from tinyddpm.trainer.state import FILES, load_state, save_state
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +45,22 @@ def test_an_interrupted_run_resumes_to_the_same_weights_and_table(tmp_path, whol
     ddpm = DDPM.load(tmp_path / "model.safetensors")
     assert torch.equal(weights(ddpm), found) and ddpm.notes["steps"] == STEPS
     assert not any((tmp_path / name).exists() for name in FILES)
+
+
+@pytest.mark.parametrize("found", [None, b"", b"\xff\xfestep;epoch"])
+def test_a_lost_or_changed_table_is_written_again_from_the_state(tmp_path, whole, found):
+    stop(tmp_path, 4)
+    (tmp_path / "log.csv").unlink() if found is None else (tmp_path / "log.csv").write_bytes(found)
+    run(tmp_path)
+    assert steady(tmp_path) == whole["muon"][1]
+
+
+@pytest.mark.parametrize("row", [{}, {"step": 1}, ["1"] * 17, "row"])
+def test_a_state_with_another_table_is_refused(tmp_path, row):
+    stop(tmp_path)
+    save_state(tmp_path, load_state(tmp_path) | {"rows": [row]})
+    with pytest.raises(ValueError, match="is of another program"):
+        run(tmp_path)
 
 
 @pytest.mark.parametrize("step", [1, 4, 5])

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 BANDS = 10  # equal parts of 1..T
 REDRAW = 1.0  # minutes between two drawings of the plot, and of the film: each costs about a second
 FRAMES = 100  # of the film, at most
-TABLE, PLOT, FILM = "log.csv", "log.png", "progress.gif"
 COLUMNS = ("step", "epoch", "minutes", "loss", "learning_rate", "gradient_norm", "images_per_s")
 
 
@@ -34,33 +33,20 @@ class Log:
         self.folder, self.T, self.images, self.accelerator, self.every = folder, T, images, accelerator, every
         ends = [-(-T * k // BANDS) for k in range(BANDS + 1)]  # rounded up
         self.bands = [f"loss_t_{a + 1}_{b}" for a, b in zip(ends, ends[1:])]
-        self.columns, self.table = [*COLUMNS, *self.bands], folder / TABLE
+        self.columns, self.table = [*COLUMNS, *self.bands], folder / "log.csv"
         self.sums = torch.zeros(2, BANDS, device=accelerator.device)  # of losses, and their number
         self.norms, self.steps = torch.zeros(2, device=accelerator.device), 0  # their sum, and their number
         self.rows: list[dict] = []
         self.spent = self.drawn = 0.0  # minutes, at the last row and at the last picture
 
-    def begin(self, steps: int, minutes: float) -> None:
-        """Continues the table as it was at this step; begins a new one at step 0."""
+    def begin(self, minutes: float) -> None:
+        """Writes the table as far as it is known."""
         self.spent = self.drawn = minutes
-        if not self.accelerator.is_main_process:
-            return
-        if steps and self.table.exists():
-            self.rows = [row for row in self.read() if int(row["step"]) <= steps]
-        writer = csv.DictWriter(text := io.StringIO(), self.columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(self.rows)
-        write_whole(self.table, text.getvalue().encode())
-
-    def read(self) -> list[dict]:
-        """The whole rows of the table. A damaged file is renamed, and the run continues without its rows."""
-        with contextlib.suppress(KeyError, ValueError, csv.Error), open(self.table, newline="") as file:
-            reader = csv.DictReader(file)
-            rows = [row for row in reader if None not in row and None not in row.values() and int(row["step"])]
-            if reader.fieldnames == self.columns:
-                return rows
-        self.table.replace(self.table.with_suffix(".unread.csv"))
-        return []
+        if self.accelerator.is_main_process:
+            writer = csv.DictWriter(text := io.StringIO(), self.columns, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_whole(self.table, text.getvalue().encode())
 
     def record(self, step: TrainStep) -> None:
         band = (step.t - 1) * BANDS // self.T
@@ -101,7 +87,7 @@ class Log:
 
         alone = {name.replace("_", " "): {"": column(name)} for name in COLUMNS[3:]}
         bands = {"t = {} to {}".format(*band.split("_")[2:]): column(band) for band in self.bands}
-        save_panels(column("step"), {**alone, "loss by t": bands}, self.folder / PLOT, ("loss", "loss by t"))
+        save_panels(column("step"), {**alone, "loss by t": bands}, self.folder / "log.png", ("loss", "loss by t"))
 
     def film(self, epochs: int) -> None:
         """progress.gif: the samples of each epoch, all from the same noise."""
@@ -112,7 +98,7 @@ class Log:
             with contextlib.suppress(Exception):  # a picture lost in a power failure does not end the run
                 picture = np.atleast_3d(iio.imread(self.folder / "samples" / f"epoch_{epoch:03d}.png"))
                 frames.append(torch.from_numpy(picture).permute(2, 0, 1))
-        save_gif([frame for frame in frames if frame.shape == frames[-1].shape], self.folder / FILM, fps=4)
+        save_gif([frame for frame in frames if frame.shape == frames[-1].shape], self.folder / "progress.gif", fps=4)
 
 
 def few_of_each(ddpm: DDPM) -> Picture:

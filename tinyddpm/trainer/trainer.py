@@ -170,7 +170,7 @@ class Trainer:
         elif self.accelerator.is_main_process:
             clear_state(self.out)
         with self.disk():
-            self.log.begin(self.at.steps, self.at.minutes)
+            self.log.begin(self.at.minutes)
         if not state:
             self.save()  # so that a full disk is noticed before the work
         if self.accelerator.is_main_process:
@@ -197,6 +197,8 @@ class Trainer:
             self.generator.set_state(state["generator"])
             torch.set_rng_state(state["torch"])
             self.total.copy_(state["total"])
+            self.log.rows = [{name: row[name] for name in self.log.columns} for row in state.get("rows", [])]
+            [float(value or "nan") for row in self.log.rows for value in row.values()]  # raises for what is no number
             self.ema.updates, self.at = operator.index(state["updates"]), Position(**state["position"])
         self.saved, self.minutes_before = self.at.steps, self.at.minutes
 
@@ -207,7 +209,8 @@ class Trainer:
             state = {
                 "settings": self.settings, "command": list(self.command), "position": asdict(self.at),
                 "generator": self.generator.get_state(), "torch": torch.get_rng_state(), "total": self.total,
-                "updates": self.ema.updates, **{name: part.state_dict() for name, part in self.stateful().items()},
+                "updates": self.ema.updates, "rows": self.log.rows,
+                **{name: part.state_dict() for name, part in self.stateful().items()},
             }  # fmt: skip
             with self.disk():
                 save_state(self.out, state)
