@@ -91,13 +91,13 @@ def test_files_and_functions_of_the_package_stay_small():
     # data and their judges, the judge of any generator, the bound, the network as a classifier
     later = {"tinyddpm/apps/": 567, "tinyddpm/extensions/few_steps.py": 169}
     later |= {"tinyddpm/extensions/onnx_export.py": 87, "tinyddpm/cli/export.py": 22}
-    later |= {"tinyddpm/extensions/distillation.py": 279, "tinyddpm/nn/dit.py": 189, "tinyddpm/trainer/dit.py": 30}
+    later |= {"tinyddpm/extensions/distillation.py": 282, "tinyddpm/nn/dit.py": 189, "tinyddpm/trainer/dit.py": 30}
     later |= {"tinyddpm/evaluation/judges.py": 142, "tinyddpm/datasets/resized.py": 26}
     later |= {"tinyddpm/evaluation/judge.py": 158, "tinyddpm/cli/judge.py": 43}
     later |= {"tinyddpm/extensions/vdm.py": 215, "tinyddpm/evaluation/bits.py": 144}
     later |= {"tinyddpm/extensions/classify.py": 111}
     lines = {name: len(text.splitlines()) for name, text in texts.items()}
-    assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5650
+    assert sum(n for name, n in lines.items() if not name.startswith(tuple(later))) <= 5639
     assert all(sum(n for name, n in lines.items() if name.startswith(room)) <= most for room, most in later.items())
     assert sum(len(re.findall(r"^ *raise\b", text, re.M)) for text in texts.values()) <= 130
     assert not {name for name, text in texts.items() if len(text.splitlines()) > 300}
