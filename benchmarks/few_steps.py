@@ -183,7 +183,8 @@ class Run:
         self.stages = [(0.0, self.loss)]
         if self.matches:  # a critic of a student that is far off teaches it tricks
             alone = replace(self.loss, critic=None)
-            self.stages = [(0.0, regression(self.teacher)[1]), (1 / 15, alone), (0.35, self.loss)]
+            later = self.loss if self.loss.first == 1 else replace(self.loss, first=0.5)  # calls after the first lag
+            self.stages = [(0.0, regression(self.teacher)[1]), (1 / 15, alone), (0.35, self.loss), (0.5, later)]
 
     @property
     def progress(self) -> float:
@@ -196,11 +197,13 @@ class Run:
         return losses.float(), t
 
     def decayed(self, number: int) -> float:
-        """Constant after a short rise, then falling to 0 over the last 40 %. In distribution matching it does not fall:
-        a falling rate made one run worse (distance 0.0207 at 54 minutes, 0.0276 at 62), and averages of its earlier
+        """Constant after a short rise, then falling to 0 over the last 40 %. In distribution matching a fifth of it, as
+        the second network, which learns at the whole rate, has to keep up with the student; and it does not fall: a
+        falling rate made one run worse (distance 0.0207 at 54 minutes, 0.0276 at 62), and averages of its earlier
         states were better (0.017). There the averaged weights take the place of a fall."""
-        fall = 1.0 if self.matches else min(1, (1 - min(self.progress, 1)) / 0.4)
-        return self.rate * min(1, number / 30) * fall
+        if self.matches:
+            return self.rate * min(1, number / 30) * (1.0 if self.progress < self.stages[1][0] else 0.2)
+        return self.rate * min(1, number / 30, (1 - min(self.progress, 1)) / 0.4)
 
     def train(self, keep: Path | None = None) -> None:
         started, saved = time.process_time(), self.spent

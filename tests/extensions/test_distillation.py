@@ -12,11 +12,12 @@ from tinyddpm.extensions.few_steps import reflow_pairs
 from tinyddpm.nn import UNet
 from tinyddpm.oracle import gaussian_oracle
 from tinyddpm.pipeline import DDPM
-from tinyddpm.samplers import ddim
+from tinyddpm.samplers import ddim, last
 from tinyddpm.schedules import Schedule
 from tinyddpm.training import train_steps
 
 SCHEDULE = Schedule.named("flow", 100)
+LAST = torch.tensor(SCHEDULE.T)
 MEAN, VARIANCE = 0.1, 0.02
 SHAPE = (1, 8, 8)
 
@@ -87,13 +88,13 @@ def trained(loss, student, steps=300, rate=0.05):
 
 def test_a_student_as_its_teacher_has_no_direction_to_go():
     made = MEAN + VARIANCE**0.5 * torch.randn(8, *SHAPE, generator=seeded())
-    direction = loss_of(Exact()).direction(made, None, torch.ones(8), seeded(1))
+    direction = loss_of(Exact()).direction(made, None, LAST, torch.ones(8), seeded(1))
     assert_close(direction, torch.zeros_like(made), rtol=0, atol=1e-6)
 
 
 def test_the_direction_is_the_difference_of_two_exact_denoisers():
     made = 0.3 * torch.randn(8, *SHAPE, generator=seeded())
-    found = loss_of(Exact(0.4, 0.09)).direction(made, None, torch.ones(8), seeded(1))
+    found = loss_of(Exact(0.4, 0.09)).direction(made, None, LAST, torch.ones(8), seeded(1))
     generator = seeded(1)
     u = 2 + torch.randint(1, 97, (8,), generator=generator)  # 3..98 of T = 100
     x_u = q_sample(made, u, torch.randn(made.shape, generator=generator), SCHEDULE)
@@ -147,7 +148,7 @@ def test_no_gradient_flows_through_the_two_networks_that_are_compared():
     made = student(pairs(8)[:, 1:], t).detach()
     generator = seeded()
     loss.draw(pairs(8)[:, :1], None, generator)
-    direction = loss.direction(made.clamp(-1, 1), None, torch.ones(8), generator)
+    direction = loss.direction(made.clamp(-1, 1), None, t, torch.ones(8), generator)
     direction[(made.abs() > 1) & (direction * made < 0)] = 0  # see through_clip
     assert_close(student.mean.grad, direction.flatten(1).mean(1).mean(), rtol=1e-4, atol=1e-6)
 
@@ -178,6 +179,37 @@ def test_a_later_time_sees_the_students_own_image_with_the_noise_that_it_came_fr
     assert_close(seen[40], q_sample(made, 40, eps, SCHEDULE))
 
 
+def test_the_images_of_each_call_are_matched_and_not_their_mixture():
+    """One call is 0.3 too bright and the second as much too dark: the mixture has the right mean from the start."""
+
+    class Student(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.means = nn.Parameter(MEAN + torch.tensor([0.3, -0.3]))
+
+        def forward(self, x_t, t, y=None, scale=1.0):
+            mean = self.means[(t < SCHEDULE.T).long()].reshape(-1, 1, 1, 1)
+            return mean + VARIANCE**0.5 * (x_t - x_t.mean()) / x_t.std()
+
+    class Follower(nn.Module):
+        def __init__(self, student):
+            super().__init__()
+            self.student, self.weight = [student], nn.Parameter(torch.zeros(()))
+
+        def forward(self, x_t, t, y=None, scale=1.0):
+            first, later = self.student[0].means.detach()
+            mean = torch.where(scale < 1, later, first) if (scale < 1).any() else (first + later) / 2  # of the mixture
+            mean, oracle = mean.reshape(-1, 1, 1, 1), gaussian_oracle(0.0, VARIANCE, SCHEDULE)
+            return oracle(x_t - SCHEDULE.coefficients(t, x_t)[0] * mean, t) + mean + 0 * self.weight
+
+    student = Student()
+    loss = loss_of(Follower(student), times=(40,), first=0.5, regress=0.0)
+    optimizer = torch.optim.Adam(student.parameters(), 0.02)
+    batches = ((pairs(64, k), None) for k in range(100))
+    last(train_steps(student, batches, loss, optimizer, lambda n: 0.02 * (1 - n / 101), generator=seeded()))
+    assert_close(student.means.detach(), torch.full((2,), MEAN), rtol=0, atol=0.03)
+
+
 def test_networks_are_compared_in_the_middle_of_the_times_and_the_follower_learns_all():
     loss, made = loss_of(Exact()), torch.zeros(20_000, *SHAPE)
     assert [int(v) for v in loss.noise(made, seeded(), edge=2)[0].aminmax()] == [3, 98]
@@ -195,7 +227,7 @@ def test_guidance_scales_the_teacher_and_is_shown_to_the_follower():
 
     made, y, scale = torch.zeros(4, *SHAPE), torch.tensor([1, 2, 3, 4]), torch.tensor([1.0, 1.5, 2.0, 3.0])
     loss = loss_of(Shown(num_classes=10), teacher)
-    found = loss.direction(made, y, scale, seeded(1))
+    found = loss.direction(made, y, LAST, scale, seeded(1))
     generator = seeded(1)
     u = 2 + torch.randint(1, 97, (4,), generator=generator)
     x_u = q_sample(made, u, torch.randn(made.shape, generator=generator), SCHEDULE)
@@ -203,7 +235,7 @@ def test_guidance_scales_the_teacher_and_is_shown_to_the_follower():
     theirs = (plain + scale.reshape(-1, 1, 1, 1) * shift).clamp(-1, 1)
     wanted = ((plain + shift).clamp(-1, 1) - theirs) / theirs.abs().mean((1, 2, 3), keepdim=True)
     assert_close(found, wanted, rtol=1e-5, atol=1e-6)
-    assert shown[0] is scale
+    assert_close(shown[0], scale)
 
 
 def test_an_image_without_a_label_is_regressed_to_no_pair():

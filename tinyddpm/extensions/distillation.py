@@ -177,7 +177,8 @@ class DistributionMatchingLoss:
 
     An objective of train_steps. Its batches are reflow_pairs of the teacher, to which the student is also regressed:
     `regress` times the pseudo-Huber distance (Song & Dhariwal 2024, eq. 7). It teaches the second network, the
-    follower, once a step. The losses have the right gradients; their values mean nothing.
+    follower, once a step; a learning rate of the student that is a fifth of the follower's lets the follower keep up.
+    The losses have the right gradients; their values mean nothing.
 
     times       below T, at which the student is asked again, of its own image with the noise that it came from
     first       the share of images at T; all without other times
@@ -213,10 +214,10 @@ class DistributionMatchingLoss:
         t, scale, y = self.draw(x_0, y, generator)
         x_t = self.asked(model, eps, t, y, scale)
         made = through_clip(self.denoiser(model, y, scale)(x_t, t))
-        losses = (made * self.direction(made.detach(), y, scale, generator)).flatten(1).mean(1)
+        losses = (made * self.direction(made.detach(), y, t, scale, generator)).flatten(1).mean(1)
         if self.critic is not None and y is not None and (scale == 1).all():
             losses = losses + self.critic(made, y, generator)
-        self.follow(made.detach(), y, scale, generator)
+        self.follow(made.detach(), y, t, scale, generator)
         c = 0.00054 * x_0[0].numel() ** 0.5
         huber = ((made - x_0).square().flatten(1).sum(1) + c**2).sqrt() - c
         paired = (t == self.schedule.T) & (scale == 1)
@@ -253,13 +254,18 @@ class DistributionMatchingLoss:
     def denoiser(self, model: Callable, y: Labels | None, scale: Tensor) -> Denoiser:
         return make_denoiser(partial(model, scale=scale), self.schedule, self.teacher.predicts, y)
 
+    def origin(self, t: Tensor, scale: Tensor) -> Tensor:
+        """What the follower sees as the scale: for images of later calls values that no scale has. Without them only
+        the mixture of all calls' images is matched, where one call varies too little and two calls too much."""
+        return scale - 10 * (1 - t / self.schedule.T)
+
     def noise(self, made: Images, generator: Generator, edge: int = 0) -> tuple[Tensor, Images]:
         """A time in edge + 1..T - edge and noise for each image."""
         u = edge + uniform_times(len(made), self.schedule.T - 2 * edge, generator)
         return u, torch.randn(made.shape, generator=generator, device=made.device)
 
     @torch.no_grad()
-    def direction(self, made: Images, y: Labels | None, scale: Tensor, generator: Generator) -> Images:
+    def direction(self, made: Images, y: Labels | None, t: Tensor, scale: Tensor, generator: Generator) -> Images:
         """What the second network sees in the noisy images minus what the teacher sees, over the teacher's error. Not
         in the first and last 2 % of the times, where nothing or all is hidden: there the quotient is noise."""
         u, eps = self.noise(made, generator, self.schedule.T // 50)
@@ -268,14 +274,16 @@ class DistributionMatchingLoss:
         if y is not None:
             pair = branches(teacher.model, self.schedule, teacher.predicts, y, cast(int, teacher.num_classes))
             wanted = classifier_free_guidance(*pair, lambda t: scale)
-        x_wanted, x_found = (clip_x_0(d)(x_u, u) for d in (wanted, self.denoiser(self.follower, y, scale)))
+        found = self.denoiser(self.follower, y, self.origin(t, scale))
+        x_wanted, x_found = clip_x_0(wanted)(x_u, u), clip_x_0(found)(x_u, u)
         torch.clear_autocast_cache()
         return (x_found - x_wanted) / (made - x_wanted).abs().mean((1, 2, 3), keepdim=True).clamp(min=1e-3)
 
-    def follow(self, made: Images, y: Labels | None, scale: Tensor, generator: Generator) -> None:
+    def follow(self, made: Images, y: Labels | None, t: Tensor, scale: Tensor, generator: Generator) -> None:
         """One step of the second network, of denoising the student's images."""
         u, eps = self.noise(made, generator)
-        network, kind = partial(self.follower, scale=scale), (self.teacher.predicts, "mse", "clamped-snr")
+        network = partial(self.follower, scale=self.origin(t, scale))
+        kind = self.teacher.predicts, "mse", "clamped-snr"
         diffusion_loss(network, made, u, eps, self.schedule, y, *kind).backward()
         nn.utils.clip_grad_norm_(self.follower.parameters(), 1.0)
         self.optimizer.step()
