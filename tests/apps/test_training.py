@@ -59,7 +59,7 @@ def test_a_run_is_stopped_resumed_and_drawn_with(tmp_path):
     start(MINI, 10.0, out, data=DATA)
     until(lambda: steps() > before)
     assert training.RUNS[-1].trainer.minutes_before > 0  # it did not begin anew
-    assert len(training.RUNS[-1].trainer.log.rows) >= 3 and training.RUNS[-1].trainer.log.rows[0]["step"] == "10"
+    assert len(training.RUNS[-1].trainer.log.rows) >= 3 and training.RUNS[-1].trainer.log.rows[0]["step"] == 10
     stop()
 
 
