@@ -72,7 +72,7 @@ class GuidedNetwork(SelfConditioned):
 
 def through_clip(x: Images) -> Images:
     """x clamped to [-1, 1]. Outside, the gradient is that of x where it leads back (Bengio et al. 2013, the
-    straight-through estimator), and 0 where it leads further out: samplers clip, and nothing would ever stop it."""
+    straight-through estimator), and 0 where it leads further out: after the clip nothing would stop it."""
     made = x + (x.clamp(-1, 1) - x).detach()
     if made.requires_grad:
         made.register_hook(lambda grad: grad.where((x.abs() <= 1) | (grad * x > 0), 0))
