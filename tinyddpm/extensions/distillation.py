@@ -71,8 +71,8 @@ class GuidedNetwork(SelfConditioned):
 
 
 def through_clip(x: Images) -> Images:
-    """x clamped to [-1, 1]. Outside, the gradient is that of x where it leads back (Bengio et al. 2013, the
-    straight-through estimator), and 0 where it leads further out: after the clip nothing would stop it."""
+    """x clamped to [-1, 1], with the gradient of x (Bengio et al. 2013, the straight-through estimator), but 0 where it
+    leads further out of the range: the clip hides how far x has gone, so that nothing would call it back."""
     made = x + (x.clamp(-1, 1) - x).detach()
     if made.requires_grad:
         made.register_hook(lambda grad: grad.where((x.abs() <= 1) | (grad * x > 0), 0))
@@ -255,8 +255,8 @@ class DistributionMatchingLoss:
         return make_denoiser(partial(model, scale=scale), self.schedule, self.teacher.predicts, y)
 
     def origin(self, t: Tensor, scale: Tensor) -> Tensor:
-        """What the follower sees as the scale: for images of later calls values that no scale has. Without them only
-        the mixture of all calls' images is matched, where one call varies too little and two calls too much."""
+        """What the follower sees as the scale: lower for images of later calls, below t = 0.8 T than any scale. Without
+        it only the mixture of all calls' images is matched, where one call varies too little and two calls too much."""
         return scale - 10 * (1 - t / self.schedule.T)
 
     def noise(self, made: Images, generator: Generator, edge: int = 0) -> tuple[Tensor, Images]:
@@ -273,7 +273,7 @@ class DistributionMatchingLoss:
         wanted = make_denoiser(teacher.model, self.schedule, teacher.predicts)
         if y is not None:
             pair = branches(teacher.model, self.schedule, teacher.predicts, y, cast(int, teacher.num_classes))
-            wanted = classifier_free_guidance(*pair, lambda t: scale)
+            wanted = classifier_free_guidance(*pair, lambda _: scale)
         found = self.denoiser(self.follower, y, self.origin(t, scale))
         x_wanted, x_found = clip_x_0(wanted)(x_u, u), clip_x_0(found)(x_u, u)
         torch.clear_autocast_cache()
