@@ -50,7 +50,7 @@ from tinyddpm.trainer.processes import native_bf16
 HERE, RUNS = Path(__file__).parent, Path("runs/few-steps")
 SHIPPED = HERE.parent / "assets" / "weights" / "mnist-onestep.safetensors"
 BATCH, N = 64, 10_000
-TIMES = (750, 500, 500, 250)  # at which a student of two or four steps is asked after T
+TIMES = (750, 500, 500, 500, 500, 250)  # at which a student of two or four steps is asked after T
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------

@@ -46,6 +46,7 @@ class Entry:
     steps: int = 50
     sampler: str = "ddim"
     scale: float = 1.0
+    momentum: float = 0.95  # Muon's
 
     def __post_init__(self):
         calls = self.steps * (2 if self.scale != 1 else 1)  # guidance calls it twice
@@ -55,8 +56,8 @@ class Entry:
 
 
 def but(entry: Entry, new: str, *, seconds: int | None = None, **changes) -> Entry:
-    """The entry with other seconds, steps, sampler or scale, and with changed fields of its recipe."""
-    own = {name: changes.pop(name) for name in ("steps", "sampler", "scale") if name in changes}
+    """The entry with other seconds, steps, sampler, scale or momentum, and with changed fields of its recipe."""
+    own = {name: changes.pop(name) for name in ("steps", "sampler", "scale", "momentum") if name in changes}
     return replace(entry, new=new, seconds=seconds or entry.seconds, recipe=replace(entry.recipe, **changes), **own)
 
 
@@ -65,15 +66,18 @@ NANO = but(TINY, "the recipe `nano`: a quarter of the weights", **vars(RECIPES["
 FROM_MIDDLE = "times drawn from the middle, batches of 64, warmup of 20 steps, averaged over 50"
 MIDDLE = but(NANO, FROM_MIDDLE, times="logit-normal", batch_size=64, warmup=20, ema_decay=0.98)
 GUIDED = but(MIDDLE, "guidance 1.5, in 15 steps of `dpm_solver_pp`", scale=1.5, steps=15, sampler="dpm_solver_pp")
+MOMENTUM = but(GUIDED, "Muon's momentum 0.9 in place of 0.95", momentum=0.9)
 LONG = but(TINY, "the recipe `tiny`", seconds=600)
 LONG_DIT = but(LONG, "the recipe `dit`, a transformer", **vars(RECIPES["dit"]))
 LONG_MIDDLE = but(LONG, "`tiny`, times drawn from the middle", times="logit-normal")
 LONG_GUIDED = but(
     LONG_MIDDLE, "guidance 1.25, in 25 steps of `dpm_solver_pp`", scale=1.25, steps=25, sampler="dpm_solver_pp"
 )
+LONG_MOMENTUM = but(LONG_GUIDED, MOMENTUM.new, momentum=0.9)
 ENTRIES = {
-    "60-tiny": TINY, "60-nano": NANO, "60-middle": MIDDLE, "60-guided": GUIDED,
+    "60-tiny": TINY, "60-nano": NANO, "60-middle": MIDDLE, "60-guided": GUIDED, "60-momentum": MOMENTUM,
     "600-dit": LONG_DIT, "600-tiny": LONG, "600-middle": LONG_MIDDLE, "600-guided": LONG_GUIDED,
+    "600-momentum": LONG_MOMENTUM,
 }  # fmt: skip
 
 
@@ -92,6 +96,8 @@ def run(entry: Entry, seed: int, half: bool) -> dict:
     times, generator = TIMES[recipe.times], Generator().manual_seed(seed)
     loss = recipe.loss_of(schedule, lambda n, T, g: times(n, T, g, progress()))
     optimizer = OPTIMIZERS[recipe.optimizer](model, recipe.weight_decay, half)
+    for group in optimizer.param_groups:
+        group["momentum"] = entry.momentum
 
     def objective(model: nn.Module, x_0: Tensor, y: Tensor, generator: Generator):
         with torch.autocast("cpu", torch.bfloat16) if half else contextlib.nullcontext():

@@ -382,25 +382,39 @@ def test_real_images_have_the_labels_that_are_asked_for(critic):
 def test_a_student_like_real_images_loses_as_much_as_by_chance(critic):
     x = critic.real(y := torch.arange(64) % 3, seeded(1))
     critic.optimizer.param_groups[0]["lr"] = 0.0
-    losses = torch.stack([critic(x, y, seeded(k)) for k in range(20)])
+    losses = torch.stack([critic(x, y, torch.full_like(y, 100), seeded(k)) for k in range(20)])
     assert losses.shape == (20, 64) and abs(float(losses.detach().mean()) - 0.693) < 0.03
 
 
 def test_a_critic_learns_to_tell_a_student_and_shows_it_the_way_to_real_images(critic):
     y = torch.arange(32) % 3
-    made = (torch.zeros(32, *SHAPE) - 0.5).requires_grad_()
-    losses = [float(critic(made, y, seeded(k)).detach().mean()) for k in range(40)]
+    made, call = (torch.zeros(32, *SHAPE) - 0.5).requires_grad_(), torch.full_like(y, 100)
+    losses = [float(critic(made, y, call, seeded(k)).detach().mean()) for k in range(40)]
     assert losses[0] < 0.8 and losses[-1] > 1.5, losses
-    critic(made, y, seeded(50)).sum().backward()
+    critic(made, y, call, seeded(50)).sum().backward()
     assert (made.grad.mean((1, 2, 3)) < 0).float().mean() > 0.9  # brighter is better
     others = [*critic.teacher[0].model.parameters(), *critic.parameters()]
     assert all(p.grad is None for p in others)
 
 
+def test_a_critic_judges_each_call_by_itself(unet):
+    """Half of the real images are bright, half dark; one call makes bright ones alone and the other dark ones."""
+    shade = torch.tensor([0.5, -0.5]).repeat(48).reshape(-1, 1, 1, 1)
+    x, y, call = shade.expand(-1, *SHAPE), torch.arange(96) % 3, torch.tensor([100, 50]).repeat(48)
+    critic = Critic(DDPM(unet, SCHEDULE, "x_0", SHAPE), x, y, 1.0, (10,), 3e-3, 1)
+    made = x.clone().requires_grad_()
+    for k in range(40):
+        losses = critic(made, y, call, seeded(k))
+    losses.sum().backward()
+    towards = -made.grad.mean((1, 2, 3)) * shade.flatten()
+    assert losses.mean() > 1.5  # ln 2 where all calls are one
+    assert (towards < 0).float().mean() > 0.9  # the bright ones darker, the dark ones brighter
+
+
 def test_the_weight_of_a_critic_rises(unet):
     x, y = torch.zeros(6, *SHAPE), torch.arange(6) % 3
     critic = Critic(DDPM(unet, SCHEDULE, "x_0", SHAPE), x, y, weight=2.0, times=(10,), rate=0.0, ramp=4)
-    found = [float(critic(x, y, seeded()).mean()) for _ in range(6)]
+    found = [float(critic(x, y, torch.full_like(y, 100), seeded()).mean()) for _ in range(6)]
     assert_close(torch.tensor(found), found[5] * torch.tensor([0.25, 0.5, 0.75, 1.0, 1.0, 1.0]))
 
 

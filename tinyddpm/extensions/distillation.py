@@ -80,19 +80,19 @@ def through_clip(x: Images) -> Images:
 
 
 class CriticHead(nn.Module):
-    """How real an image of label y is, by a map (b, c, h, w) of it at noise level t, normed in each pixel, with y and t
-    as projections (Miyato & Koyama 2018, eq. 7). Returns (b,)."""
+    """How real an image of label y is, by a map (b, c, h, w) of it at noise level t, normed in each pixel. y, t and the
+    time of the student's call are projections (Miyato & Koyama 2018, eq. 7). Returns (b,)."""
 
     def __init__(self, c: int, num_classes: int, T: int, stride: int, width: int = 64):
         super().__init__()
         first, second = nn.Conv2d(c, width, 3, stride, padding=1), nn.Conv2d(width, width, 3, padding=1)
         self.net = nn.Sequential(first, nn.LeakyReLU(0.2), second, nn.LeakyReLU(0.2))
         self.label, self.time = nn.Embedding(num_classes + 1, width), nn.Embedding(T + 1, width)
-        self.out = nn.Linear(width, 1)
+        self.call, self.out = nn.Embedding(T + 1, width), nn.Linear(width, 1)
 
-    def forward(self, maps: Tensor, y: Labels, t: Tensor) -> Tensor:
+    def forward(self, maps: Tensor, y: Labels, t: Tensor, call: Tensor) -> Tensor:
         h = self.net(maps / (maps.square().mean(1, keepdim=True) + 1e-3).sqrt()).mean((2, 3))
-        return self.out(h).flatten() + (h * (self.label(y) + self.time(t))).mean(1)
+        return self.out(h).flatten() + (h * (self.label(y) + self.time(t) + self.call(call))).mean(1)
 
 
 class Critic(nn.Module):
@@ -143,8 +143,8 @@ class Critic(nn.Module):
         first, u = self.counts.cumsum(0) - self.counts, torch.rand(len(y), generator=generator, device=y.device)
         return self.x[self.order[first[y] + (u * self.counts[y]).long()]]
 
-    def forward(self, made: Images, y: Labels, generator: Generator) -> Float[Tensor, " b"]:
-        """The loss of each image for the student, (b,)."""
+    def forward(self, made: Images, y: Labels, call: Tensor, generator: Generator) -> Float[Tensor, " b"]:
+        """The loss of each image for the student, which made it at time `call`, (b,)."""
         schedule, n = self.teacher[0].schedule, len(made)
         where: dict = {"generator": generator, "device": made.device}
         t = torch.tensor(self.times, device=made.device)[torch.randint(len(self.times), (n,), **where)]
@@ -153,19 +153,19 @@ class Critic(nn.Module):
             real = self.maps(q_sample(self.real(y, generator), t, real_eps, schedule), t)
         torch.clear_autocast_cache()
         ours = self.maps(q_sample(made, t, eps, schedule), t)
-        F.softplus(-self.margins(real, [m.detach() for m in ours], y, t)).mean().backward()
+        F.softplus(-self.margins(real, [m.detach() for m in ours], y, t, call)).mean().backward()
         self.optimizer.step()
         self.optimizer.zero_grad()
         torch.clear_autocast_cache()
         self.heads.requires_grad_(False)
-        losses = F.softplus(self.margins(real, ours, y, t)).mean(0)
+        losses = F.softplus(self.margins(real, ours, y, t, call)).mean(0)
         self.heads.requires_grad_(True)
         self.steps += 1
         return self.weight * min(1, self.steps / self.ramp) * losses
 
-    def margins(self, real: list[Tensor], ours: list[Tensor], y: Labels, t: Tensor) -> Float[Tensor, "heads b"]:
+    def margins(self, real: list[Tensor], ours: list[Tensor], *given: Tensor) -> Float[Tensor, "heads b"]:
         """By how much each head finds the real image of a pair more real."""
-        return torch.stack([head(r, y, t) - head(o, y, t) for head, r, o in zip(self.heads, real, ours)]).float()
+        return torch.stack([head(r, *given) - head(o, *given) for head, r, o in zip(self.heads, real, ours)]).float()
 
 
 @dataclass(frozen=True)
@@ -216,7 +216,7 @@ class DistributionMatchingLoss:
         made = through_clip(self.denoiser(model, y, scale)(x_t, t))
         losses = (made * self.direction(made.detach(), y, t, scale, generator)).flatten(1).mean(1)
         if self.critic is not None and y is not None and (scale == 1).all():
-            losses = losses + self.critic(made, y, generator)
+            losses = losses + self.critic(made, y, t, generator)
         self.follow(made.detach(), y, t, scale, generator)
         c = 0.00054 * x_0[0].numel() ** 0.5
         huber = ((made - x_0).square().flatten(1).sum(1) + c**2).sqrt() - c
