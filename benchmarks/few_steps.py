@@ -49,7 +49,7 @@ from tinyddpm.trainer.processes import native_bf16
 
 HERE, RUNS = Path(__file__).parent, Path("runs/few-steps")
 SHIPPED = HERE.parent / "assets" / "weights" / "mnist-onestep.safetensors"
-BATCH, N = 64, 4000
+BATCH, N, SCALE = 64, 4000, 1.15
 TIMES = (750, 500, 500, 500, 500, 250)  # at which a student of two or four steps is asked after T
 
 
@@ -277,7 +277,7 @@ def train(minutes: float, out: Path) -> None:
         trial.restore(torch.load(state))
     trial.train(state)
     trial.ddpm().save(out)
-    for scale in (1.0, 1.15):
+    for scale in (1.0, SCALE):
         print(f"scale {scale}: {json.dumps(trial.measured(scale))}")
     print(out)
 
@@ -299,12 +299,14 @@ def table() -> None:
 def gif(out: Path) -> None:
     """Ten digits from the same noise in 1, 2 and 4 calls, side by side; a frame is a call."""
     ddpm, y, frames = load_pretrained("mnist-onestep"), list(range(10)), []
-    paths = [[step.x_t for step in ddpm.sample_steps(y, steps=steps, seeds=range(10))] for steps in (1, 2, 4)]
-    for call in (0, 1, 2, 3, 4, 4, 4):
+    paths = [
+        [step.x_t for step in ddpm.sample_steps(y, steps=steps, scale=SCALE, seeds=range(10))] for steps in (1, 2, 4)
+    ]
+    for call in range(5):
         now = [image_grid(path[min(call, len(path) - 1)], columns=2, enlarge=2) for path in paths]
         gap = torch.zeros(1, now[0].shape[1], 16, dtype=now[0].dtype)
         frames.append(torch.cat([now[0], gap, now[1], gap, now[2]], dim=2))
-    save_gif(frames, out, hold=0.8)
+    save_gif(frames, out, fps=1.25, hold=2.5)
 
 
 def main() -> None:
