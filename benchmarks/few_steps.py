@@ -49,8 +49,9 @@ from tinyddpm.trainer.processes import native_bf16
 
 HERE, RUNS = Path(__file__).parent, Path("runs/few-steps")
 SHIPPED = HERE.parent / "assets" / "weights" / "mnist-onestep.safetensors"
-BATCH, N, SCALE = 64, 4000, 1.15
-TIMES = (750, 500, 500, 500, 500, 250)  # at which a student of two or four steps is asked after T
+BATCH, N = 64, 4000  # images of a step, and those that are judged
+SCALE = 1.15  # of guidance, chosen for the shipped student: see the model card
+TIMES = (750, 500, 500, 500, 500, 250)  # after T; the second of two calls, at 500, is practised most
 
 
 # --- pairs ---------------------------------------------------------------------------------------------------------
@@ -298,10 +299,8 @@ def table() -> None:
 
 def gif(out: Path) -> None:
     """Ten digits from the same noise in 1, 2 and 4 calls, side by side; a frame is a call."""
-    ddpm, y, frames = load_pretrained("mnist-onestep"), list(range(10)), []
-    paths = [
-        [step.x_t for step in ddpm.sample_steps(y, steps=steps, scale=SCALE, seeds=range(10))] for steps in (1, 2, 4)
-    ]
+    draw = partial(load_pretrained("mnist-onestep").sample_steps, range(10), scale=SCALE, seeds=range(10))
+    paths, frames = [[step.x_t for step in draw(steps=steps)] for steps in (1, 2, 4)], []
     for call in (4, 0, 1, 2, 3, 4):  # what it ends with first: a page that plays no GIF shows the first frame
         now = [image_grid(path[min(call, len(path) - 1)], columns=2, enlarge=2) for path in paths]
         gap = torch.zeros(1, now[0].shape[1], 16, dtype=now[0].dtype)

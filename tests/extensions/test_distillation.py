@@ -347,16 +347,17 @@ def test_a_batch_of_pairs_trains_a_copy(unet):
 # --- the weights that ship -----------------------------------------------------------------------------------------
 
 
-def test_the_shipped_student_draws_what_is_asked_in_one_call_and_never_copies():
+@pytest.mark.parametrize("steps", [1, 2, 4])
+def test_the_shipped_student_draws_what_is_asked_and_never_copies(steps):
     from tinyddpm.evaluation.judges import reference_for
 
     ddpm = tinyddpm.load_pretrained("mnist-onestep")
     y = torch.arange(200) % 10
-    x = ddpm.sample(y, seeds=range(200))
+    x = ddpm.sample(y, steps=steps, seeds=range(200))
     batch = reference_for(ddpm).batch(x.round(decimals=4), y)
     assert (batch.probabilities.argmax(1) == y).float().mean() > 0.95
     assert torch.cdist(x.flatten(1), batch.train.flatten(1)).min() > 1.5
-    guided = ddpm.sample(y, scale=2.0, seeds=range(200))
+    guided = ddpm.sample(y, steps=steps, scale=2.0, seeds=range(200))
     assert (guided - x).abs().mean() > 0.01
     assert (reference_for(ddpm).batch(guided, y).probabilities.argmax(1) == y).float().mean() > 0.98
     with pytest.raises(ValueError, match="this network takes few steps: at most 4, got 5"):
@@ -382,16 +383,16 @@ def test_real_images_have_the_labels_that_are_asked_for(critic):
 def test_a_student_like_real_images_loses_as_much_as_by_chance(critic):
     x = critic.real(y := torch.arange(64) % 3, seeded(1))
     critic.optimizer.param_groups[0]["lr"] = 0.0
-    losses = torch.stack([critic(x, y, torch.full_like(y, 100), seeded(k)) for k in range(20)])
+    losses = torch.stack([critic(x, y, AT_T, seeded(k)) for k in range(20)])
     assert losses.shape == (20, 64) and abs(float(losses.detach().mean()) - 0.693) < 0.03
 
 
 def test_a_critic_learns_to_tell_a_student_and_shows_it_the_way_to_real_images(critic):
     y = torch.arange(32) % 3
-    made, call = (torch.zeros(32, *SHAPE) - 0.5).requires_grad_(), torch.full_like(y, 100)
-    losses = [float(critic(made, y, call, seeded(k)).detach().mean()) for k in range(40)]
+    made = (torch.zeros(32, *SHAPE) - 0.5).requires_grad_()
+    losses = [float(critic(made, y, AT_T, seeded(k)).detach().mean()) for k in range(40)]
     assert losses[0] < 0.8 and losses[-1] > 1.5, losses
-    critic(made, y, call, seeded(50)).sum().backward()
+    critic(made, y, AT_T, seeded(50)).sum().backward()
     assert (made.grad.mean((1, 2, 3)) < 0).float().mean() > 0.9  # brighter is better
     others = [*critic.teacher[0].model.parameters(), *critic.parameters()]
     assert all(p.grad is None for p in others)
@@ -414,7 +415,7 @@ def test_a_critic_judges_each_call_by_itself(unet):
 def test_the_weight_of_a_critic_rises(unet):
     x, y = torch.zeros(6, *SHAPE), torch.arange(6) % 3
     critic = Critic(DDPM(unet, SCHEDULE, "x_0", SHAPE), x, y, weight=2.0, times=(10,), rate=0.0, ramp=4)
-    found = [float(critic(x, y, torch.full_like(y, 100), seeded()).mean()) for _ in range(6)]
+    found = [float(critic(x, y, AT_T, seeded()).mean()) for _ in range(6)]
     assert_close(torch.tensor(found), found[5] * torch.tensor([0.25, 0.5, 0.75, 1.0, 1.0, 1.0]))
 
 

@@ -101,8 +101,8 @@ class Critic(nn.Module):
 
         loss of the student = weight softplus(critic(real) - critic(image)), and of the critic with the other sign
 
-    A student that only follows its teacher loses variety; real images give it back. Each call trains the critic once.
-    The teacher is frozen.
+    A student that only follows its teacher loses variety; real images give it back. The critic takes a step
+    of its own for each batch of losses. The teacher is frozen.
 
     x, y    real images on the student's device, with labels, in 0..num_classes-1
     rate    of its own optimizer, Adam without momentum
