@@ -181,11 +181,11 @@ def processes(n, k):
                            no_sync=lambda net: contextlib.nullcontext())  # fmt: skip
 
 
-class Together(nn.parallel.DistributedDataParallel):
-    """A network that counts as one of several processes, without any."""
+class Together(nn.Module):
+    """A network as accelerate wraps it, in several processes and compiled or not: it lacks the model's attributes."""
 
     def __init__(self, module):
-        nn.Module.__init__(self)
+        super().__init__()
         self.module = module
 
     def forward(self, *inputs, **named):

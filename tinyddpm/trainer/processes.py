@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from ..diffusion import Images
 from ..pipeline import find_device
@@ -134,7 +133,7 @@ class SharedObjective:
     parts: int = 1
 
     def __call__(self, net: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        if self.parts == 1 and not isinstance(net, DistributedDataParallel):
+        if self.parts * self.accelerator.num_processes == 1:
             return self.objective(net, x_0, y, generator)
         n, processes = len(x_0), self.accelerator.num_processes
         first = n * self.accelerator.process_index
