@@ -10,7 +10,7 @@ from torch.func import functional_call
 from torch.testing import assert_close
 
 from tinyddpm import DDPM, DiT, Schedule, drop_labels
-from tinyddpm.nn.dit import DiTBlock, TokenAttention, axial_rotary, rms_norm, rotate
+from tinyddpm.nn.dit import DiTBlock, Neighbours, TokenAttention, axial_rotary, rms_norm, rotate
 from tinyddpm.trainer.recipes import RECIPES
 
 CLASSES = 4
@@ -18,7 +18,7 @@ BOTH = pytest.mark.parametrize("cross", [False, True])
 
 
 def small(**kwargs):
-    return DiT(**dict(dim=16, depth=2, heads=2, num_classes=CLASSES) | kwargs)
+    return DiT(**dict(dim=16, depth=2, heads=2, num_classes=CLASSES, local=True) | kwargs)
 
 
 def inputs(net, b=3, side=16, dtype=torch.float32):
@@ -98,11 +98,33 @@ def test_qk_norm_makes_scores_independent_of_the_size_of_q_and_k():
 # What it computes
 
 
+def test_neighbours_are_those_on_the_grid(randomise):
+    """A patch adds what the eight around it and itself weigh in its own channel, and nothing beyond the border."""
+    local = randomise(Neighbours(3).double())
+    x = torch.randn(2, 20, 3, dtype=torch.float64)
+    grid, around = x.unflatten(1, (4, 5)), torch.zeros(2, 4, 5, 3, dtype=torch.float64)
+    for i, j, k, m in torch.cartesian_prod(*map(torch.arange, (4, 5, 3, 3))).tolist():
+        if 0 <= i + k - 1 < 4 and 0 <= j + m - 1 < 5:
+            around[:, i, j] += local.weight[:, 0, k, m] * grid[:, i + k - 1, j + m - 1]
+    assert_close(local(x, 4), x + (around + local.bias).flatten(1, 2))
+
+
+def test_without_attention_a_patch_reaches_the_eight_around_it(randomise):
+    net = randomise(small(depth=1))
+    with torch.no_grad():
+        net.blocks[0].attend.project.weight.zero_()
+    x, t, y = torch.randn(1, 1, 16, 24), torch.tensor([7]), torch.tensor([1])
+    other = x.clone()
+    other[..., 9, 13] += 1  # of the patch in row 2, column 3, of 4 rows and 6 columns
+    changed = (net(other, t, y) != net(x, t, y))[0, 0].unflatten(1, (6, 4)).unflatten(0, (4, 4)).any(3).any(1)
+    assert changed.nonzero().tolist() == [[i, j] for i in (1, 2, 3) for j in (2, 3, 4)]
+
+
 @BOTH
 def test_an_untrained_block_is_the_identity(cross):
     x, cond = torch.randn(2, 6, 16), torch.randn(2, 16)
     label = torch.randn(2, 3, 16), torch.ones(2, 3, dtype=torch.bool)
-    assert torch.equal(DiTBlock(16, 2, cross)(x, cond, axial_rotary(2, 3, 8, x), *label), x)
+    assert torch.equal(DiTBlock(16, 2, cross, local=True)(x, cond, axial_rotary(2, 3, 8, x), *label, 2), x)
 
 
 @BOTH
@@ -143,7 +165,7 @@ def test_each_patch_is_put_back_where_it_was_taken(randomise):
 
 @BOTH
 def test_where_a_patch_lies_counts(randomise, cross):
-    net = randomise(small(cross=cross))
+    net = randomise(small(cross=cross, local=False))
     x, t, y = inputs(net)
     shifted = net(x.roll((4, 8), dims=(2, 3)), t, y).roll((-4, -8), dims=(2, 3))
     assert (shifted - net(x, t, y)).abs().max() > 1e-3
@@ -238,14 +260,15 @@ def test_the_recipe_s_parameters_are_those_of_the_table(name):
     c, depth, patch = recipe.network.dim, recipe.network.depth, recipe.network.patch
     attention = 3 * c * c + c + (c + 1) * c
     mlp = (c + 1) * 4 * c + (4 * c + 1) * c
-    block = (c + 1) * 6 * c + (2 if recipe.network.cross else 1) * attention + mlp
+    block = (c + 1) * 6 * c + (2 if recipe.network.cross else 1) * attention + mlp + (9 + 1) * c
     others = 2 * (c + 1) * c + 11 * c + (patch**2 + 1) * c + (c + 1) * 2 * c + (c + 1) * patch**2
     found = sum(p.numel() for p in recipe.build((1, 32, 32)).parameters())
     assert found == depth * block + others <= 2.2e6
 
 
 def test_arguments_rebuild_the_network(randomise, tmp_path):
-    unlike = dict(dim=24, depth=1, heads=2, patch=2, cross=True, channels=3, num_classes=CLASSES, out_channels=6)
+    unlike = dict(dim=24, depth=1, heads=2, patch=2, cross=True, local=True, channels=3)
+    unlike |= dict(num_classes=CLASSES, out_channels=6)
     parameters = inspect.signature(DiT).parameters
     assert set(unlike) == set(parameters) and all(unlike[name] != p.default for name, p in parameters.items())
     net = randomise(DiT(**unlike))

@@ -152,7 +152,7 @@ RECIPES = {
         PUBLISHED, network=UNetConfig((64, 128, 256, 512), patch=1, blocks=2, attention=(16, 4)), num_classes=10,
         batch_size=64, loss="l1",
     ),
-    "dit": Recipe(DiTConfig()), "dit-cross": Recipe(DiTConfig(cross=True)),
+    "dit": Recipe(DiTConfig(local=True)), "dit-cross": Recipe(DiTConfig(cross=True, local=True)),
     "bits": Recipe(UNetConfig((64, 96), attention=()), "bound", None, "bound", weights="none", image_size=28),
 }  # fmt: skip
 
