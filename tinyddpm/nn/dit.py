@@ -121,7 +121,7 @@ class DiT(nn.Module):
     heads         of each attention: dim is a multiple of 4 heads
     patch         side of the squares of pixels that are a token each
     cross         read labels by cross-attention to a set of tokens, in place of adding them to the time
-    local         add a depthwise convolution to each block: it learns several times as fast
+    local         a depthwise convolution of the patches in each block: it learns faster
     channels      of the image
     num_classes   labels, or tokens, are 0..num_classes-1, and num_classes is null; None: no labels
     out_channels  of what it returns; by default those of the image. Arguments that do not fit raise ValueError

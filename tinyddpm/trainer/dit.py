@@ -17,7 +17,7 @@ class DiTConfig:
     heads: int = 4  # heads of each attention
     patch: int = 4  # side of the squares of pixels that are a token each
     cross: bool = False  # read labels by cross-attention, in place of adding them to the time
-    local: bool = False  # add a depthwise convolution to each block
+    local: bool = False  # a depthwise convolution in each block
 
     def build(
         self, image_shape: tuple[int, int, int], num_classes: int | None = None, out_channels: int | None = None
