@@ -217,10 +217,10 @@ def moved(request):
     return net, objective, x, y, gradients(net, objective, x, y)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 8])
+@pytest.mark.parametrize("parts", [1, 2, 3, 8])
 def test_a_batch_in_parts_is_the_undivided_step(moved, parts):
     net, objective, x, y, whole = moved
-    found = gradients(net, SharedObjective(objective, net, processes(1, 0), parts), x, y)
+    found = gradients(Together(net), SharedObjective(objective, net, processes(1, 0), parts), x, y)
     for a, b in zip(found, whole):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 

@@ -133,8 +133,6 @@ class SharedObjective:
     parts: int = 1
 
     def __call__(self, net: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        if self.parts * self.accelerator.num_processes == 1:
-            return self.objective(net, x_0, y, generator)
         n, processes = len(x_0), self.accelerator.num_processes
         first = n * self.accelerator.process_index
         ends = torch.arange(first, first + n).chunk(self.parts)
