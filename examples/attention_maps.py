@@ -3,8 +3,8 @@
     tinyddpm train --recipe dit --minutes 30
     python examples/attention_maps.py runs/dit/model.safetensors [digit] [picture.png]
 
-Each row is a time, from noise to digit: x_t, the denoised image, and for three patches, which are framed in the
-denoised image, how much the patch looks at each other one, white the most: the average of all blocks and heads.
+Each row is a time, from noise to digit. Its columns are x_t, the denoised image with three patches framed, and for each
+of these patches its attention to all patches, averaged over blocks and heads. White is the most.
 """
 
 import sys

@@ -267,8 +267,14 @@ def test_the_example_of_attention_shows_where_patches_look():
     picture = example["picture"](ddpm, digit=3, rows=2)
     assert picture.shape[0] == 1 and picture.shape[2] == 5 * 32 * 4 and picture.shape[1] % 128 == 0
     x = torch.full((1, 1, 32, 32), 0.3)
-    for image in example["looks"](model, x, 30, torch.tensor([3])):  # patches of equal content look by place alone
-        assert image.shape == (1, 32, 32) and image.max() == 1 and image.min() >= -1
+    framed = example["framed"](x[0], 4)[0] == 0
+    maps = torch.eye(64).roll(1, dims=1)[None, None]  # each patch looks at the next one, row by row
+    model.attention_maps = lambda *call: [maps, maps]
+    for image, (row, column) in zip(example["looks"](model, x, 30, torch.tensor([3])), example["PATCHES"], strict=True):
+        there = (image[0] == 1).nonzero()
+        assert image.shape == (1, 32, 32) and image.min() == -1 and len(there) == 16
+        assert there.amin(0).tolist() == [4 * row, 4 * column + 4]
+        assert framed[4 * row, 4 * column : 4 * column + 4].all() and framed.sum() == 3 * 12
     with pytest.raises(ValueError, match="only a DiT has patches that look, got a UNet: train the recipe dit"):
         example["picture"](tinyddpm.load_pretrained())
 

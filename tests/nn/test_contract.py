@@ -22,7 +22,7 @@ def kinds():
         where = dict(patch=patch, attention=(8 // patch,))
         yield "UNet", UNET | dict(channels=channels, blocks=blocks, linear_attention=linear) | where
     for channels, patch, cross in ((1, 4, False), (3, 2, True), (1, 8, True), (3, 4, False)):
-        yield "DiT", DIT | dict(channels=channels, patch=patch, cross=cross)
+        yield "DiT", DIT | dict(channels=channels, patch=patch, cross=cross, local=patch == 4)
     for name in sorted(NETWORKS.keys() - {"UNet", "DiT"}):  # around another network, of more channels
         inner = LEVELS if name == "GreyLevels" else PAIR
         yield name, dict(network="UNet", **UNET | inner)

@@ -87,6 +87,7 @@ def test_qk_norm_makes_scores_independent_of_the_size_of_q_and_k():
     attend = TokenAttention(16, heads=2).double()
     x = torch.randn(1, 5, 16, dtype=torch.float64)
     shares, _ = attend.look(x, x)
+    assert_close(attend.scale, torch.full_like(attend.scale, 8**-0.5))
     with torch.no_grad():
         attend.to_q.weight *= 1000
         attend.to_kv.weight[:16] *= 50
@@ -96,6 +97,45 @@ def test_qk_norm_makes_scores_independent_of_the_size_of_q_and_k():
 
 
 # What it computes
+
+
+@BOTH
+def test_it_is_what_the_formulas_say(randomise, cross):
+    """Written out with PyTorch's functions, on an image that is wider than high."""
+    net = randomise(small(depth=2, cross=cross).double())
+    x, t, y = inputs(net, b=2, side=24, dtype=torch.float64)
+    x = x[:, :, :16]
+
+    def norm(x):
+        return F.rms_norm(x, x.shape[-1:], eps=1e-6)
+
+    def attended(part, q, context, places=None, mask=None):
+        heads = [F.linear(q, part.to_q.weight), *F.linear(context, part.to_kv.weight).chunk(2, dim=-1)]
+        q, k, v = (each.unflatten(2, (2, 8)).transpose(1, 2) for each in heads)
+        q, k = norm(q) * part.scale, norm(k)
+        q, k = (q, k) if places is None else (rotate(q, places), rotate(k, places))
+        return part.project(F.scaled_dot_product_attention(q, k, v, mask, scale=1.0).transpose(1, 2).flatten(2))
+
+    cond, tokens, mask = net.time(t), None, None
+    if cross:
+        tokens = torch.stack([net.label(torch.full_like(y, CLASSES)), net.label(y)], dim=1)
+        mask = torch.tensor([[True, True], [True, False]])[:, None, None]  # the second label is null
+    else:
+        cond = cond + net.label(y)
+    cond = F.silu(cond)
+    h = F.conv2d(x, net.stem[1].weight.reshape(16, 1, 4, 4), net.stem[1].bias, stride=4).flatten(2).mT
+    for block in net.blocks:
+        local = F.conv2d(h.mT.unflatten(2, (4, 6)), block.local.weight, block.local.bias, padding=1, groups=16)
+        h = h + local.flatten(2).mT
+        shift1, scale1, gate1, shift2, scale2, gate2 = block.modulation(cond)[:, None].split(16, dim=-1)
+        inner = norm(h) * (1 + scale1) + shift1
+        h = h + gate1 * attended(block.attend, inner, inner, axial_rotary(4, 6, 8, x))
+        if cross:
+            h = h + attended(block.cross, norm(h), tokens, None, mask)
+        h = h + gate2 * block.mlp(norm(h) * (1 + scale2) + shift2)
+    shift, scale = net.modulation(cond)[:, None].split(16, dim=-1)
+    patches = F.linear(norm(h) * (1 + scale) + shift, net.out[0].weight.flatten(1), net.out[0].bias)
+    assert_close(net(x, t, y), F.fold(patches.mT, (16, 24), 4, stride=4))
 
 
 def test_neighbours_are_those_on_the_grid(randomise):
@@ -248,7 +288,16 @@ def test_attention_maps_are_the_shares_that_the_blocks_use(randomise, cross):
         block.attend.look, look = None, block.attend.look
         block.attend.look = lambda *args, look=look: used.append(look(*args)) or used[-1]
     assert torch.equal(net(x, t, y), out)  # and no hook is left
-    assert all(torch.equal(m, shares) for m, (shares, _) in zip(maps, used))
+    assert all(torch.equal(m, shares) for m, (shares, _) in zip(maps, used, strict=True))
+
+
+def test_attention_maps_refuse_what_is_not_there_and_leave_no_hook():
+    net = small()
+    with pytest.raises(ValueError, match="no cross-attention: build it with cross=True and num_classes"):
+        net.attention_maps(*inputs(net), cross=True)
+    with pytest.raises(ValueError, match="multiples of its patch"):
+        net.attention_maps(torch.zeros(1, 1, 15, 16), torch.tensor([1]))
+    assert not any(block.attend._forward_pre_hooks for block in net.blocks)
 
 
 # What it costs, how it is rebuilt, and that it learns

@@ -1,4 +1,4 @@
-"""The diffusion transformer: an image as a sequence of patches, without convolutions or levels."""
+"""The diffusion transformer: an image as a sequence of patches, all at one resolution."""
 
 from typing import Any, cast
 
@@ -71,8 +71,8 @@ class TokenAttention(nn.Module):
 
 
 class Neighbours(nn.Conv2d):
-    """x plus a depthwise 3x3 convolution of the patches, row by row (Chu et al. 2021, "Conditional positional
-    encodings", section 3.2), zero at first: a patch sees those around it before attention has learned to look."""
+    """x (b, n, dim) plus its depthwise 3x3 convolution on the grid of patches, n = rows x columns in row-major order.
+    The weights start at zero (the generator of Chu et al. 2021, "Conditional positional encodings", in every block)."""
 
     def __init__(self, dim: int):
         super().__init__(dim, dim, 3, padding=1, groups=dim)
@@ -85,11 +85,12 @@ class Neighbours(nn.Conv2d):
 
 
 class DiTBlock(nn.Module):
-    """Neighbours if `local`, self-attention, cross-attention to a label's tokens if `cross`, an MLP; x is (b, n, dim).
+    """On x (b, n, dim), in this order: Neighbours if `local`, self-attention, cross-attention to the tokens of a label
+    if `cross`, and an MLP, each added to its input.
 
-    Attention and the MLP are x + gate f(norm(x) (1 + scale) + shift), the three a linear map of the condition that
-    starts at zero (adaLN-zero, Peebles & Xie 2023, section 3.2), as does what the others add: an untrained block is
-    the identity.
+    Self-attention and the MLP are x + gate f(norm(x) (1 + scale) + shift). Shift, scale and gate are a linear function
+    of cond that starts at zero (adaLN-zero, Peebles & Xie 2023, section 3.2). The other two parts start at zero as
+    well, so that an untrained block is the identity.
     """
 
     def __init__(self, dim: int, heads: int, cross: bool = False, local: bool = False):
@@ -103,7 +104,7 @@ class DiTBlock(nn.Module):
             nn.init.zeros_(weight)
 
     def forward(
-        self, x: Tokens, cond: Tensor, rotary: Rotary, label: Tensor | None, mask: Tensor | None, rows: int = 1
+        self, x: Tokens, cond: Tensor, rotary: Rotary, label: Tensor | None, mask: Tensor | None, rows: int
     ) -> Tokens:
         x = x if self.local is None else self.local(x, rows)
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(cond)[:, None].chunk(6, dim=-1)
@@ -121,7 +122,7 @@ class DiT(nn.Module):
     heads         of each attention: dim is a multiple of 4 heads
     patch         side of the squares of pixels that are a token each
     cross         read labels by cross-attention to a set of tokens, in place of adding them to the time
-    local         a depthwise convolution of the patches in each block: it learns faster
+    local         a depthwise 3x3 convolution of the patches in each block
     channels      of the image
     num_classes   labels, or tokens, are 0..num_classes-1, and num_classes is null; None: no labels
     out_channels  of what it returns; by default those of the image. Arguments that do not fit raise ValueError
@@ -198,12 +199,17 @@ class DiT(nn.Module):
 
     @torch.no_grad()
     def attention_maps(self, x: Tensor, t: Tensor, y: Labels | None = None, cross: bool = False) -> list[Tensor]:
-        """How much each patch looks at each other one, (b, heads, n, n) for each block, patches row by row; of `cross`,
-        at each token, (b, heads, n, 1 + k), null first. The other arguments are those of a call."""
+        """The attention of each block from patch to patch, (b, heads, n, n), in row-major order; with `cross`, from
+        each patch to the tokens of the label, (b, heads, n, 1 + k), the null token first. The other arguments are those
+        of a call. Raises ValueError for `cross` and a DiT without cross-attention."""
+        if cross and not self.cross:
+            raise ValueError("this DiT has no cross-attention: build it with cross=True and num_classes")
         maps: list[Tensor] = []
         parts = [block.cross if cross else block.attend for block in cast(Any, self.blocks)]
         hooks = [part.register_forward_pre_hook(lambda part, args: maps.append(part.look(*args)[0])) for part in parts]
-        self(x, t, y)
-        for hook in hooks:
-            hook.remove()
+        try:
+            self(x, t, y)
+        finally:
+            for hook in hooks:
+                hook.remove()
         return maps

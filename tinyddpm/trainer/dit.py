@@ -9,15 +9,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DiTConfig:
-    """Its geometry. The image's channels and the number of classes come from the data; images of another size are more
-    or fewer patches."""
+    """The geometry of a DiT. The image's channels and the number of classes come from the data; images of another size
+    are more or fewer patches."""
 
     dim: int = 128  # channels of each token, a multiple of 4 heads
     depth: int = 5  # blocks
     heads: int = 4  # heads of each attention
     patch: int = 4  # side of the squares of pixels that are a token each
     cross: bool = False  # read labels by cross-attention, in place of adding them to the time
-    local: bool = False  # a depthwise convolution in each block
+    local: bool = False  # a depthwise 3x3 convolution of the patches in each block
 
     def build(
         self, image_shape: tuple[int, int, int], num_classes: int | None = None, out_channels: int | None = None
