@@ -265,7 +265,8 @@ def test_the_example_of_attention_shows_where_patches_look():
     model = tinyddpm.DiT(dim=16, depth=1, heads=2, num_classes=10)
     ddpm = DDPM(model, Schedule.named("cosine-shifted", 60), "x_0")
     picture = example["picture"](ddpm, digit=3, rows=2)
-    assert picture.shape[0] == 1 and picture.shape[2] == 5 * 32 * 4 and picture.shape[1] % 128 == 0
+    assert picture.shape[0] == 1 and picture.shape[2] == 5 * 34 * 4 and picture.shape[1] % (34 * 4) == 0
+    assert (picture[0, :4] == 255).all() and (picture[0, :, :4] == 255).all()  # white around each image
     x = torch.full((1, 1, 32, 32), 0.3)
     framed = example["framed"](x[0], 4)[0] == 0
     maps = torch.eye(64).roll(1, dims=1)[None, None]  # each patch looks at the next one, row by row
