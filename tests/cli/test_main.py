@@ -15,10 +15,11 @@ from typing import get_args
 
 import numpy as np
 import pytest
+import torch
 from filelock import FileLock
 from PIL import Image, ImageSequence
 
-from tinyddpm import DDPM, Schedule, ddim
+from tinyddpm import DDPM, Schedule, UNet, ddim
 from tinyddpm.cli import options
 from tinyddpm.cli.main import COMMANDS, main
 from tinyddpm.data import crop_to, to_uint8
@@ -99,6 +100,20 @@ def test_the_bar_ends_at_the_steps_of_all_images(sampler, weights, monkeypatch):
     monkeypatch.setattr("tinyddpm.cli.commands.tqdm", Bar)
     main(["sample", "--weights", weights, "--steps", "4", "--sampler", sampler, "--per-digit", "7", "--digits", "0"])
     assert bars[0].n == bars[0].total == 4 * 7
+
+
+def test_sample_calls_the_network_in_bfloat16_if_asked(weights, monkeypatch, capsys):
+    monkeypatch.setattr("tinyddpm.cli.commands.native_bf16", lambda device: True)
+    dtypes, call, x = set(), UNet.forward, {}
+    monkeypatch.setattr(UNet, "forward", lambda *asked, **how: dtypes.add((y := call(*asked, **how)).dtype) or y)
+    for flag in ([], ["--bf16"]):
+        ask = ["sample", "--weights", weights, "--steps", "2", "--digits", "3", "--out", "x.npz", *flag]
+        assert main(ask) == 0
+        x[len(flag)] = np.load("x.npz")["images"].astype(int)
+    assert dtypes == {torch.float32, torch.bfloat16} and 0 < np.abs(x[0] - x[1]).mean() < 3
+    monkeypatch.setattr("tinyddpm.cli.commands.native_bf16", lambda device: False)
+    assert main(ask) == 2
+    assert "expected a device that computes in bfloat16 for --bf16, got this cpu" in capsys.readouterr().err
 
 
 def test_sample_writes_a_grid_of_one_row_a_digit(weights):

@@ -22,6 +22,7 @@ from ..pipeline import DDPM, load_pretrained
 from ..samplers import Sampler, Step
 from ..tools.jobs import count, progress
 from ..trainer.interrupt import is_first
+from ..trainer.processes import native_bf16
 from ..trainer.recipes import RECIPES
 from ..trainer.run import train
 from ..viz import frames_even_in_log_snr, image_grid, save_gif, save_picture
@@ -34,8 +35,10 @@ def run_sample(ask: Sample) -> None:
     y, each = labels_in(ask.digits), number_in(ask.per_digit, "--per-digit")
     enlarge, ddpm = number_in(ask.enlarge, "--enlarge", most=100), load(ask)
     side, how = shown_size(ddpm), sample_arguments(ask, ddpm, y, each)
-    columns = images_in_a_row(side) if ask.show else 0
-    with tqdm(total=len(y) * each * ask.steps, desc="sampling", leave=False, disable=None) as bar:
+    columns, device = images_in_a_row(side) if ask.show else 0, torch.device(ask.device).type
+    expect(not ask.bf16 or native_bf16(device), "a device that computes in bfloat16 for --bf16", f"this {device}")
+    half = torch.autocast(device, torch.bfloat16, enabled=ask.bf16)
+    with half, tqdm(total=len(y) * each * ask.steps, desc="sampling", leave=False, disable=None) as bar:
         x = ddpm.sample(**how | {"sampler": partial(counted, how["sampler"], bar)})
     x = crop_to(x.cpu(), side)  # without the border of 28x28 images
     for part in x.split(each if each > 1 else len(x)) if ask.show else ():
@@ -119,8 +122,7 @@ def counted(sampler: Sampler, bar: tqdm, *asked) -> Iterator[Step]:
 def frames_of(steps: Iterable[Step], total: int, ddpm: DDPM, frames: int, poster: bool) -> list[Tensor]:
     """At most `frames` x_t of a trajectory, even in log-SNR, and the last one, which a poster shows first, too."""
     steps = list(progress(steps, "denoising", total + 1))
-    log_snr = ddpm.schedule.log_snr[torch.tensor([step.t for step in steps])]
-    chosen = frames_even_in_log_snr(log_snr, frames)
+    chosen = frames_even_in_log_snr(ddpm.schedule.log_snr[[step.t for step in steps]], frames)
     return [steps[i].x_t for i in chosen[-1:] * poster + chosen]
 
 
