@@ -167,6 +167,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", type=int, default=[1, 10, 100], help="numbers of digits")
     parser.add_argument("--device", default="cpu")
     args = parser.parse_args()
+    torch._dynamo.config.recompile_limit = 64  # after 8, its default, further sizes would run uncompiled
     torch.set_num_threads(1)
     names = list(dict.fromkeys(["as it is", *args.only]))
     if args.device != "cpu" and "onnxruntime" in names:
