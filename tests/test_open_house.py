@@ -267,6 +267,9 @@ def test_the_example_of_attention_shows_where_patches_look():
     picture = example["picture"](ddpm, digit=3, rows=2)
     assert picture.shape[0] == 1 and picture.shape[2] == 5 * 34 * 4 and picture.shape[1] % (34 * 4) == 0
     assert (picture[0, :4] == 255).all() and (picture[0, :, :4] == 255).all()  # white around each image
+    for k, (row, column) in enumerate(example["PATCHES"]):  # in each map, the patch that asks has a grey frame
+        at = picture[0, 4 * (1 + 4 * row) :, 4 * (34 * (2 + k) + 1 + 4 * column) :][:16, :16]
+        assert (at[[0, -1]] == 128).all() and (at[:, [0, -1]] == 128).all()
     x = torch.full((1, 1, 32, 32), 0.3)
     framed = example["framed"](x[0], 4)[0] == 0
     maps = torch.eye(64).roll(1, dims=1)[None, None]  # each patch looks at the next one, row by row

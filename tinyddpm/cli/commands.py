@@ -35,12 +35,12 @@ def run_sample(ask: Sample) -> None:
     y, each = labels_in(ask.digits), number_in(ask.per_digit, "--per-digit")
     enlarge, ddpm = number_in(ask.enlarge, "--enlarge", most=100), load(ask)
     side, how = shown_size(ddpm), sample_arguments(ask, ddpm, y, each)
-    columns, device = images_in_a_row(side) if ask.show else 0, torch.device(ask.device).type
+    columns = images_in_a_row(side) if ask.show else 0
+    device = torch.device(ask.device).type
     expect(not ask.bf16 or native_bf16(device), "a device that computes in bfloat16 for --bf16", f"this {device}")
     half = torch.autocast(device, torch.bfloat16, enabled=ask.bf16)
     with half, tqdm(total=len(y) * each * ask.steps, desc="sampling", leave=False, disable=None) as bar:
-        x = ddpm.sample(**how | {"sampler": partial(counted, how["sampler"], bar)})
-    x = crop_to(x.cpu(), side)  # without the border of 28x28 images
+        x = crop_to(ddpm.sample(**how | {"sampler": partial(counted, how["sampler"], bar)}).cpu(), side)
     for part in x.split(each if each > 1 else len(x)) if ask.show else ():
         print(blocks(image_grid(part, columns) if each > 1 else as_number(part), terminal_colours()))
     if out and out.suffix == ".png":
