@@ -10,7 +10,7 @@ from tinyddpm.diffusion import q_sample
 from tinyddpm.extensions.distillation import Critic, DistributionMatchingLoss, GuidedNetwork, through_clip
 from tinyddpm.extensions.few_steps import reflow_pairs
 from tinyddpm.nn import UNet
-from tinyddpm.oracle import gaussian_oracle
+from tinyddpm.oracle import dataset_oracle, gaussian_oracle
 from tinyddpm.pipeline import DDPM
 from tinyddpm.samplers import ddim, last
 from tinyddpm.schedules import Schedule
@@ -106,6 +106,41 @@ def test_matching_moves_a_student_onto_the_mean_and_the_spread_of_its_teacher():
     student = Affine()
     mean, spread = trained(loss_of(Following(student), regress=0.0), student)
     assert abs(mean - MEAN) < 0.02 and abs(spread - VARIANCE**0.5) < 0.02, (mean, spread)
+
+
+def test_matching_moves_two_points_onto_those_of_its_teacher():
+    class Points(nn.Module):
+        """One of two grey values, by the sign of the noise."""
+
+        num_classes = None
+
+        def __init__(self, *values):
+            super().__init__()
+            self.values = nn.Parameter(torch.tensor(values))
+
+        def forward(self, x_t, t, y=None, scale=1.0):
+            side = (x_t.mean((1, 2, 3)) > 0).long()
+            return self.values[side].reshape(-1, 1, 1, 1).expand_as(x_t)
+
+    class Between(nn.Module):
+        """The exact denoiser of these points."""
+
+        num_classes = None
+
+        def __init__(self, points):
+            super().__init__()
+            self.points, self.weight = [points], nn.Parameter(torch.zeros(()))
+
+        def forward(self, x_t, t, y=None, scale=1.0):
+            x = self.points[0].values.detach().reshape(2, 1, 1, 1).expand(2, *SHAPE)
+            return dataset_oracle(x, SCHEDULE)(x_t, t) + 0 * self.weight
+
+    student, teacher = Points(-0.1, 0.2), DDPM(Between(Points(-0.5, 0.5)), SCHEDULE, "x_0", SHAPE)
+    loss = loss_of(Between(student), teacher, regress=0.0)
+    optimizer = torch.optim.Adam(student.parameters(), 0.05)
+    batches = ((pairs(64, k), None) for k in range(150))
+    last(train_steps(student, batches, loss, optimizer, lambda n: 0.05 * (1 - n / 151), generator=seeded()))
+    assert_close(student.values.detach(), torch.tensor([-0.5, 0.5]), rtol=0, atol=0.03)
 
 
 def test_the_other_sign_moves_it_away():
@@ -442,14 +477,31 @@ def test_more_steps_than_a_network_was_made_for_are_refused(guided, steps):
 def test_scales_that_it_was_not_trained_for_are_refused(guided, scale):
     with pytest.raises(ValueError, match="guidance scales from 1 to 3, got"):
         guided.sample([0], scale=scale)
+    assert guided.sample([0, 0], scale=1.0).shape == guided.sample([0, 0], scale=3.0).shape
 
 
-def test_a_teacher_of_another_prediction_or_schedule_is_refused(unet):
-    for predicts, name in (("eps", "linear"), ("x_0", "linear-unscaled")):
-        with pytest.warns() if "unscaled" in name else pytest.MonkeyPatch.context():
-            teacher = DDPM(unet, Schedule.named(name, 100), predicts, SHAPE)
-        with pytest.raises(ValueError, match=f"keeps at most a tenth of the signal, got {predicts} and"):
-            loss_of(Exact(), teacher)
+@pytest.mark.filterwarnings("ignore:this schedule leaves")
+@pytest.mark.parametrize(("predicts", "schedule"), [("eps", "linear"), ("x_0", "linear-unscaled")])
+def test_a_teacher_of_another_prediction_or_schedule_is_refused(unet, predicts, schedule):
+    teacher = DDPM(unet, Schedule.named(schedule, 100), predicts, SHAPE)
+    with pytest.raises(ValueError, match=f"keeps at most a tenth of the signal, got {predicts} and") as error:
+        loss_of(Exact(), teacher)
+    assert "\n" not in str(error.value)
+
+
+def test_a_batch_of_images_alone_is_refused():
+    with pytest.raises(
+        ValueError, match=r"expected batches of reflow_pairs, with twice the channels, got \(4, 1, 8, 8"
+    ):
+        loss_of(Exact())(Affine(), torch.zeros(4, *SHAPE), None, seeded())
+
+
+@pytest.mark.parametrize(
+    ("teacher", "got"), [(Exact(num_classes=3), "Exact, 3"), (UNet((8,), attention=()), "UNet, None")]
+)
+def test_a_critic_needs_a_unet_with_labels(teacher, got):
+    with pytest.raises(ValueError, match=f"the maps of a U-Net with labels, got {got}"):
+        Critic(DDPM(teacher, SCHEDULE, "x_0", SHAPE), torch.zeros(3, *SHAPE), torch.arange(3))
 
 
 def test_times_beyond_T_are_refused(unet):

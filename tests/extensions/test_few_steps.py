@@ -608,6 +608,7 @@ def test_a_model_follows_the_chords_of_its_network():
         (lambda: mean_flow(Gaussian.oracle(FLOW), randn(1, 1, 1, 1), FLOW), r"a denoiser \(x_t, t, s\) of two times"),
         (lambda: mean_flow(lambda x_t, t, s: x_t, randn(1, 1, 1, 1), FLOW, [(3, 5)]), "step"),
         (lambda: consistency_sampling(None, randn(1, 1, 1, 1), FLOW, []), "time grid"),
+        (lambda: ReflowLoss(FLOW)(None, randn(2, 3, 4, 4), None, seeded(0)), r"twice the channels, got \(2, 3, 4, 4\)"),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(make, says):

@@ -96,7 +96,7 @@ def load(ask: Drawing, digits: bool = False) -> DDPM:
     right = not digits or ddpm.image_shape == (1, 32, 32) and ddpm.num_classes == 10
     found = f"images {ddpm.image_shape} of {ddpm.num_classes} classes: leave out --weights for the shipped ones"
     expect(right, "weights that draw digits (1, 32, 32) by label", found)
-    number_in(ask.steps, "--steps", most=ddpm.schedule.T)
+    number_in(ask.steps, f"--steps of {weights}", most=getattr(ddpm.model, "steps", ddpm.schedule.T))
     return ddpm
 
 

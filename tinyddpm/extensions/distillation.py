@@ -25,15 +25,16 @@ from ..pipeline import DDPM
 from ..samplers import times as same_time
 from ..schedules import Schedule, check_step, require
 from ..training import Losses, drop_labels, uniform_times
+from .few_steps import split_pairs
 from .self_conditioning import SelfConditioned
 
 LARGEST_SCALE = 3.0
 
 
 class GuidedNetwork(SelfConditioned):
-    """A network of a few steps that sees the guidance scale, around one of 2c channels in and c out, which finds
-    scale - 1 in the other channels: a module, or the name of its class in NETWORKS with the arguments of that class.
-    steps: the most that it was trained for. Raises ValueError as SelfConditioned does."""
+    """A network of a few steps that sees the guidance scale, around one of 2c channels in and c out; in the other c it
+    finds scale - 1: a module, or the name of its class in NETWORKS with the arguments of that class.
+    steps: the most that it was trained for. Raises ValueError for a name that NETWORKS does not have."""
 
     sees_scale = True
 
@@ -71,8 +72,8 @@ class GuidedNetwork(SelfConditioned):
 
 
 def through_clip(x: Images) -> Images:
-    """x clamped to [-1, 1], with the gradient of x (Bengio et al. 2013, the straight-through estimator), but 0 where it
-    leads further out of the range: the clip hides how far x has gone, so that nothing would call it back."""
+    """x clamped to [-1, 1], with the gradient of x (Bengio et al. 2013, the straight-through estimator), but none where
+    a step would push x further out of the range: nothing behind the clip would bring it back."""
     made = x + (x.clamp(-1, 1) - x).detach()
     if made.requires_grad:
         made.register_hook(lambda grad: grad.where((x.abs() <= 1) | (grad * x > 0), 0))
@@ -80,8 +81,8 @@ def through_clip(x: Images) -> Images:
 
 
 class CriticHead(nn.Module):
-    """How real an image of label y is, by a map (b, c, h, w) of it at noise level t, normed in each pixel. y, t and the
-    time of the student's call are projections (Miyato & Koyama 2018, eq. 7). Returns (b,)."""
+    """Scores (b,) how real images of label y are, from one of the teacher's maps (b, c, h, w) of them at noise level t,
+    scaled to RMS 1 in each pixel. y, t and the time of the call enter as projections (Miyato & Koyama 2018, eq. 7)."""
 
     def __init__(self, c: int, num_classes: int, T: int, stride: int, width: int = 64):
         super().__init__()
@@ -96,8 +97,8 @@ class CriticHead(nn.Module):
 
 
 class Critic(nn.Module):
-    """Tells real images from the student's by what the teacher makes of them on its way down, with noise (Sauer et al.
-    2024, "LADD", section 3; Jolicoeur-Martineau 2019, eq. 7 and 8, where each is compared with a real one):
+    """Tells noisy real images from the student's by the maps of the teacher's encoder (Sauer et al. 2024, "LADD",
+    section 3; Jolicoeur-Martineau 2019, eq. 7 and 8, where each is compared with a real one):
 
         loss of the student = weight softplus(critic(real) - critic(image)), and of the critic with the other sign
 
@@ -108,7 +109,7 @@ class Critic(nn.Module):
     rate    of its own optimizer, Adam without momentum
     ramp    the steps over which the weight rises
 
-    Raises ValueError for times beyond T.
+    Raises ValueError for times beyond T, and for a teacher that is no U-Net or has no labels.
     """
 
     def __init__(
@@ -123,6 +124,8 @@ class Critic(nn.Module):
     ):
         super().__init__()
         classes, T = cast(int, teacher.num_classes), teacher.schedule.T
+        fits = isinstance(teacher.model, UNet) and classes is not None
+        require(fits, "a critic needs the maps of a U-Net with labels", f"{type(teacher.model).__name__}, {classes}")
         for t in times:
             check_step(t, 0, T)
         self.teacher, self.weight, self.times, self.ramp = [teacher], weight, times, ramp  # not a part
@@ -181,11 +184,11 @@ class DistributionMatchingLoss:
     The losses have the right gradients; their values mean nothing.
 
     times       below T, at which the student is asked again, of its own image with the noise that it came from
-    first       the share of images at T; all without other times
+    first       the share of images asked at T, where there are other times
     plain       the share of batches at scale 1; the images of the others have scales in [1, 3]
     label_drop  the share of images of a batch at scale 1 that have no label
 
-    Raises ValueError for a teacher that predicts eps, which says nothing of x_0 at T, or whose x_T is not pure noise.
+    Raises ValueError for a teacher that predicts eps, from which no x_0 is found at T, or whose x_T is not pure noise.
     """
 
     teacher: DDPM
@@ -210,7 +213,7 @@ class DistributionMatchingLoss:
         return self.teacher.schedule
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        x_0, eps = x_0.chunk(2, dim=1)
+        x_0, eps = split_pairs(x_0)
         t, scale, y = self.draw(x_0, y, generator)
         x_t = self.asked(model, eps, t, y, scale)
         made = through_clip(self.denoiser(model, y, scale)(x_t, t))
@@ -255,8 +258,8 @@ class DistributionMatchingLoss:
         return make_denoiser(partial(model, scale=scale), self.schedule, self.teacher.predicts, y)
 
     def origin(self, t: Tensor, scale: Tensor) -> Tensor:
-        """What the follower sees as the scale: lower for images of later calls, below t = 0.8 T than any scale. Without
-        it only the mixture of all calls' images is matched, where one call varies too little and two calls too much."""
+        """The scale that the follower is shown, less 10 (1 - t / T): by this it tells the calls apart. Without it only
+        the mixture of all calls' images is matched, where one call varies too little and two calls too much."""
         return scale - 10 * (1 - t / self.schedule.T)
 
     def noise(self, made: Images, generator: Generator, edge: int = 0) -> tuple[Tensor, Images]:

@@ -1,10 +1,10 @@
 """One step, or a few: three objectives that learn where the path of the probability-flow ODE leads.
 
     ReflowLoss       straightens the path, from pairs of a noise and the image it led to (Liu et al. 2022)
-    ConsistencyLoss  has the clean end of the path, the same from anywhere on it (Song et al. 2023)
-    MeanFlowLoss     has the average velocity between any two times of the path (Geng et al. 2025)
+    ConsistencyLoss  predicts the clean end of the path, the same from anywhere on it (Song et al. 2023)
+    MeanFlowLoss     predicts the average velocity between any two times of the path (Geng et al. 2025)
 
-Each is an objective of train_steps. ddim samples all in one step; consistency_sampling and mean_flow in several.
+Each is an objective of train_steps. ddim draws with all in one step; consistency_sampling and mean_flow in several.
 """
 
 import inspect
@@ -32,12 +32,19 @@ def reflow_pairs(
     return torch.cat([x_0, eps_from_x_0(x_0, x_T, schedule.T, schedule)], dim=1)
 
 
+def split_pairs(pairs: Float[Tensor, "b c2 h w"]) -> tuple[Images, Images]:
+    """The images and the noise that reflow_pairs joined. Raises ValueError for a batch of images alone."""
+    require(pairs.shape[1] % 2 == 0, "expected batches of reflow_pairs, with twice the channels", tuple(pairs.shape))
+    x_0, eps = pairs.chunk(2, dim=1)
+    return x_0, eps
+
+
 class ReflowLoss(DenoisingLoss):
     """The denoising loss of pairs: each image keeps its own noise, so that the paths learned cross less and come out
     straighter (Liu et al. 2022, eq. 1). x_0 holds the images and their noise: reflow_pairs."""
 
     def __call__(self, model: nn.Module, x_0: Images, y: Tensor | None, generator: Generator) -> Losses:
-        x_0, eps = x_0.chunk(2, dim=1)
+        x_0, eps = split_pairs(x_0)
         t, _, y = self.draw(model, x_0, y, generator)
         kind = self.predicts, self.loss, self.weights, "none"
         return diffusion_loss(model, x_0, t, eps, self.schedule, y, *kind), t
@@ -46,7 +53,7 @@ class ReflowLoss(DenoisingLoss):
 @dataclass(frozen=True)
 class ConsistencyLoss(DenoisingLoss):
     """The difference of the network's x_0_hat at two times of a path, t and s = t - gap. No gradient flows through the
-    one at s (Song et al. 2023, algorithms 2 and 3). weights: of an error in x_0.
+    one at s (Song et al. 2023, algorithms 2 and 3). weights: those of DenoisingLoss, as if it predicted x_0.
 
     teacher: y -> denoiser, such as ddpm.denoiser: its DDIM step leads to x_s (distillation). None: the noise of x_t
     leads there (training). Raises ValueError for a gap below 1, and for "x_0", which may change a clean image at t = 0.
@@ -87,8 +94,8 @@ def consistency_sampling(
     return trajectory(denoiser, x_T, check_arguments(x_T, schedule, grid, generator), update)
 
 
-# Average velocities: of the straight path z = (1 - u) x_0 + u eps, u in [0, 1], which any x_t becomes, divided by
-# signal + noise. A network is asked at x_t and T u, which is t itself for the schedule "flow".
+# Average velocities: of the straight path z = (1 - u) x_0 + u eps, u in [0, 1], on which x_t / (signal + noise) lies.
+# A network is asked at x_t and T u, which is t itself for the schedule "flow".
 VELOCITY = {"flow": "eps - x_0, or its average between two times"}
 
 

@@ -22,8 +22,8 @@ def rms_norm(x: Tensor, eps: float = 1e-6) -> Tensor:
 
 
 def axial_rotary(rows: int, columns: int, d: int, like: Tensor, base: float = 100.0) -> Rotary:
-    """The angles of each patch, row by row: a quarter of the d channels turns by its row, and a quarter by its column,
-    with frequencies base^(-4 i / d) (Su et al. 2021, section 3.2; in two dimensions, Heo et al. 2024, section 3.2)."""
+    """The angles of each patch: half of the d channels turn by its row, half by its column, in d / 4 pairs each, with
+    frequencies base^(-4 i / d) (Su et al. 2021, section 3.2; in two dimensions, Heo et al. 2024, section 3.2)."""
     frequency = base ** -(torch.arange(d // 4).to(like) / (d // 4))
     places = torch.cartesian_prod(torch.arange(rows), torch.arange(columns)).to(like)
     angle = (places[:, :, None] * frequency).flatten(1)  # (n, d / 2)
@@ -38,7 +38,7 @@ def rotate(x: Float[Tensor, "b m n d"], rotary: Rotary) -> Float[Tensor, "b m n 
 
 class TokenAttention(nn.Module):
     """softmax(q k^T) v in several heads (Vaswani et al. 2017, section 3.2), q from x (b, n, dim), k and v from context
-    (b, k, dim), with QK-norm (Henry et al. 2020): q and k have RMS 1, times learned weights that start at 1 / sqrt(d).
+    (b, k, dim), with QK-norm (Henry et al. 2020): both are scaled to RMS 1, then q by learned weights, at first d^-0.5.
 
     rotary turns q and k by their places; mask (b, k) says where to look. Returns (b, n, dim). Memory grows with n k.
     Written out, as F.scaled_dot_product_attention is several times slower for a few dozen tokens on a CPU.
@@ -170,8 +170,8 @@ class DiT(nn.Module):
         return self.out(rearrange(h, "b (h w) c -> b c h w", h=rows))
 
     def condition(self, t: Tensor, y: Labels | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """What modulates the blocks (b, dim), the tokens of `cross` (b, 1 + k, dim), and which of them count: null, the
-        first, and those that are not null. So a caption is the same in any order and however it is padded."""
+        """What modulates the blocks (b, dim), the tokens of `cross` (b, 1 + k, dim), and their mask: True for the null
+        token that leads and for all that are not null. A caption is the same in any order and however it is padded."""
         cond, null = self.time(t), cast(int, self.num_classes)
         if self.label is None:
             return F.silu(cond), None, None
