@@ -2,7 +2,7 @@
 
     python benchmarks/few_steps.py pairs                   # 8 core-minutes: noise, and where the teacher's ODE leads
     python benchmarks/few_steps.py run [NAME ...] [--minutes 6] [--seeds 0]         # each objective for as long
-    python benchmarks/few_steps.py train --minutes 100     # the weights that ship; resumes
+    python benchmarks/few_steps.py train [NAME] --minutes 100 [--out FILE]     # the weights that ship; resumes
     python benchmarks/few_steps.py table                   # of all runs, as markdown
     python benchmarks/few_steps.py gif                     # assets/pictures/few_steps.gif
 
@@ -139,9 +139,9 @@ def matching(teacher: DDPM, **settings):
     return regression(teacher)[0], loss, pairs, "x_0", ddim
 
 
-def criticised(teacher: DDPM, **settings):
+def criticised(teacher: DDPM, weight: float = 0.1, **settings):
     """Distribution matching, and a critic that has seen the 60,000 real digits."""
-    critic = Critic(teacher, *mnist().tensors(), weight=0.1)
+    critic = Critic(teacher, *mnist().tensors(), weight=weight)
     return matching(teacher, **{"critic": critic, "regress": 0.003, "first": 0.7} | settings)
 
 
@@ -151,6 +151,7 @@ def copy_of(teacher: DDPM) -> UNet:
     return network
 
 
+SHIPPED_BY = "distribution matching and a critic"
 METHODS = {
     "regression": regression,
     "reflow": reflow,
@@ -158,7 +159,8 @@ METHODS = {
     "consistency training": partial(consistency, distil=False),
     "MeanFlow, from nothing": average_velocity,
     "distribution matching": matching,
-    "distribution matching and a critic": criticised,
+    SHIPPED_BY: criticised,
+    "distribution matching and a critic of twice the weight": partial(criticised, weight=0.2),
     "distribution matching, first call alone": partial(matching, first=1.0),
     "distribution matching, no regression to the pairs": partial(matching, regress=0.0),
     "distribution matching, scale 1 alone": partial(matching, plain=1.0),
@@ -272,8 +274,8 @@ def run(names: list[str], minutes: float, seeds: list[int]) -> None:
                 print(found, flush=True)
 
 
-def train(minutes: float, out: Path) -> None:
-    trial, state = Run("distribution matching and a critic", minutes, 0), RUNS / "onestep.pt"
+def train(minutes: float, out: Path, name: str = SHIPPED_BY) -> None:
+    trial, state = Run(name, minutes, 0), RUNS / f"{name.replace(' ', '-')}.pt"
     if state.exists():
         trial.restore(torch.load(state))
     trial.train(state)
@@ -323,7 +325,7 @@ def main() -> None:
     elif args.what == "run":
         run(args.names, args.minutes, args.seeds)
     elif args.what == "train":
-        train(args.minutes, args.out)
+        train(args.minutes, args.out, *args.names)
     elif args.what == "table":
         table()
     else:
