@@ -317,7 +317,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=6)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--n", type=int, default=72_000, help="pairs")
-    parser.add_argument("--out", type=Path, default=SHIPPED)
+    parser.add_argument("--out", type=Path, help="of train; without a NAME, the weights that ship")
     args = parser.parse_args()
     torch.set_num_threads(1)
     if args.what == "pairs":
@@ -325,7 +325,7 @@ def main() -> None:
     elif args.what == "run":
         run(args.names, args.minutes, args.seeds)
     elif args.what == "train":
-        train(args.minutes, args.out, *args.names)
+        train(args.minutes, args.out or (RUNS / "student.safetensors" if args.names else SHIPPED), *args.names)
     elif args.what == "table":
         table()
     else:

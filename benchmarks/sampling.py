@@ -100,13 +100,13 @@ class OnnxNetwork(nn.Module):
         return torch.from_numpy(self.session.run(None, {"x_t": x_t.numpy(), "t": t.numpy(), "y": y.numpy()})[0])
 
 
+def onnx(ddpm: DDPM) -> Sampling:
+    return plain(DDPM(OnnxNetwork(ddpm), ddpm.schedule, "x_0", ddpm.image_shape))
+
+
 def one_call(ddpm: DDPM) -> Sampling:
     """One call of mnist-onestep in place of ten steps: other images."""
     return partial(torch.no_grad()(load_pretrained("mnist-onestep", ddpm.device).sample), steps=1)
-
-
-def onnx(ddpm: DDPM) -> Sampling:
-    return plain(DDPM(OnnxNetwork(ddpm), ddpm.schedule, "x_0", ddpm.image_shape))
 
 
 WAYS: dict[str, Callable[[DDPM], Sampling]] = {

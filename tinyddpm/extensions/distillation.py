@@ -124,8 +124,8 @@ class Critic(nn.Module):
     ):
         super().__init__()
         classes, T = cast(int, teacher.num_classes), teacher.schedule.T
-        fits = isinstance(teacher.model, UNet) and classes is not None
-        require(fits, "a critic needs the maps of a U-Net with labels", f"{type(teacher.model).__name__}, {classes}")
+        fits, found = isinstance(teacher.model, UNet) and teacher.num_classes is not None, type(teacher.model).__name__
+        require(fits, "a critic needs the maps of a U-Net with labels", f"{found} of {teacher.num_classes} classes")
         for t in times:
             check_step(t, 0, T)
         self.teacher, self.weight, self.times, self.ramp = [teacher], weight, times, ramp  # not a part

@@ -32,11 +32,10 @@ def reflow_pairs(
     return torch.cat([x_0, eps_from_x_0(x_0, x_T, schedule.T, schedule)], dim=1)
 
 
-def split_pairs(pairs: Float[Tensor, "b c2 h w"]) -> tuple[Images, Images]:
+def split_pairs(pairs: Float[Tensor, "b c2 h w"]) -> tuple[Images, ...]:
     """The images and the noise that reflow_pairs joined. Raises ValueError for a batch of images alone."""
     require(pairs.shape[1] % 2 == 0, "expected batches of reflow_pairs, with twice the channels", tuple(pairs.shape))
-    x_0, eps = pairs.chunk(2, dim=1)
-    return x_0, eps
+    return pairs.chunk(2, dim=1)
 
 
 class ReflowLoss(DenoisingLoss):
